@@ -1,0 +1,1 @@
+//! The only crate that names openraft: log and snapshots on disk, leadership.

@@ -1,0 +1,179 @@
+//! What the leader says to a request.
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::call::Answer;
+use crate::id::SessionId;
+use crate::path::ZnodePath;
+use crate::recipe::RecipeDigest;
+use crate::request::Password;
+use crate::znode::Stat;
+
+/// What a request came to. It is part of its transaction, so that the server that holds the client's connection can tell it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// A session was opened, or goes on over another connection.
+    Session {
+        /// Which.
+        session: SessionId,
+        /// Its password.
+        password: Password,
+        /// Its timeout.
+        timeout_ms: u32,
+    },
+    /// The session has ended.
+    SessionClosed,
+    /// What one znode operation did.
+    Znode(ZnodeOutcome),
+    /// What each part of a multi did.
+    Multi(Vec<ZnodeOutcome>),
+    /// Everything before it is applied.
+    Synced(ZnodePath),
+    /// The call has ended; here is its answer.
+    Answered(Answer),
+    /// The call is parked. Its answer comes later.
+    Parked,
+    /// Answers up to the key are forgotten.
+    Acknowledged,
+    /// The recipe is kept.
+    Pushed(RecipeDigest),
+    /// The recipe is forgotten.
+    Removed,
+    /// The recipe is mounted.
+    Mounted(RecipeDigest),
+    /// The recipe is unmounted.
+    Unmounted {
+        /// How many parked calls that ended.
+        ended_calls: u32,
+    },
+    /// Nothing was changed.
+    Refused(Refusal),
+}
+
+/// What one znode operation did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ZnodeOutcome {
+    /// Created, under this path.
+    Created {
+        /// With its number, if sequential.
+        path: ZnodePath,
+        /// If it was asked for (create2).
+        stat: Option<Stat>,
+    },
+    /// Deleted.
+    Deleted,
+    /// Set; the stat afterwards.
+    Set(Stat),
+    /// The access control list was set; the stat afterwards.
+    AclSet(Stat),
+    /// It is there in that version.
+    Checked,
+}
+
+/// Why nothing was changed. The messages are for people; ZooKeeper's clients see a number.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Error)]
+pub enum Refusal {
+    /// ZooKeeper's NoNode, -101.
+    #[error("there is no znode {0}")]
+    NoNode(ZnodePath),
+    /// NodeExists, -110.
+    #[error("{0} exists already")]
+    NodeExists(ZnodePath),
+    /// BadVersion, -103.
+    #[error("{path} is at version {actual}, not {expected}")]
+    BadVersion {
+        /// Which znode.
+        path: ZnodePath,
+        /// What the request expected.
+        expected: i32,
+        /// What it is.
+        actual: i32,
+    },
+    /// NotEmpty, -111.
+    #[error("{0} has children")]
+    NotEmpty(ZnodePath),
+    /// NoChildrenForEphemerals, -108.
+    #[error("{0} cannot have children: it is ephemeral, or a lease")]
+    NoChildrenForEphemerals(ZnodePath),
+    /// BadArguments, -8.
+    #[error("{0}")]
+    BadArguments(String),
+    /// InvalidACL, -114.
+    #[error("the access control list is empty or has an unknown scheme")]
+    InvalidAcl,
+    /// NoAuth, -102: no permission, or below a sealed mount.
+    #[error("{0}")]
+    NoAuth(String),
+    /// SessionExpired, -112.
+    #[error("the session has ended")]
+    SessionExpired,
+    /// SessionMoved, -118.
+    #[error("the session goes on over another connection")]
+    SessionMoved,
+    /// One part of a multi failed; nothing of it was done.
+    #[error("part {index} of the multi failed: {refusal}")]
+    Multi {
+        /// Which part, from 0.
+        index: u32,
+        /// Why.
+        refusal: Box<Refusal>,
+    },
+    /// No recipe is mounted there.
+    #[error("nothing is mounted at {0}")]
+    NotMounted(ZnodePath),
+    /// The mounted recipe has no such operation, or the arguments do not fit it.
+    #[error("{0}")]
+    BadCall(String),
+    /// The key's answer was acknowledged (rule C1).
+    #[error("call {key} was acknowledged: its answer is gone, and it will not run again")]
+    Acknowledged {
+        /// The call's key.
+        key: u64,
+    },
+    /// The key is known for another call (rule C1).
+    #[error("key {key} was used for another call of this session: choose a new key for a new call")]
+    KeyReused {
+        /// The call's key.
+        key: u64,
+    },
+    /// There is neither an answer nor a parked call.
+    #[error("this session has no call {key}")]
+    NoCall {
+        /// The call's key.
+        key: u64,
+    },
+    /// A bound of rule C2: nothing is evicted for a new call.
+    #[error("bound {bound} reached: {message}")]
+    BoundReached {
+        /// Its name.
+        bound: String,
+        /// What to do.
+        message: String,
+    },
+    /// The recipe is not compiled here yet: repeatable (rule C6).
+    #[error("the recipe at {0} is not ready yet: try again")]
+    NotReady(ZnodePath),
+    /// There is no such recipe.
+    #[error("there is no recipe called {0:?}")]
+    NoRecipe(String),
+    /// The recipe is mounted.
+    #[error("recipe {name:?} is in use at {mount}: unmount it first")]
+    RecipeInUse {
+        /// Its name.
+        name: String,
+        /// Where.
+        mount: ZnodePath,
+    },
+    /// There is a mount there, above, or below.
+    #[error("{path} cannot be a mount: {mount} is one, and mounts do not nest")]
+    MountsNest {
+        /// What was asked for.
+        path: ZnodePath,
+        /// What is there.
+        mount: ZnodePath,
+    },
+    /// The request made evaluation fail in a way that is a defect of ours; it was not executed (rule S5).
+    #[error("the request made the server fail ({0}); it was not executed: please report this")]
+    Defect(String),
+}

@@ -1,0 +1,189 @@
+//! What is asked of the leader.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::acl::{Acl, Identity};
+use crate::call::CallRequest;
+use crate::id::{Owner, SessionId};
+use crate::path::{PathError, ZnodePath};
+use crate::recipe::RecipeDigest;
+
+/// Proves to a server that a client may go on with a session: random bytes, chosen when it is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Password(pub [u8; 16]);
+
+/// A request that changes the state, or has to stand in line with those that do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// Who asks; [`SessionId::NONE`] to open a session and for administration.
+    pub session: SessionId,
+    /// Over which connection. None over HTTP, whose sessions have no owner (rule W3).
+    pub owner: Option<Owner>,
+    /// Who the client has proved to be.
+    pub identities: Vec<Identity>,
+    /// What is asked.
+    pub operation: Operation,
+}
+
+/// What is asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Operation {
+    /// Open a session. Its owner is the request's.
+    OpenSession {
+        /// Negotiated already.
+        timeout_ms: u32,
+        /// Chosen by the server.
+        password: Password,
+    },
+    /// Go on with the request's session over the request's connection.
+    AttachSession {
+        /// Must be the session's.
+        password: Password,
+        /// Negotiated anew.
+        timeout_ms: u32,
+    },
+    /// End the request's session, and its ephemeral znodes with it.
+    CloseSession,
+    /// The leader has not heard of the request's session for its timeout.
+    ExpireSession,
+    /// Create, delete or set one znode.
+    Znode(ZnodeOperation),
+    /// All or nothing.
+    Multi(Vec<ZnodeOperation>),
+    /// Answered once everything before it is applied where the client is connected.
+    Sync(ZnodePath),
+    /// Run an operation of a recipe.
+    Call(CallRequest),
+    /// End a parked call without a result; with one, give it.
+    Cancel {
+        /// The call's.
+        key: u64,
+    },
+    /// The client has seen the answers of every key up to this one.
+    Acknowledge {
+        /// The highest.
+        key: u64,
+    },
+    /// Keep a component under a name. It has passed the upload check.
+    PushRecipe {
+        /// What operators will call it.
+        name: String,
+        /// The component.
+        component: Bytes,
+    },
+    /// Forget a recipe that is not mounted.
+    RemoveRecipe {
+        /// Its name.
+        name: String,
+    },
+    /// Bind a recipe to a znode, which is created if need be.
+    Mount {
+        /// Where.
+        path: ZnodePath,
+        /// Which recipe, by name.
+        recipe: String,
+        /// Which component; none for the one that has the name now.
+        digest: Option<RecipeDigest>,
+        /// The znode's data: the recipe's parameters. None leaves them as they are.
+        parameters: Option<Bytes>,
+        /// Whether other clients may write below it.
+        sealed: bool,
+    },
+    /// Unbind it. Parked calls end; the znodes stay.
+    Unmount {
+        /// Where.
+        path: ZnodePath,
+    },
+}
+
+/// One change to one znode, or a condition on it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ZnodeOperation {
+    /// Create a znode.
+    Create {
+        /// Where; for a sequential one, what its name begins with.
+        path: CreatePath,
+        /// Its data.
+        data: Bytes,
+        /// Its access control list.
+        acl: Acl,
+        /// How long it lives.
+        lifetime: CreateLifetime,
+        /// Whether the answer shows the stat (create2).
+        with_stat: bool,
+    },
+    /// Delete a znode without children.
+    Delete {
+        /// Which.
+        path: ZnodePath,
+        /// Its expected version; -1 for any.
+        version: i32,
+    },
+    /// Replace a znode's data.
+    Set {
+        /// Which.
+        path: ZnodePath,
+        /// The new data.
+        data: Bytes,
+        /// Its expected version; -1 for any.
+        version: i32,
+    },
+    /// Replace a znode's access control list.
+    SetAcl {
+        /// Which.
+        path: ZnodePath,
+        /// The new one.
+        acl: Acl,
+        /// Its expected ACL version; -1 for any.
+        version: i32,
+    },
+    /// Change nothing, but fail unless the znode is there in that version. Only in a multi.
+    Check {
+        /// Which.
+        path: ZnodePath,
+        /// Its expected version; -1 for any.
+        version: i32,
+    },
+}
+
+/// Where to create a znode.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CreatePath {
+    /// There.
+    Exactly(ZnodePath),
+    /// `prefix` and the parent's children version, ten digits: ZooKeeper's sequential.
+    Sequential {
+        /// The parent.
+        parent: ZnodePath,
+        /// What the name begins with; may be empty.
+        prefix: String,
+    },
+}
+
+impl CreatePath {
+    /// Reads a path from the wire as ZooKeeper does: a sequential one may end in `/`.
+    pub fn parse(text: &str, sequential: bool) -> Result<CreatePath, PathError> {
+        if !sequential {
+            return ZnodePath::parse(text).map(CreatePath::Exactly);
+        }
+        let probe = ZnodePath::parse(&format!("{text}1"))?;
+        let (_, prefix) = text.rsplit_once('/').unwrap_or(("", text));
+        let parent = probe.parent().unwrap_or_else(ZnodePath::root);
+        Ok(CreatePath::Sequential {
+            parent,
+            prefix: prefix.to_owned(),
+        })
+    }
+}
+
+/// How long a znode lives that a ZooKeeper client creates: the session is the request's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CreateLifetime {
+    /// Until it is deleted.
+    Persistent,
+    /// Until the request's session ends.
+    Ephemeral,
+    /// Until its last child is deleted.
+    Container,
+}

@@ -1,0 +1,201 @@
+//! One run of an operation: what the sandbox is given, what it may do to the tree, how it ends.
+
+use bytes::Bytes;
+use thiserror::Error;
+
+use crate::acl::Identity;
+use crate::id::{SessionId, Timestamp, Zxid};
+use crate::path::RelativePath;
+use crate::recipe::RecipeDigest;
+use crate::znode::{Lifetime, Node, Stat};
+
+/// The tree below a mount as one run sees and changes it: `quorate:recipe/tree`.
+///
+/// The run reads its own writes. Nothing is visible to others before the run ends well; if it does
+/// not, whoever made the transaction takes back what it did.
+pub trait TreeAccess: Send + 'static {
+    /// A znode's data and stat.
+    fn get(&mut self, path: &RelativePath) -> Result<Option<Node>, Breach>;
+    /// The same without the data.
+    fn exists(&mut self, path: &RelativePath) -> Result<Option<Stat>, Breach>;
+    /// The names of some children; none if there is no such znode.
+    fn children(&mut self, path: &RelativePath, range: &Range) -> Result<Vec<String>, Breach>;
+    /// The same with data and stat.
+    fn entries(&mut self, path: &RelativePath, range: &Range) -> Result<Vec<Child>, Breach>;
+    /// Missing parents are created as containers.
+    fn create(
+        &mut self,
+        path: &RelativePath,
+        data: Bytes,
+        lifetime: Lifetime,
+    ) -> Result<(), TreeError>;
+    /// Names the child `prefix` and the mount's next number, sixteen digits; gives the name.
+    fn create_sequential(
+        &mut self,
+        parent: &RelativePath,
+        prefix: &str,
+        data: Bytes,
+        lifetime: Lifetime,
+    ) -> Result<String, TreeError>;
+    /// Replaces the data.
+    fn set(&mut self, path: &RelativePath, data: Bytes) -> Result<(), TreeError>;
+    /// Renews a lease, hands a znode to another session. Wakes nobody.
+    fn set_lifetime(&mut self, path: &RelativePath, lifetime: Lifetime) -> Result<(), TreeError>;
+    /// Deletes a znode without children, and containers that this leaves empty.
+    fn delete(&mut self, path: &RelativePath) -> Result<(), TreeError>;
+}
+
+/// A recipe broke a rule of the ABI: the run ends as a trap with this message.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{0}")]
+pub struct Breach(pub String);
+
+/// What a recipe may want to handle, and what ends its run.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum TreeError {
+    /// There is no such znode.
+    #[error("no-node")]
+    NoNode,
+    /// It exists already.
+    #[error("node-exists")]
+    NodeExists,
+    /// It has children.
+    #[error("not-empty")]
+    NotEmpty,
+    /// The session that was to own the znode has ended.
+    #[error("no-session")]
+    NoSession,
+    /// Everything else ends the run.
+    #[error(transparent)]
+    Breach(#[from] Breach),
+}
+
+/// Some children in the byte order of their names. The bounds are exclusive and need not exist.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Range {
+    /// Those that stand after it.
+    pub after: Option<String>,
+    /// Those that stand before it.
+    pub before: Option<String>,
+    /// Start from the last.
+    pub descending: bool,
+    /// At most so many.
+    pub limit: u32,
+}
+
+/// One of a znode's children.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Child {
+    /// Its name.
+    pub name: String,
+    /// Its data and stat.
+    pub node: Node,
+}
+
+/// What a run is given besides the tree.
+#[derive(Clone, Debug)]
+pub struct RunInput {
+    /// Which component runs.
+    pub digest: RecipeDigest,
+    /// `operation`, or `interface.operation` where two interfaces export the same name.
+    pub operation: String,
+    /// A JSON array of the arguments in order, or an object of them by name.
+    pub arguments: String,
+    /// The caller's session.
+    pub session: SessionId,
+    /// Who the caller has proved to be.
+    pub identities: Vec<Identity>,
+    /// The moment of this run.
+    pub now: Timestamp,
+    /// The moment of this call's first run.
+    pub started: Timestamp,
+    /// The transaction being built.
+    pub transaction: Zxid,
+    /// What the previous run handed to `park`.
+    pub memo: Option<Bytes>,
+}
+
+/// What a run asks to be woken by, relative to the mount.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RunWatch {
+    /// The znode is created or deleted, or its data are set.
+    Node(RelativePath),
+    /// A child of it is created or deleted.
+    Children(RelativePath),
+    /// It, or anything below it, is created, deleted or set.
+    Subtree(RelativePath),
+    /// The moment comes.
+    Time(Timestamp),
+}
+
+/// How a run ended. Only the first two commit what it wrote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RunEnding {
+    /// The result as JSON.
+    Returned(String),
+    /// It waits.
+    Parked {
+        /// For its next run.
+        memo: Bytes,
+        /// At least one.
+        watches: Vec<RunWatch>,
+    },
+    /// The operation's result was `err`; the error as JSON.
+    Failed(String),
+    /// It called `refuse`.
+    Refused(String),
+    /// It trapped, or broke a rule.
+    Trapped(String),
+    /// It exceeded a bound.
+    Exceeded {
+        /// The bound's name.
+        bound: &'static str,
+        /// For people.
+        message: String,
+    },
+    /// Nothing ran: there is no such operation, or the arguments do not fit it. For people.
+    BadCall(String),
+    /// Nothing ran: the component is not compiled here yet.
+    NotReady,
+}
+
+/// A run that has ended.
+#[derive(Debug)]
+pub struct RunReport<T> {
+    /// What it was given to work on, with what it wrote.
+    pub tree: T,
+    /// How it ended.
+    pub ending: RunEnding,
+    /// What it used of its fuel.
+    pub fuel: u64,
+    /// Lines for the operator.
+    pub log: Vec<LogLine>,
+}
+
+/// A line that a recipe wrote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogLine {
+    /// How loud.
+    pub level: LogLevel,
+    /// The line.
+    pub message: String,
+}
+
+/// How loud.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    /// For the author.
+    Debug,
+    /// For the curious operator.
+    Info,
+    /// For the operator.
+    Warn,
+    /// For the operator, now.
+    Error,
+}
+
+/// Runs operations: the sandbox, and a test's double.
+pub trait Runner<T: TreeAccess> {
+    /// One run, from its start to one of its endings. Never panics over what the component does.
+    fn run(&self, input: RunInput, tree: T) -> RunReport<T>;
+}

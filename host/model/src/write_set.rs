@@ -1,0 +1,189 @@
+//! Write-sets: what a request changes, and the only thing that is replicated.
+//!
+//! Changes are physical: they say what becomes of a record, not what was asked for. So a server that
+//! applies them needs no rule of ZooKeeper's or of ours, and servers of different versions cannot
+//! come to different states over a difference in evaluation.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::acl::Acl;
+use crate::call::{Answer, ParkedCall};
+use crate::id::{CallId, Incarnation, Origin, Owner, ServerId, SessionId, Timestamp};
+use crate::outcome::Outcome;
+use crate::path::ZnodePath;
+use crate::recipe::{Mount, Recipe, RecipeDigest};
+use crate::request::Password;
+use crate::znode::Lifetime;
+
+/// The version of [`Entry`]'s and the snapshot's form that this build writes, and the newest it reads (rule S7).
+pub const FORMAT_VERSION: u32 = 1;
+
+/// What one raft entry carries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Entry {
+    /// A leader begins. It applies only if `epoch` is the current one plus one (rule E1).
+    EpochStart(EpochStart),
+    /// What a leader evaluated while the previous entry was being written.
+    Transactions(Batch),
+}
+
+/// The first entry of an epoch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EpochStart {
+    /// The epoch that it opens.
+    pub epoch: u32,
+    /// Who leads it.
+    pub leader: ServerId,
+    /// The leader's start.
+    pub incarnation: Incarnation,
+    /// Chosen by the leader: it opens only on applying its own.
+    pub nonce: u64,
+    /// The moment, never before the last committed one.
+    pub time: Timestamp,
+}
+
+/// Transactions with consecutive zxids. It applies only if its first is the next one, else it is a no-op everywhere.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Batch {
+    /// The epoch that it was evaluated in.
+    pub epoch: u32,
+    /// The counter of its first transaction.
+    pub first_counter: u32,
+    /// At least one.
+    pub transactions: Vec<Transaction>,
+}
+
+/// What one request, one wake or one timer changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Transaction {
+    /// Its moment.
+    pub time: Timestamp,
+    /// The request that it answers; none for a wake and a timer.
+    pub origin: Option<Origin>,
+    /// Whose request it was; [`SessionId::NONE`] for none.
+    pub session: SessionId,
+    /// In order.
+    pub changes: Vec<Change>,
+    /// What the origin is told.
+    pub outcome: Option<Outcome>,
+}
+
+/// What becomes of one record. Zxid and moment are the transaction's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Change {
+    /// A znode comes to be. Its parent's stat changes by a [`Change::TouchParent`] of its own.
+    CreateNode {
+        /// Where nothing is yet.
+        path: ZnodePath,
+        /// Its data.
+        data: Bytes,
+        /// Its access control list.
+        acl: Acl,
+        /// How long it lives.
+        lifetime: Lifetime,
+    },
+    /// A znode without children goes.
+    DeleteNode {
+        /// Which.
+        path: ZnodePath,
+    },
+    /// A child was created or deleted.
+    TouchParent {
+        /// Whose.
+        path: ZnodePath,
+        /// The children version afterwards.
+        children_version: i32,
+    },
+    /// A znode's data are replaced.
+    SetData {
+        /// Which.
+        path: ZnodePath,
+        /// The new data.
+        data: Bytes,
+        /// The version afterwards.
+        version: i32,
+    },
+    /// A znode's access control list is replaced.
+    SetAcl {
+        /// Which.
+        path: ZnodePath,
+        /// The new one.
+        acl: Acl,
+        /// The ACL version afterwards.
+        acl_version: i32,
+    },
+    /// A lease is renewed, or a znode handed to another session.
+    SetLifetime {
+        /// Which.
+        path: ZnodePath,
+        /// The new one.
+        lifetime: Lifetime,
+    },
+    /// A session is opened. Its id is the transaction's zxid.
+    OpenSession {
+        /// Its password.
+        password: Password,
+        /// Its timeout.
+        timeout_ms: u32,
+        /// The connection that owns it; none for a session of HTTP.
+        owner: Option<Owner>,
+    },
+    /// A session goes on over another connection.
+    MoveSession {
+        /// Which.
+        session: SessionId,
+        /// The connection that owns it now.
+        owner: Option<Owner>,
+        /// Its timeout, negotiated anew.
+        timeout_ms: u32,
+    },
+    /// A session ends, and the answers kept in it are forgotten. Its znodes and parked calls go by changes of their own, before.
+    CloseSession {
+        /// Which.
+        session: SessionId,
+    },
+    /// A call is parked, or parked again.
+    Park(Box<ParkedCall>),
+    /// A parked call is no more.
+    Unpark(CallId),
+    /// A watch of a parked call has fired: its run is due.
+    Mark(CallId),
+    /// A call has its answer.
+    PutAnswer {
+        /// Which call.
+        call: CallId,
+        /// Kept until it is acknowledged.
+        answer: Answer,
+    },
+    /// Answers with keys up to this one are forgotten, and their keys refused from now on.
+    Acknowledge {
+        /// Whose.
+        session: SessionId,
+        /// The session's low-water mark afterwards.
+        key: u64,
+    },
+    /// A recipe is kept, and its name points to it.
+    PutRecipe(Recipe),
+    /// A name is forgotten, and the component with it if no other name has it.
+    RemoveRecipe {
+        /// The name.
+        name: String,
+        /// What it pointed to.
+        digest: RecipeDigest,
+    },
+    /// A recipe is mounted, or the mount changes.
+    PutMount(Mount),
+    /// The mount's next sequence number.
+    SetSequence {
+        /// Which mount.
+        mount: ZnodePath,
+        /// The number that is given next.
+        next: u64,
+    },
+    /// It is unmounted.
+    RemoveMount {
+        /// Where.
+        path: ZnodePath,
+    },
+}

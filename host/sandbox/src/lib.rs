@@ -1,0 +1,1 @@
+//! The only crate that names wasmtime: check, compile, cache, bound, run.

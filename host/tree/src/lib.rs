@@ -1,0 +1,1 @@
+//! The replicated state: tables, overlay, operations, evaluation, apply, snapshots. Pure.

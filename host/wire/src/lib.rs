@@ -1,0 +1,1 @@
+//! ZooKeeper's jute protocol: bytes to values and back.

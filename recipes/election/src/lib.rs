@@ -1,0 +1,1 @@
+//! A standard recipe.

@@ -1,0 +1,1 @@
+//! A client for Quorate and ZooKeeper: sessions, znodes, watches, calls, administration.

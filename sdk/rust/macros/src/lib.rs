@@ -1,0 +1,1 @@
+//! The recipe! macro of quorate-recipe.

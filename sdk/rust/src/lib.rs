@@ -1,0 +1,1 @@
+//! Write recipes for Quorate in Rust.

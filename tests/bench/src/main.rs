@@ -1,0 +1,3 @@
+//! The benchmark against ZooKeeper.
+
+fn main() {}
