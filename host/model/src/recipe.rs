@@ -3,7 +3,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -54,15 +53,15 @@ impl FromStr for RecipeDigest {
     }
 }
 
-/// An uploaded recipe.
+/// An uploaded recipe: a name for a component, which is kept once by its digest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recipe {
     /// What operators call it. Pushing another component under the same name moves the name.
     pub name: String,
-    /// Of `component`.
+    /// Of its component.
     pub digest: RecipeDigest,
-    /// The checked component.
-    pub component: Bytes,
+    /// How large the component is, in bytes.
+    pub size: u64,
     /// When it was pushed.
     pub pushed_at: Timestamp,
 }

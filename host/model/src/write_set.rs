@@ -163,14 +163,24 @@ pub enum Change {
         /// The session's low-water mark afterwards.
         key: u64,
     },
-    /// A recipe is kept, and its name points to it.
-    PutRecipe(Recipe),
-    /// A name is forgotten, and the component with it if no other name has it.
-    RemoveRecipe {
-        /// The name.
-        name: String,
-        /// What it pointed to.
+    /// A component is kept.
+    PutComponent {
+        /// Of the component.
         digest: RecipeDigest,
+        /// The checked component.
+        component: Bytes,
+    },
+    /// A component is forgotten: no name and no mount has it any more.
+    RemoveComponent {
+        /// Which.
+        digest: RecipeDigest,
+    },
+    /// A name points to a component.
+    PutRecipe(Recipe),
+    /// A name is forgotten.
+    RemoveRecipe {
+        /// Which.
+        name: String,
     },
     /// A recipe is mounted, or the mount changes.
     PutMount(Mount),

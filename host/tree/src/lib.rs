@@ -1,1 +1,29 @@
-//! The replicated state: tables, overlay, operations, evaluation, apply, snapshots. Pure.
+//! The replicated state and everything that is decided about it. Pure: no I/O, no async, no clock.
+//!
+//! Read in this order: the tables of the committed [`State`]; [`apply`](State::apply), which alone
+//! changes it; the overlay of what the leader has evaluated and not yet seen applied; the operations,
+//! which say what should change; the [`Evaluator`], which makes transactions of requests; snapshots.
+
+mod nodes;
+mod table;
+
+mod state;
+
+mod apply;
+
+mod overlay;
+mod view;
+
+mod operations;
+
+mod run;
+
+mod evaluate;
+
+mod snapshot;
+
+pub use apply::{Diverged, Verdict};
+pub use evaluate::{Bounds, Evaluator, RecipeLine};
+pub use run::RunTree;
+pub use snapshot::SnapshotError;
+pub use state::{Counts, Session, SharedState, State};

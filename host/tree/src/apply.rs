@@ -1,0 +1,489 @@
+//! Apply: an entry's write-sets change the state. The only mutator, deterministic, the same on every server.
+//!
+//! What a change does to records and indexes is written once, over [`Records`]: the committed state
+//! and the leader's overlay are the two places where it is done.
+
+use bytes::Bytes;
+use quorate_model::acl::Acl;
+use quorate_model::call::{Answer, ParkedCall, Watch};
+use quorate_model::id::{CallId, SessionId, Timestamp, Zxid};
+use quorate_model::path::ZnodePath;
+use quorate_model::recipe::{Mount, Recipe, RecipeDigest};
+use quorate_model::write_set::{Change, Entry, Transaction};
+use quorate_model::znode::{Lifetime, Stat};
+use thiserror::Error;
+
+use crate::state::{IndexKey, Session, State};
+
+/// What an entry came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It changed the state.
+    Applied,
+    /// It was evaluated for another state than this: nothing happened, on any server.
+    NoOp,
+}
+
+/// A change does not fit the state: this server's state is wrong, and it must stop serving.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("transaction {zxid} does not fit the state of this server: {reason}")]
+pub struct Diverged {
+    /// Which transaction.
+    pub zxid: Zxid,
+    /// What does not fit.
+    pub reason: String,
+}
+
+impl State {
+    /// Applies a committed entry, calling `applied` behind each transaction.
+    ///
+    /// # Errors
+    /// [`Diverged`] if a change does not fit. The state is then of no use.
+    pub fn apply(
+        &mut self,
+        entry: &Entry,
+        mut applied: impl FnMut(&State, Zxid, &Transaction),
+    ) -> Result<Verdict, Diverged> {
+        match entry {
+            Entry::EpochStart(start) => {
+                if start.epoch.checked_sub(1) != Some(self.epoch) {
+                    return Ok(Verdict::NoOp);
+                }
+                self.epoch = start.epoch;
+                self.counter = 0;
+                self.time = self.time.max(start.time);
+            }
+            Entry::Transactions(batch) => {
+                let next = self.counter.checked_add(1);
+                if batch.epoch != self.epoch || next != Some(batch.first_counter) {
+                    return Ok(Verdict::NoOp);
+                }
+                for transaction in &batch.transactions {
+                    self.apply_transaction(transaction)?;
+                    applied(self, self.last_zxid(), transaction);
+                }
+            }
+        }
+        Ok(Verdict::Applied)
+    }
+
+    fn apply_transaction(&mut self, transaction: &Transaction) -> Result<(), Diverged> {
+        let Some(counter) = self.counter.checked_add(1) else {
+            return Err(Diverged {
+                zxid: self.last_zxid(),
+                reason: "the counter is used up".into(),
+            });
+        };
+        self.counter = counter;
+        self.time = self.time.max(transaction.time);
+        let moment = Moment {
+            zxid: self.last_zxid(),
+            time: transaction.time,
+        };
+        for change in &transaction.changes {
+            apply_change(self, moment, change).map_err(|reason| Diverged {
+                zxid: moment.zxid,
+                reason,
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// Which transaction, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Moment {
+    pub(crate) zxid: Zxid,
+    pub(crate) time: Timestamp,
+}
+
+/// The records that changes change. What is removed or updated is there: [`apply_change`] has looked.
+pub(crate) trait Records {
+    fn stat(&self, path: &ZnodePath) -> Option<Stat>;
+    /// Also puts it into its parent's list.
+    fn insert_node(&mut self, path: &ZnodePath, stat: Stat, acl: &Acl, data: &Bytes);
+    fn update_node(
+        &mut self,
+        path: &ZnodePath,
+        stat: Stat,
+        acl: Option<&Acl>,
+        data: Option<&Bytes>,
+    );
+    fn remove_node(&mut self, path: &ZnodePath);
+
+    fn session(&self, session: SessionId) -> Option<Session>;
+    fn put_session(&mut self, session: SessionId, value: Option<Session>);
+
+    fn has_answer(&self, call: CallId) -> bool;
+    fn answers_up_to(&self, session: SessionId, key: u64) -> Vec<CallId>;
+    fn put_answer(&mut self, call: CallId, answer: Option<&Answer>);
+
+    fn parked(&self, call: CallId) -> Option<ParkedCall>;
+    fn put_parked(&mut self, call: CallId, parked: Option<ParkedCall>);
+
+    fn put_component(&mut self, digest: RecipeDigest, component: Option<&Bytes>);
+    fn put_recipe(&mut self, name: &str, recipe: Option<&Recipe>);
+    fn mount(&self, path: &ZnodePath) -> Option<Mount>;
+    fn put_mount(&mut self, path: &ZnodePath, mount: Option<&Mount>);
+
+    fn add_index(&mut self, key: IndexKey);
+    fn remove_index(&mut self, key: IndexKey);
+}
+
+/// Does one change. An error says what does not fit.
+pub(crate) fn apply_change(
+    records: &mut impl Records,
+    moment: Moment,
+    change: &Change,
+) -> Result<(), String> {
+    let missing = |what: &dyn std::fmt::Display| format!("{what} is not there");
+    match change {
+        Change::CreateNode {
+            path,
+            data,
+            acl,
+            lifetime,
+        } => {
+            let parent = path.parent().ok_or("the root is created again")?;
+            if records.stat(path).is_some() {
+                return Err(format!("{path} is there already"));
+            }
+            let parent = records.stat(&parent).ok_or_else(|| missing(&parent))?;
+            if !parent.lifetime.allows_children() {
+                return Err(format!("the parent of {path} cannot have children"));
+            }
+            records.insert_node(path, new_stat(moment, *lifetime, data.len()), acl, data);
+            index_lifetime(*lifetime, path)
+                .into_iter()
+                .for_each(|key| records.add_index(key));
+        }
+        Change::DeleteNode { path } => {
+            let stat = records.stat(path).ok_or_else(|| missing(path))?;
+            if stat.children > 0 || path.is_root() {
+                return Err(format!("{path} has children"));
+            }
+            index_lifetime(stat.lifetime, path)
+                .into_iter()
+                .for_each(|key| records.remove_index(key));
+            records.remove_node(path);
+        }
+        Change::TouchParent {
+            path,
+            children_version,
+        } => {
+            let mut stat = records.stat(path).ok_or_else(|| missing(path))?;
+            stat.children_version = *children_version;
+            stat.children_modified = moment.zxid;
+            records.update_node(path, stat, None, None);
+        }
+        Change::SetData {
+            path,
+            data,
+            version,
+        } => {
+            let mut stat = records.stat(path).ok_or_else(|| missing(path))?;
+            stat.version = *version;
+            stat.modified = moment.zxid;
+            stat.modified_at = moment.time;
+            stat.data_length = data.len() as u32;
+            records.update_node(path, stat, None, Some(data));
+        }
+        Change::SetAcl {
+            path,
+            acl,
+            acl_version,
+        } => {
+            let mut stat = records.stat(path).ok_or_else(|| missing(path))?;
+            stat.acl_version = *acl_version;
+            records.update_node(path, stat, Some(acl), None);
+        }
+        Change::SetLifetime { path, lifetime } => {
+            let mut stat = records.stat(path).ok_or_else(|| missing(path))?;
+            if stat.children > 0 && !lifetime.allows_children() {
+                return Err(format!("{path} has children"));
+            }
+            index_lifetime(stat.lifetime, path)
+                .into_iter()
+                .for_each(|key| records.remove_index(key));
+            index_lifetime(*lifetime, path)
+                .into_iter()
+                .for_each(|key| records.add_index(key));
+            stat.lifetime = *lifetime;
+            records.update_node(path, stat, None, None);
+        }
+        Change::OpenSession {
+            password,
+            timeout_ms,
+            owner,
+        } => {
+            let session = Session {
+                password: *password,
+                timeout_ms: *timeout_ms,
+                owner: *owner,
+                acknowledged: 0,
+                answers: 0,
+                parked: 0,
+            };
+            records.put_session(SessionId(moment.zxid.0), Some(session));
+        }
+        Change::MoveSession {
+            session,
+            owner,
+            timeout_ms,
+        } => {
+            let mut value = records.session(*session).ok_or_else(|| missing(session))?;
+            value.owner = *owner;
+            value.timeout_ms = *timeout_ms;
+            records.put_session(*session, Some(value));
+        }
+        Change::CloseSession { session } => {
+            let value = records.session(*session).ok_or_else(|| missing(session))?;
+            if value.parked > 0 {
+                return Err(format!("session {session} ends with parked calls"));
+            }
+            forget_answers(records, *session, u64::MAX);
+            records.put_session(*session, None);
+        }
+        Change::Park(call) => {
+            let mut session = records
+                .session(call.id.session)
+                .ok_or_else(|| missing(&call.id.session))?;
+            match records.parked(call.id) {
+                Some(before) => remove_call_indexes(records, &before),
+                None => {
+                    session.parked += 1;
+                    records.put_session(call.id.session, Some(session));
+                }
+            }
+            call_indexes(call).for_each(|key| records.add_index(key));
+            records.put_parked(call.id, Some(ParkedCall::clone(call)));
+        }
+        Change::Unpark(call) => {
+            let parked = records.parked(*call).ok_or_else(|| missing(call))?;
+            let mut session = records
+                .session(call.session)
+                .ok_or_else(|| missing(&call.session))?;
+            session.parked -= 1;
+            records.put_session(call.session, Some(session));
+            remove_call_indexes(records, &parked);
+            records.put_parked(*call, None);
+        }
+        Change::Mark(call) => {
+            let mut parked = records.parked(*call).ok_or_else(|| missing(call))?;
+            remove_call_indexes(records, &parked);
+            parked.marked = true;
+            call_indexes(&parked).for_each(|key| records.add_index(key));
+            records.put_parked(*call, Some(parked));
+        }
+        Change::PutAnswer { call, answer } => {
+            let mut session = records
+                .session(call.session)
+                .ok_or_else(|| missing(&call.session))?;
+            if records.has_answer(*call) {
+                return Err(format!("call {call} is answered twice"));
+            }
+            session.answers += 1;
+            records.put_session(call.session, Some(session));
+            records.put_answer(*call, Some(answer));
+        }
+        Change::Acknowledge { session, key } => {
+            forget_answers(records, *session, *key);
+            let mut value = records.session(*session).ok_or_else(|| missing(session))?;
+            value.acknowledged = *key;
+            records.put_session(*session, Some(value));
+        }
+        Change::PutComponent { digest, component } => {
+            records.put_component(*digest, Some(component));
+        }
+        Change::RemoveComponent { digest } => records.put_component(*digest, None),
+        Change::PutRecipe(recipe) => records.put_recipe(&recipe.name, Some(recipe)),
+        Change::RemoveRecipe { name } => records.put_recipe(name, None),
+        Change::PutMount(mount) => records.put_mount(&mount.path, Some(mount)),
+        Change::SetSequence { mount: path, next } => {
+            let mut mount = records.mount(path).ok_or_else(|| missing(path))?;
+            mount.next_sequence = *next;
+            records.put_mount(path, Some(&mount));
+        }
+        Change::RemoveMount { path } => records.put_mount(path, None),
+    }
+    Ok(())
+}
+
+/// A new znode's.
+fn new_stat(moment: Moment, lifetime: Lifetime, data_length: usize) -> Stat {
+    Stat {
+        created: moment.zxid,
+        modified: moment.zxid,
+        children_modified: moment.zxid,
+        created_at: moment.time,
+        modified_at: moment.time,
+        version: 0,
+        children_version: 0,
+        acl_version: 0,
+        lifetime,
+        data_length: data_length as u32,
+        children: 0,
+    }
+}
+
+fn forget_answers(records: &mut impl Records, session: SessionId, up_to: u64) {
+    let forgotten = records.answers_up_to(session, up_to);
+    if let Some(mut value) = records.session(session) {
+        value.answers = value.answers.saturating_sub(forgotten.len() as u32);
+        records.put_session(session, Some(value));
+    }
+    for call in forgotten {
+        records.put_answer(call, None);
+    }
+}
+
+fn remove_call_indexes(records: &mut impl Records, call: &ParkedCall) {
+    call_indexes(call).for_each(|key| records.remove_index(key));
+}
+
+/// Where a znode of this lifetime is found.
+pub(crate) fn index_lifetime(lifetime: Lifetime, path: &ZnodePath) -> Option<IndexKey> {
+    match lifetime {
+        Lifetime::Session(session) => Some(IndexKey::Ephemeral(session, path.clone())),
+        Lifetime::Until(moment) => Some(IndexKey::Lease(moment, path.clone())),
+        Lifetime::Persistent | Lifetime::Container => None,
+    }
+}
+
+/// Where a parked call is found. One that is marked has no watches any more: it cannot be woken twice.
+pub(crate) fn call_indexes(call: &ParkedCall) -> impl Iterator<Item = IndexKey> {
+    let id = call.id;
+    let waiting = if call.marked { &[] } else { &call.watches[..] };
+    let watches = waiting.iter().map(move |watch| match watch {
+        Watch::Time(moment) => IndexKey::Alarm(*moment, id),
+        watch => IndexKey::Watch(watch.clone(), id),
+    });
+    watches
+        .chain(call.deadline.map(|deadline| IndexKey::Alarm(deadline, id)))
+        .chain(call.marked.then_some(IndexKey::Mark(call.age, id)))
+        .chain([IndexKey::CallOf(call.mount.clone(), id)])
+}
+
+impl Records for State {
+    fn stat(&self, path: &ZnodePath) -> Option<Stat> {
+        State::stat(self, path)
+    }
+
+    fn insert_node(&mut self, path: &ZnodePath, stat: Stat, acl: &Acl, data: &Bytes) {
+        let parent = path.parent().and_then(|parent| self.nodes.find(&parent));
+        let parent = parent.expect("apply_change has seen the parent");
+        let slot = self.nodes.insert(parent, path.name(), &stat, acl, data);
+        self.nodes.marks[slot as usize] = self.mark;
+    }
+
+    fn update_node(
+        &mut self,
+        path: &ZnodePath,
+        stat: Stat,
+        acl: Option<&Acl>,
+        data: Option<&Bytes>,
+    ) {
+        let slot = self.nodes.find(path).expect("apply_change has seen it");
+        self.save_node(slot);
+        self.nodes
+            .replace(slot, &stat, acl, data.map(|data| &**data));
+    }
+
+    fn remove_node(&mut self, path: &ZnodePath) {
+        let slot = self.nodes.find(path).expect("apply_change has seen it");
+        self.save_node(slot);
+        self.nodes.remove(slot);
+    }
+
+    fn session(&self, session: SessionId) -> Option<Session> {
+        self.sessions.get(&session).copied()
+    }
+
+    fn put_session(&mut self, session: SessionId, value: Option<Session>) {
+        let uncovered = match value {
+            Some(value) => self.sessions.put(session, value, self.mark),
+            None => uncovered(self.sessions.remove(&session, self.mark)),
+        };
+        self.save(uncovered.as_ref(), |old| {
+            crate::snapshot::Record::session(session, old)
+        });
+    }
+
+    fn has_answer(&self, call: CallId) -> bool {
+        self.answers.get(&call).is_some()
+    }
+
+    fn answers_up_to(&self, session: SessionId, key: u64) -> Vec<CallId> {
+        self.answers_of(session, key).collect()
+    }
+
+    fn put_answer(&mut self, call: CallId, answer: Option<&Answer>) {
+        let uncovered = match answer {
+            Some(answer) => self.answers.put(call, answer.clone(), self.mark),
+            None => uncovered(self.answers.remove(&call, self.mark)),
+        };
+        self.save(uncovered.as_ref(), |old| {
+            crate::snapshot::Record::answer(call, old)
+        });
+    }
+
+    fn parked(&self, call: CallId) -> Option<ParkedCall> {
+        self.calls.get(&call).cloned()
+    }
+
+    fn put_parked(&mut self, call: CallId, parked: Option<ParkedCall>) {
+        let uncovered = match parked {
+            Some(parked) => self.calls.put(call, parked, self.mark),
+            None => uncovered(self.calls.remove(&call, self.mark)),
+        };
+        self.save(uncovered.as_ref(), |old| {
+            crate::snapshot::Record::parked(old)
+        });
+    }
+
+    fn put_component(&mut self, digest: RecipeDigest, component: Option<&Bytes>) {
+        let uncovered = match component {
+            Some(component) => self.components.put(digest, component.clone(), self.mark),
+            None => uncovered(self.components.remove(&digest, self.mark)),
+        };
+        self.save(uncovered.as_ref(), |old| {
+            crate::snapshot::Record::component(digest, old)
+        });
+    }
+
+    fn put_recipe(&mut self, name: &str, recipe: Option<&Recipe>) {
+        let uncovered = match recipe {
+            Some(recipe) => self.recipes.put(name.to_owned(), recipe.clone(), self.mark),
+            None => uncovered(self.recipes.remove(&name.to_owned(), self.mark)),
+        };
+        self.save(uncovered.as_ref(), |old| {
+            crate::snapshot::Record::recipe(old)
+        });
+    }
+
+    fn mount(&self, path: &ZnodePath) -> Option<Mount> {
+        self.mounts.get(path).cloned()
+    }
+
+    fn put_mount(&mut self, path: &ZnodePath, mount: Option<&Mount>) {
+        let uncovered = match mount {
+            Some(mount) => self.mounts.put(path.clone(), mount.clone(), self.mark),
+            None => uncovered(self.mounts.remove(path, self.mark)),
+        };
+        self.save(uncovered.as_ref(), |old| {
+            crate::snapshot::Record::mount(old)
+        });
+    }
+
+    fn add_index(&mut self, key: IndexKey) {
+        self.index.insert(key);
+    }
+
+    fn remove_index(&mut self, key: IndexKey) {
+        self.index.remove(&key);
+    }
+}
+
+fn uncovered<V>(removed: Option<(V, bool)>) -> Option<V> {
+    removed.and_then(|(old, covered)| (!covered).then_some(old))
+}

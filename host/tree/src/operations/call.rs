@@ -1,0 +1,253 @@
+//! Calls: what may run, how a run's end becomes part of the transaction, how a call ends without a result.
+
+use bytes::Bytes;
+use quorate_model::acl::Identity;
+use quorate_model::call::{Answer, CallRequest, Ending, ParkedCall, Watch};
+use quorate_model::id::{CallId, SessionId, Timestamp, Zxid};
+use quorate_model::outcome::{Outcome, Refusal};
+use quorate_model::path::ZnodePath;
+use quorate_model::recipe::Mount;
+use quorate_model::run::{RunInput, RunWatch};
+use quorate_model::write_set::Change;
+use quorate_model::znode::Lifetime;
+
+use crate::apply::Records;
+use crate::evaluate::Bounds;
+use crate::operations::znode::delete_node;
+use crate::state::Session;
+use crate::view::View;
+
+/// What a call request comes to before anything runs.
+pub(crate) enum Admission {
+    /// It is known: this is what there is to say.
+    Known(Outcome),
+    /// It is new, and may run on this mount.
+    New(Mount),
+}
+
+/// Rules C1 and C2: a call runs once, and at the bounds nothing is evicted for it.
+pub(crate) fn admit(
+    view: &View,
+    bounds: &Bounds,
+    id: CallId,
+    session: &Session,
+    request: &CallRequest,
+) -> Result<Admission, Refusal> {
+    if request.key == 0 {
+        return Err(Refusal::BadArguments("a call's key is at least 1".into()));
+    }
+    if request.key <= session.acknowledged {
+        return Err(Refusal::Acknowledged { key: request.key });
+    }
+    let known = |fingerprint, outcome| {
+        if fingerprint != request.fingerprint() {
+            return Err(Refusal::KeyReused { key: request.key });
+        }
+        Ok(Admission::Known(outcome))
+    };
+    if let Some(answer) = view.answer(id) {
+        return known(answer.fingerprint, Outcome::Answered(answer));
+    }
+    if let Some(parked) = view.parked(id) {
+        return known(parked.fingerprint, Outcome::Parked);
+    }
+    if request.arguments.len() > bounds.arguments_bytes {
+        return Err(Refusal::BoundReached {
+            bound: "arguments-bytes".into(),
+            message: format!(
+                "a call's arguments have at most {} bytes",
+                bounds.arguments_bytes
+            ),
+        });
+    }
+    if session.answers + session.parked >= bounds.calls_per_session {
+        return Err(Refusal::BoundReached {
+            bound: "calls-per-session".into(),
+            message: format!(
+                "{} answers are kept and {} calls parked: acknowledge answers first",
+                session.answers, session.parked
+            ),
+        });
+    }
+    let mount = view.mount(&request.mount);
+    mount
+        .map(Admission::New)
+        .ok_or_else(|| Refusal::NotMounted(request.mount.clone()))
+}
+
+/// A call on its way through a run, new or woken.
+#[derive(Clone)]
+pub(crate) struct Call {
+    pub(crate) id: CallId,
+    pub(crate) request: CallRequest,
+    pub(crate) identities: Vec<Identity>,
+    pub(crate) started: Timestamp,
+    /// Of a call that was parked.
+    pub(crate) parked: Option<ParkedCall>,
+}
+
+impl Call {
+    /// One that was parked.
+    pub(crate) fn woken(parked: ParkedCall) -> Call {
+        Call {
+            id: parked.id,
+            request: CallRequest {
+                key: parked.id.key,
+                mount: parked.mount.clone(),
+                operation: parked.operation.clone(),
+                arguments: parked.arguments.clone(),
+                timeout_ms: None,
+                acknowledged: 0,
+            },
+            identities: parked.identities.clone(),
+            started: parked.started,
+            parked: Some(parked),
+        }
+    }
+
+    /// What its run is given.
+    pub(crate) fn input(&self, mount: &Mount, view: &View) -> RunInput {
+        RunInput {
+            digest: mount.digest,
+            operation: self.request.operation.clone(),
+            arguments: self.request.arguments.clone(),
+            session: self.id.session,
+            identities: self.identities.clone(),
+            now: view.moment().time,
+            started: self.started,
+            transaction: view.moment().zxid,
+            memo: self.parked.as_ref().map(|parked| parked.memo.clone()),
+        }
+    }
+
+    /// It has its answer.
+    pub(crate) fn answer(&self, view: &mut View, ending: Ending) -> Outcome {
+        let fingerprint = match &self.parked {
+            Some(parked) => parked.fingerprint,
+            None => self.request.fingerprint(),
+        };
+        let answer = Answer {
+            fingerprint,
+            ending,
+            zxid: view.moment().zxid,
+        };
+        if self.parked.is_some() {
+            view.change(Change::Unpark(self.id));
+        }
+        view.change(Change::PutAnswer {
+            call: self.id,
+            answer: answer.clone(),
+        });
+        Outcome::Answered(answer)
+    }
+
+    /// It waits, from this transaction on.
+    pub(crate) fn park(
+        &self,
+        view: &mut View,
+        memo: Bytes,
+        watches: &[RunWatch],
+        created_now: &[ZnodePath],
+    ) -> Result<(), String> {
+        let moment = view.moment();
+        let absolute = |path| {
+            self.request
+                .mount
+                .below(path)
+                .map_err(|error| error.to_string())
+        };
+        let mut watches = watches
+            .iter()
+            .map(|watch| {
+                Ok(match watch {
+                    RunWatch::Node(path) => Watch::Node(absolute(path)?),
+                    RunWatch::Children(path) => Watch::Children(absolute(path)?),
+                    RunWatch::Subtree(path) => Watch::Subtree(absolute(path)?),
+                    RunWatch::Time(at) => Watch::Time(*at),
+                })
+            })
+            .collect::<Result<Vec<Watch>, String>>()?;
+        watches.sort_unstable();
+        watches.dedup();
+        let mut created = self
+            .parked
+            .as_ref()
+            .map_or_else(Vec::new, |parked| parked.created.clone());
+        created.retain(|(path, zxid)| still_there(view, path, *zxid));
+        created.extend(
+            created_now
+                .iter()
+                .filter(|path| still_there(view, path, moment.zxid))
+                .map(|path| (path.clone(), moment.zxid)),
+        );
+        let parked = match &self.parked {
+            Some(before) => ParkedCall {
+                memo,
+                watches,
+                created,
+                marked: false,
+                ..before.clone()
+            },
+            None => ParkedCall {
+                id: self.id,
+                mount: self.request.mount.clone(),
+                operation: self.request.operation.clone(),
+                arguments: self.request.arguments.clone(),
+                fingerprint: self.request.fingerprint(),
+                identities: self.identities.clone(),
+                started: self.started,
+                deadline: self
+                    .request
+                    .timeout_ms
+                    .map(|timeout| self.started.plus(timeout)),
+                age: moment.zxid,
+                memo,
+                watches,
+                created,
+                marked: false,
+            },
+        };
+        view.change(Change::Park(Box::new(parked)));
+        Ok(())
+    }
+}
+
+/// Ends a parked call without a result (rule C3): it is unparked first, so that it is not woken by
+/// its own ticket, then what it created for its session goes, then it has its answer.
+pub(crate) fn end_without_result(view: &mut View, parked: &ParkedCall, ending: Ending) -> Answer {
+    view.change(Change::Unpark(parked.id));
+    for (path, created) in &parked.created {
+        let deletable = still_there(view, path, *created)
+            && view.stat(path).is_some_and(|stat| stat.children == 0);
+        if deletable {
+            delete_node(view, path);
+        }
+    }
+    let answer = Answer {
+        fingerprint: parked.fingerprint,
+        ending,
+        zxid: view.moment().zxid,
+    };
+    view.change(Change::PutAnswer {
+        call: parked.id,
+        answer: answer.clone(),
+    });
+    answer
+}
+
+/// Whether a znode that a run created is there, still the same one, and still a session's.
+fn still_there(view: &View, path: &ZnodePath, created: Zxid) -> bool {
+    view.stat(path).is_some_and(|stat| {
+        stat.created == created && matches!(stat.lifetime, Lifetime::Session(_))
+    })
+}
+
+/// Answers up to `key` are forgotten.
+pub(crate) fn acknowledge(view: &mut View, session: SessionId, key: u64) {
+    let behind = view
+        .session(session)
+        .is_some_and(|session| session.acknowledged < key);
+    if behind {
+        view.change(Change::Acknowledge { session, key });
+    }
+}

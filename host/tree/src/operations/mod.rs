@@ -1,0 +1,13 @@
+//! The operations: what a request says should change. Each checks first and changes then.
+
+pub(crate) mod znode;
+
+pub(crate) mod multi;
+
+pub(crate) mod session;
+
+pub(crate) mod recipe;
+
+pub(crate) mod mount;
+
+pub(crate) mod call;

@@ -1,0 +1,245 @@
+//! Create, delete, set, set the access control list, check: one znode each, as ZooKeeper does them.
+
+use bytes::Bytes;
+use quorate_model::acl::Acl;
+use quorate_model::id::SessionId;
+use quorate_model::outcome::{Refusal, ZnodeOutcome};
+use quorate_model::path::ZnodePath;
+use quorate_model::request::{CreateLifetime, CreatePath, ZnodeOperation};
+use quorate_model::write_set::Change;
+use quorate_model::znode::{Lifetime, MAX_DATA_BYTES, Stat};
+
+use crate::apply::Records;
+use crate::view::View;
+
+/// "Any version", in a request.
+const ANY_VERSION: i32 = -1;
+
+/// Does one operation of a client; whoever calls takes back what it changed if it is refused.
+pub(crate) fn execute(
+    view: &mut View,
+    session: SessionId,
+    operation: &ZnodeOperation,
+) -> Result<ZnodeOutcome, Refusal> {
+    match operation {
+        ZnodeOperation::Create {
+            path,
+            data,
+            acl,
+            lifetime,
+            with_stat,
+        } => {
+            let lifetime = match lifetime {
+                CreateLifetime::Persistent => Lifetime::Persistent,
+                CreateLifetime::Container => Lifetime::Container,
+                CreateLifetime::Ephemeral => Lifetime::Session(session),
+            };
+            create(view, path, data, acl, lifetime, *with_stat)
+        }
+        ZnodeOperation::Delete { path, version } => delete(view, path, *version),
+        ZnodeOperation::Set {
+            path,
+            data,
+            version,
+        } => set(view, path, data, *version),
+        ZnodeOperation::SetAcl { path, acl, version } => set_acl(view, path, acl, *version),
+        ZnodeOperation::Check { path, version } => {
+            let stat = find(view, path)?;
+            expect_version(path, *version, stat.version)?;
+            Ok(ZnodeOutcome::Checked)
+        }
+    }
+}
+
+fn create(
+    view: &mut View,
+    path: &CreatePath,
+    data: &Bytes,
+    acl: &Acl,
+    lifetime: Lifetime,
+    with_stat: bool,
+) -> Result<ZnodeOutcome, Refusal> {
+    if acl.0.is_empty() {
+        return Err(Refusal::InvalidAcl);
+    }
+    expect_data_fits(data)?;
+    let path = match path {
+        CreatePath::Exactly(path) => path.clone(),
+        CreatePath::Sequential { parent, prefix } => {
+            let stat = find(view, parent)?;
+            let name = format!("{prefix}{:010}", created_children(&stat));
+            parent
+                .child(&name)
+                .map_err(|error| Refusal::BadArguments(error.to_string()))?
+        }
+    };
+    let Some(parent) = path.parent() else {
+        return Err(Refusal::NodeExists(path));
+    };
+    expect_open(view, &path)?;
+    let parent_stat = find(view, &parent)?;
+    if view.stat(&path).is_some() {
+        return Err(Refusal::NodeExists(path));
+    }
+    if !parent_stat.lifetime.allows_children() {
+        return Err(Refusal::NoChildrenForEphemerals(parent));
+    }
+    create_node(view, &path, data.clone(), acl.clone(), lifetime);
+    let stat = if with_stat { view.stat(&path) } else { None };
+    Ok(ZnodeOutcome::Created { path, stat })
+}
+
+fn delete(view: &mut View, path: &ZnodePath, version: i32) -> Result<ZnodeOutcome, Refusal> {
+    if path.is_root() {
+        return Err(Refusal::BadArguments("the root cannot be deleted".into()));
+    }
+    expect_open(view, path)?;
+    let stat = find(view, path)?;
+    expect_version(path, version, stat.version)?;
+    if stat.children > 0 {
+        return Err(Refusal::NotEmpty(path.clone()));
+    }
+    if Records::mount(view, path).is_some() {
+        return Err(Refusal::NoAuth(format!(
+            "a recipe is mounted at {path}: unmount it first"
+        )));
+    }
+    delete_node(view, path);
+    Ok(ZnodeOutcome::Deleted)
+}
+
+fn set(
+    view: &mut View,
+    path: &ZnodePath,
+    data: &Bytes,
+    version: i32,
+) -> Result<ZnodeOutcome, Refusal> {
+    expect_data_fits(data)?;
+    expect_open(view, path)?;
+    let stat = find(view, path)?;
+    expect_version(path, version, stat.version)?;
+    set_data(view, path, &stat, data.clone());
+    find(view, path).map(ZnodeOutcome::Set)
+}
+
+fn set_acl(
+    view: &mut View,
+    path: &ZnodePath,
+    acl: &Acl,
+    version: i32,
+) -> Result<ZnodeOutcome, Refusal> {
+    if acl.0.is_empty() {
+        return Err(Refusal::InvalidAcl);
+    }
+    expect_open(view, path)?;
+    let stat = find(view, path)?;
+    expect_version(path, version, stat.acl_version)?;
+    let acl_version = next_version(stat.acl_version);
+    view.change(Change::SetAcl {
+        path: path.clone(),
+        acl: acl.clone(),
+        acl_version,
+    });
+    find(view, path).map(ZnodeOutcome::AclSet)
+}
+
+/// A znode that nothing stands in the way of comes to be, and its parent's stat changes.
+pub(crate) fn create_node(
+    view: &mut View,
+    path: &ZnodePath,
+    data: Bytes,
+    acl: Acl,
+    lifetime: Lifetime,
+) {
+    view.change(Change::CreateNode {
+        path: path.clone(),
+        data,
+        acl,
+        lifetime,
+    });
+    touch_parent(view, path);
+}
+
+/// A znode without children goes, and with it the containers that this leaves empty.
+pub(crate) fn delete_node(view: &mut View, path: &ZnodePath) {
+    view.change(Change::DeleteNode { path: path.clone() });
+    touch_parent(view, path);
+    let Some(parent) = path.parent() else { return };
+    let left_empty = view
+        .stat(&parent)
+        .is_some_and(|stat| stat.lifetime == Lifetime::Container && stat.children == 0);
+    if left_empty && Records::mount(view, &parent).is_none() {
+        delete_node(view, &parent);
+    }
+}
+
+/// A znode's data are replaced; `stat` is its stat as it is.
+pub(crate) fn set_data(view: &mut View, path: &ZnodePath, stat: &Stat, data: Bytes) {
+    view.change(Change::SetData {
+        path: path.clone(),
+        data,
+        version: next_version(stat.version),
+    });
+}
+
+fn touch_parent(view: &mut View, path: &ZnodePath) {
+    let Some(parent) = path.parent() else { return };
+    let Some(stat) = view.stat(&parent) else {
+        return;
+    };
+    let children_version = stat.children_version.wrapping_add(1);
+    view.change(Change::TouchParent {
+        path: parent,
+        children_version,
+    });
+}
+
+/// How many children were ever created: the number of a sequential znode.
+///
+/// ZooKeeper counts creations, and shows creations and deletions together as cversion; so the
+/// creations are half of that and of the children that are left.
+fn created_children(stat: &Stat) -> u64 {
+    (u64::from(stat.children_version as u32) + u64::from(stat.children)) / 2
+}
+
+/// Skips -1, which means "any version" in a request.
+fn next_version(version: i32) -> i32 {
+    match version.wrapping_add(1) {
+        ANY_VERSION => 0,
+        next => next,
+    }
+}
+
+fn find(view: &View, path: &ZnodePath) -> Result<Stat, Refusal> {
+    view.stat(path).ok_or_else(|| Refusal::NoNode(path.clone()))
+}
+
+fn expect_version(path: &ZnodePath, expected: i32, actual: i32) -> Result<(), Refusal> {
+    if expected == ANY_VERSION || expected == actual {
+        return Ok(());
+    }
+    Err(Refusal::BadVersion {
+        path: path.clone(),
+        expected,
+        actual,
+    })
+}
+
+fn expect_data_fits(data: &Bytes) -> Result<(), Refusal> {
+    if data.len() > MAX_DATA_BYTES {
+        let message = format!("{} bytes of data: at most {MAX_DATA_BYTES} fit", data.len());
+        return Err(Refusal::BadArguments(message));
+    }
+    Ok(())
+}
+
+/// Below a sealed mount only the recipe writes; the mount's own data are the operator's.
+fn expect_open(view: &View, path: &ZnodePath) -> Result<(), Refusal> {
+    match view.mount_above(path) {
+        Some(mount) if mount.sealed && mount.path != *path => Err(Refusal::NoAuth(format!(
+            "{path} is below {}, where recipe {} is mounted, sealed: call its operations instead",
+            mount.path, mount.recipe
+        ))),
+        _ => Ok(()),
+    }
+}

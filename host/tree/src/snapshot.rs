@@ -1,0 +1,470 @@
+//! Snapshots without a pause (rules N1 and N2).
+//!
+//! The writer walks the tables a chunk at a time while `apply` goes on. Every record carries the
+//! number of the last snapshot that covered it. What is about to change and is not covered yet is
+//! written out first; what was created since is born covered. Child lists and indexes are not
+//! stored: they are rebuilt.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use quorate_model::acl::Acl;
+use quorate_model::call::{Answer, ParkedCall};
+use quorate_model::id::{CallId, SessionId, Timestamp, Zxid};
+use quorate_model::path::ZnodePath;
+use quorate_model::recipe::{Mount, Recipe, RecipeDigest};
+use quorate_model::write_set::FORMAT_VERSION;
+use quorate_model::znode::{Lifetime, Stat};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::apply::{call_indexes, index_lifetime};
+use crate::nodes::Slot;
+use crate::state::{Session, State};
+
+/// How many bytes one chunk has at least, if so much is left: large enough to write in one go,
+/// small enough that the state's lock is held for about a millisecond.
+const CHUNK_BYTES: usize = 128 << 10;
+
+/// How many records are looked at for one chunk, covered ones included.
+const CHUNK_RECORDS: usize = 4096;
+
+/// One record of a snapshot. Order does not matter but for `Head`, first, and `End`, last.
+#[derive(Serialize, Deserialize)]
+pub(crate) enum Record<'a> {
+    Head {
+        version: u32,
+        epoch: u32,
+        counter: u32,
+        time: Timestamp,
+    },
+    Node {
+        slot: Slot,
+        parent: Slot,
+        name: Cow<'a, str>,
+        stat: Stat,
+        acl: Cow<'a, Acl>,
+        data: Bytes,
+    },
+    Session(SessionId, Session),
+    Answer(CallId, Cow<'a, Answer>),
+    Parked(Cow<'a, ParkedCall>),
+    Component(RecipeDigest, Bytes),
+    Recipe(Cow<'a, Recipe>),
+    Mount(Cow<'a, Mount>),
+    End {
+        records: u64,
+    },
+}
+
+impl<'a> Record<'a> {
+    pub(crate) fn session(id: SessionId, session: &'a Session) -> Record<'a> {
+        Record::Session(id, *session)
+    }
+    pub(crate) fn answer(call: CallId, answer: &'a Answer) -> Record<'a> {
+        Record::Answer(call, Cow::Borrowed(answer))
+    }
+    pub(crate) fn parked(call: &'a ParkedCall) -> Record<'a> {
+        Record::Parked(Cow::Borrowed(call))
+    }
+    pub(crate) fn component(digest: RecipeDigest, component: &Bytes) -> Record<'a> {
+        Record::Component(digest, component.clone())
+    }
+    pub(crate) fn recipe(recipe: &'a Recipe) -> Record<'a> {
+        Record::Recipe(Cow::Borrowed(recipe))
+    }
+    pub(crate) fn mount(mount: &'a Mount) -> Record<'a> {
+        Record::Mount(Cow::Borrowed(mount))
+    }
+}
+
+/// A snapshot being written.
+pub(crate) struct Progress {
+    /// Records not yet taken by the writer.
+    buffer: Vec<u8>,
+    records: u64,
+    walk: Walk,
+}
+
+/// What the writer looks at next; everything before is covered.
+enum Walk {
+    Nodes(Slot),
+    Sessions(Option<SessionId>),
+    Answers(Option<CallId>),
+    Parked(Option<CallId>),
+    Components(Option<RecipeDigest>),
+    Recipes(Option<String>),
+    Mounts(Option<ZnodePath>),
+    End,
+    Done,
+}
+
+/// Why bytes are no snapshot that this build reads.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum SnapshotError {
+    /// It was written by a newer build.
+    #[error("the snapshot has format version {found}; this build reads version {FORMAT_VERSION}")]
+    UnknownVersion {
+        /// What stands in it.
+        found: u32,
+    },
+    /// It is damaged, or not one.
+    #[error("the snapshot is damaged: {0}")]
+    Damaged(&'static str),
+}
+
+impl State {
+    /// Begins a snapshot of exactly this state. One that was being written is given up.
+    pub fn begin_snapshot(&mut self) {
+        if self.mark == u8::MAX {
+            self.mark = 0;
+            self.nodes.marks.fill(0);
+            self.sessions.reset_marks();
+            self.answers.reset_marks();
+            self.calls.reset_marks();
+            self.components.reset_marks();
+            self.recipes.reset_marks();
+            self.mounts.reset_marks();
+        }
+        self.mark += 1;
+        let mut progress = Progress {
+            buffer: Vec::new(),
+            records: 0,
+            walk: Walk::Nodes(0),
+        };
+        progress.push(&Record::Head {
+            version: FORMAT_VERSION,
+            epoch: self.epoch,
+            counter: self.counter,
+            time: self.time,
+        });
+        self.snapshot = Some(progress);
+    }
+
+    /// Gives up the snapshot being written.
+    pub fn abandon_snapshot(&mut self) {
+        self.snapshot = None;
+    }
+
+    /// How many bytes of the snapshot wait for the writer: `apply` puts them there when it changes what is not covered.
+    pub fn snapshot_backlog(&self) -> usize {
+        self.snapshot
+            .as_ref()
+            .map_or(0, |progress| progress.buffer.len())
+    }
+
+    /// The next whole records of the snapshot; none when it has ended, or none was begun.
+    pub fn snapshot_chunk(&mut self) -> Option<Vec<u8>> {
+        let mut progress = self.snapshot.take()?;
+        let mut looked_at = 0;
+        while progress.buffer.len() < CHUNK_BYTES && looked_at < CHUNK_RECORDS {
+            let limit = (CHUNK_RECORDS - looked_at).min(256);
+            match self.cover(&mut progress, limit) {
+                0 => break,
+                count => looked_at += count,
+            }
+        }
+        if progress.buffer.is_empty() && matches!(progress.walk, Walk::Done) {
+            return None;
+        }
+        let chunk = std::mem::take(&mut progress.buffer);
+        self.snapshot = Some(progress);
+        Some(chunk)
+    }
+
+    /// Writes out what is not covered of the next few records; gives how many were looked at, 0 at the end.
+    fn cover(&mut self, progress: &mut Progress, limit: usize) -> usize {
+        let mark = self.mark;
+        let mut count = 0;
+        macro_rules! cover_table {
+            ($table:ident, $after:expr, $walk:path, $next:expr, $record:expr) => {{
+                let mut last = None;
+                for (key, value, covered) in self.$table.cover($after.as_ref(), limit, mark) {
+                    if !covered {
+                        progress.push(&$record(key, value));
+                    }
+                    last = Some(key.clone());
+                    count += 1;
+                }
+                progress.walk = if last.is_some() { $walk(last) } else { $next };
+                count.max(1)
+            }};
+        }
+        match std::mem::replace(&mut progress.walk, Walk::Done) {
+            Walk::Nodes(from) => {
+                let to = self
+                    .nodes
+                    .slot_count()
+                    .min(from.saturating_add(limit as Slot));
+                for slot in from..to {
+                    self.cover_node(progress, slot);
+                }
+                progress.walk = if to == from {
+                    Walk::Sessions(None)
+                } else {
+                    Walk::Nodes(to)
+                };
+                (to - from).max(1) as usize
+            }
+            Walk::Sessions(after) => {
+                cover_table!(
+                    sessions,
+                    after,
+                    Walk::Sessions,
+                    Walk::Answers(None),
+                    |&id, session| { Record::session(id, session) }
+                )
+            }
+            Walk::Answers(after) => {
+                cover_table!(
+                    answers,
+                    after,
+                    Walk::Answers,
+                    Walk::Parked(None),
+                    |&call, answer| { Record::answer(call, answer) }
+                )
+            }
+            Walk::Parked(after) => {
+                cover_table!(
+                    calls,
+                    after,
+                    Walk::Parked,
+                    Walk::Components(None),
+                    |_, call| { Record::parked(call) }
+                )
+            }
+            Walk::Components(after) => cover_table!(
+                components,
+                after,
+                Walk::Components,
+                Walk::Recipes(None),
+                |&digest, component| Record::component(digest, component)
+            ),
+            Walk::Recipes(after) => {
+                cover_table!(
+                    recipes,
+                    after,
+                    Walk::Recipes,
+                    Walk::Mounts(None),
+                    |_, recipe| { Record::recipe(recipe) }
+                )
+            }
+            Walk::Mounts(after) => {
+                cover_table!(mounts, after, Walk::Mounts, Walk::End, |_, mount| {
+                    Record::mount(mount)
+                })
+            }
+            Walk::End => {
+                let records = progress.records;
+                progress.push(&Record::End { records });
+                0
+            }
+            Walk::Done => 0,
+        }
+    }
+
+    fn cover_node(&mut self, progress: &mut Progress, slot: Slot) {
+        let covered = std::mem::replace(&mut self.nodes.marks[slot as usize], self.mark);
+        if covered == self.mark {
+            return;
+        }
+        let Some((parent, name)) = self.nodes.place(slot) else {
+            return;
+        };
+        let full = self.nodes.full(slot);
+        progress.push(&Record::Node {
+            slot,
+            parent,
+            name: Cow::Borrowed(name),
+            stat: full.stat,
+            acl: Cow::Borrowed(&full.acl),
+            data: full.data,
+        });
+    }
+
+    /// Writes a znode out that is about to change, if the snapshot needs it.
+    pub(crate) fn save_node(&mut self, slot: Slot) {
+        if let Some(mut progress) = self.snapshot.take() {
+            self.cover_node(&mut progress, slot);
+            self.snapshot = Some(progress);
+        }
+    }
+
+    /// Writes another record out that has changed, if the snapshot needs it.
+    pub(crate) fn save<V>(&mut self, uncovered: Option<&V>, record: impl Fn(&V) -> Record<'_>) {
+        if let (Some(progress), Some(old)) = (&mut self.snapshot, uncovered) {
+            progress.push(&record(old));
+        }
+    }
+
+    /// Reads a snapshot: chunks as [`State::snapshot_chunk`] gave them, cut anywhere between records.
+    ///
+    /// # Errors
+    /// [`SnapshotError`]; nothing is guessed at.
+    pub fn load<E: From<SnapshotError>>(
+        chunks: impl IntoIterator<Item = Result<Vec<u8>, E>>,
+    ) -> Result<State, E> {
+        let mut state = State::empty();
+        let mut loading = Loading::default();
+        for chunk in chunks {
+            let chunk = chunk?;
+            let mut rest = &chunk[..];
+            while !rest.is_empty() {
+                let (record, behind) = postcard::take_from_bytes::<Record<'_>>(rest)
+                    .map_err(|_| SnapshotError::Damaged("a record cannot be read"))?;
+                rest = behind;
+                loading.take(&mut state, record)?;
+            }
+        }
+        loading.finish(&mut state)?;
+        Ok(state)
+    }
+}
+
+impl Progress {
+    fn push(&mut self, record: &Record<'_>) {
+        self.records += 1;
+        let buffer = std::mem::take(&mut self.buffer);
+        self.buffer = postcard::to_extend(record, buffer).expect("writing to memory cannot fail");
+    }
+}
+
+/// How far reading a snapshot has come.
+#[derive(Default)]
+struct Loading {
+    records: u64,
+    ended: bool,
+}
+
+/// The highest slot that a snapshot may name: more znodes than memory holds.
+const MAX_SLOT: Slot = 1 << 30;
+
+impl Loading {
+    fn take(&mut self, state: &mut State, record: Record<'_>) -> Result<(), SnapshotError> {
+        if self.ended || (self.records == 0) != matches!(record, Record::Head { .. }) {
+            return Err(SnapshotError::Damaged("a record is out of place"));
+        }
+        match record {
+            Record::Head {
+                version,
+                epoch,
+                counter,
+                time,
+            } => {
+                if version != FORMAT_VERSION {
+                    return Err(SnapshotError::UnknownVersion { found: version });
+                }
+                (state.epoch, state.counter, state.time) = (epoch, counter, time);
+            }
+            Record::Node {
+                slot,
+                parent,
+                name,
+                stat,
+                acl,
+                data,
+            } => {
+                if slot > MAX_SLOT || state.nodes.is_used(slot) {
+                    return Err(SnapshotError::Damaged("a znode's place is wrong"));
+                }
+                state.nodes.reserve_slot(slot);
+                state
+                    .nodes
+                    .insert_at(slot, parent, &name, &stat, &acl, &data);
+            }
+            Record::Session(id, session) => {
+                state.sessions.put(id, session, 0);
+            }
+            Record::Answer(call, answer) => {
+                state.answers.put(call, answer.into_owned(), 0);
+            }
+            Record::Parked(call) => {
+                state.index.extend(call_indexes(&call));
+                state.calls.put(call.id, call.into_owned(), 0);
+            }
+            Record::Component(digest, component) => {
+                state.components.put(digest, component, 0);
+            }
+            Record::Recipe(recipe) => {
+                state
+                    .recipes
+                    .put(recipe.name.clone(), recipe.into_owned(), 0);
+            }
+            Record::Mount(mount) => {
+                state.mounts.put(mount.path.clone(), mount.into_owned(), 0);
+            }
+            Record::End { records } => {
+                if records != self.records {
+                    return Err(SnapshotError::Damaged("records are missing"));
+                }
+                self.ended = true;
+            }
+        }
+        self.records += 1;
+        Ok(())
+    }
+
+    fn finish(&self, state: &mut State) -> Result<(), SnapshotError> {
+        if !self.ended {
+            return Err(SnapshotError::Damaged("it ends too early"));
+        }
+        if !state.nodes.relink() {
+            return Err(SnapshotError::Damaged("the tree does not hang together"));
+        }
+        for slot in 0..state.nodes.slot_count() {
+            if !state.nodes.is_used(slot) {
+                continue;
+            }
+            let lifetime = state.nodes.stat(slot).lifetime;
+            if matches!(lifetime, Lifetime::Session(_) | Lifetime::Until(_)) {
+                let path = state
+                    .path_of(slot)
+                    .ok_or(SnapshotError::Damaged("a name is wrong"))?;
+                state.index.extend(index_lifetime(lifetime, &path));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    /// The path of the znode in a slot.
+    fn path_of(&self, slot: Slot) -> Option<ZnodePath> {
+        let mut names = Vec::new();
+        let mut at = slot;
+        while at != crate::nodes::ROOT {
+            let (parent, name) = self.nodes.place(at)?;
+            names.push(name);
+            at = parent;
+        }
+        names.reverse();
+        ZnodePath::parse(&format!("/{}", names.join("/"))).ok()
+    }
+
+    /// Everything as one value that can be compared: for tests of "this state equals that one".
+    pub fn image(&self) -> Vec<String> {
+        let mut image = vec![format!("{:?} {:?}", self.last_zxid(), self.time)];
+        for slot in 0..self.nodes.slot_count() {
+            if let Some(path) = self.nodes.place(slot).and_then(|_| self.path_of(slot)) {
+                image.push(format!("{path} {:?}", self.nodes.full(slot)));
+            }
+        }
+        image.sort();
+        image.extend(self.sessions.range(..).map(|entry| format!("{entry:?}")));
+        image.extend(self.answers.range(..).map(|entry| format!("{entry:?}")));
+        image.extend(self.calls.range(..).map(|entry| format!("{entry:?}")));
+        image.extend(self.components.range(..).map(|entry| format!("{entry:?}")));
+        image.extend(self.recipes.range(..).map(|entry| format!("{entry:?}")));
+        image.extend(self.mounts.range(..).map(|entry| format!("{entry:?}")));
+        image.extend(self.index.iter().map(|key| format!("{key:?}")));
+        image
+    }
+
+    /// The last transaction that stands in a snapshot's first chunk.
+    pub fn snapshot_zxid(chunk: &[u8]) -> Option<Zxid> {
+        match postcard::take_from_bytes::<Record<'_>>(chunk).ok()?.0 {
+            Record::Head { epoch, counter, .. } => Some(Zxid::new(epoch, counter)),
+            _ => None,
+        }
+    }
+}

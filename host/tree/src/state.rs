@@ -1,0 +1,325 @@
+//! The committed state: what every server has after the same entries.
+
+use std::collections::BTreeSet;
+use std::ops::Bound::Included;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+use quorate_model::acl::Acl;
+use quorate_model::call::{Answer, ParkedCall, Watch};
+use quorate_model::id::{CallId, Owner, SessionId, Timestamp, Zxid};
+use quorate_model::path::ZnodePath;
+use quorate_model::recipe::{Mount, Recipe, RecipeDigest};
+use quorate_model::request::Password;
+use quorate_model::run::Range;
+use quorate_model::znode::{Lifetime, Node, Stat};
+use serde::{Deserialize, Serialize};
+
+use crate::nodes::NodeTable;
+use crate::snapshot::Progress;
+use crate::table::Table;
+
+/// The state as the stages of a server share it: `apply` writes, everybody reads. Rule E2: no lock is held across a run.
+pub type SharedState = Arc<RwLock<State>>;
+
+/// Everything that is replicated.
+pub struct State {
+    pub(crate) epoch: u32,
+    pub(crate) counter: u32,
+    pub(crate) time: Timestamp,
+    pub(crate) nodes: NodeTable,
+    pub(crate) sessions: Table<SessionId, Session>,
+    pub(crate) answers: Table<CallId, Answer>,
+    pub(crate) calls: Table<CallId, ParkedCall>,
+    pub(crate) components: Table<RecipeDigest, Bytes>,
+    pub(crate) recipes: Table<String, Recipe>,
+    pub(crate) mounts: Table<ZnodePath, Mount>,
+    /// Derived from the tables, never stored.
+    pub(crate) index: BTreeSet<IndexKey>,
+    /// The number of the last snapshot that was begun.
+    pub(crate) mark: u8,
+    pub(crate) snapshot: Option<Progress>,
+}
+
+/// A client's session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Session {
+    /// Proves that a client may go on with it.
+    pub password: Password,
+    /// How long it lives without a sign of its client.
+    pub timeout_ms: u32,
+    /// The connection that may write in it (rule W3); none for a session of HTTP.
+    pub owner: Option<Owner>,
+    /// Answers with keys up to this one are forgotten (rule C1).
+    pub acknowledged: u64,
+    /// How many answers are kept.
+    pub answers: u32,
+    /// How many of its calls are parked.
+    pub parked: u32,
+}
+
+/// What the state can be asked for other than by its tables' keys. Ordered, so that each kind is a range.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum IndexKey {
+    /// A znode that goes with its session.
+    Ephemeral(SessionId, ZnodePath),
+    /// A znode that goes at that moment.
+    Lease(Timestamp, ZnodePath),
+    /// A parked call that a change would wake; never [`Watch::Time`].
+    Watch(Watch, CallId),
+    /// A parked call that a moment wakes, or (its deadline) ends.
+    Alarm(Timestamp, CallId),
+    /// A parked call whose run is due, by age (rule C4).
+    Mark(Zxid, CallId),
+    /// A parked call of a mount.
+    CallOf(ZnodePath, CallId),
+}
+
+/// How much of everything there is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Znodes, the root included.
+    pub znodes: u64,
+    /// Their data, in bytes.
+    pub data_bytes: u64,
+    /// Live sessions.
+    pub sessions: u64,
+    /// Znodes that go with a session.
+    pub ephemerals: u64,
+    /// Calls that wait.
+    pub parked_calls: u64,
+    /// Answers not yet acknowledged.
+    pub answers: u64,
+    /// Mounted recipes.
+    pub mounts: u64,
+    /// Recipes by name.
+    pub recipes: u64,
+}
+
+impl Default for State {
+    fn default() -> State {
+        State::new()
+    }
+}
+
+impl State {
+    /// A new ensemble's: the root, and what ZooKeeper's clients expect below `/zookeeper`.
+    pub fn new() -> State {
+        let mut state = State::empty();
+        let stat = Stat {
+            created: Zxid::ZERO,
+            modified: Zxid::ZERO,
+            children_modified: Zxid::ZERO,
+            created_at: Timestamp(0),
+            modified_at: Timestamp(0),
+            version: 0,
+            children_version: 0,
+            acl_version: 0,
+            lifetime: Lifetime::Persistent,
+            data_length: 0,
+            children: 0,
+        };
+        let counted = |children_version| Stat {
+            children_version,
+            ..stat
+        };
+        let open = Acl::open();
+        let root = state
+            .nodes
+            .insert(crate::nodes::ROOT, "", &counted(1), &open, b"");
+        let zookeeper = state
+            .nodes
+            .insert(root, "zookeeper", &counted(2), &open, b"");
+        for name in ["config", "quota"] {
+            state.nodes.insert(zookeeper, name, &stat, &open, b"");
+        }
+        state
+    }
+
+    pub(crate) fn empty() -> State {
+        State {
+            epoch: 0,
+            counter: 0,
+            time: Timestamp(0),
+            nodes: NodeTable::default(),
+            sessions: Table::default(),
+            answers: Table::default(),
+            calls: Table::default(),
+            components: Table::default(),
+            recipes: Table::default(),
+            mounts: Table::default(),
+            index: BTreeSet::new(),
+            mark: 0,
+            snapshot: None,
+        }
+    }
+
+    /// The last transaction applied.
+    pub fn last_zxid(&self) -> Zxid {
+        Zxid::new(self.epoch, self.counter)
+    }
+
+    /// Its moment.
+    pub fn last_time(&self) -> Timestamp {
+        self.time
+    }
+
+    /// The current epoch; 0 before the first.
+    pub fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// A znode's data and stat.
+    pub fn node(&self, path: &ZnodePath) -> Option<Node> {
+        self.nodes.find(path).map(|slot| self.nodes.node(slot))
+    }
+
+    /// A znode's stat.
+    pub fn stat(&self, path: &ZnodePath) -> Option<Stat> {
+        self.nodes.find(path).map(|slot| self.nodes.stat(slot))
+    }
+
+    /// A znode's access control list.
+    pub fn acl(&self, path: &ZnodePath) -> Option<Acl> {
+        self.nodes
+            .find(path)
+            .map(|slot| Acl::clone(&self.nodes.acl(slot)))
+    }
+
+    /// The names of all children in byte order.
+    pub fn children(&self, path: &ZnodePath) -> Option<Vec<String>> {
+        self.children_in(
+            path,
+            &Range {
+                limit: u32::MAX,
+                ..Range::default()
+            },
+        )
+    }
+
+    /// The names of some children.
+    pub fn children_in(&self, path: &ZnodePath, range: &Range) -> Option<Vec<String>> {
+        self.nodes
+            .find(path)
+            .map(|slot| self.nodes.children(slot, range))
+    }
+
+    /// A live session.
+    pub fn session(&self, id: SessionId) -> Option<&Session> {
+        self.sessions.get(&id)
+    }
+
+    /// All live sessions.
+    pub fn sessions(&self) -> impl Iterator<Item = (SessionId, &Session)> {
+        self.sessions.range(..).map(|(&id, session)| (id, session))
+    }
+
+    /// The kept answer to a call.
+    pub fn answer(&self, call: CallId) -> Option<&Answer> {
+        self.answers.get(&call)
+    }
+
+    /// A call that waits.
+    pub fn parked(&self, call: CallId) -> Option<&ParkedCall> {
+        self.calls.get(&call)
+    }
+
+    /// All calls that wait.
+    pub fn parked_calls(&self) -> impl Iterator<Item = &ParkedCall> {
+        self.calls.values()
+    }
+
+    /// The mount at exactly this znode.
+    pub fn mount(&self, path: &ZnodePath) -> Option<&Mount> {
+        self.mounts.get(path)
+    }
+
+    /// The mount at this znode or above it.
+    pub fn mount_above(&self, path: &ZnodePath) -> Option<&Mount> {
+        if self.mounts.len() == 0 {
+            return None;
+        }
+        path.upwards().find_map(|path| self.mounts.get(&path))
+    }
+
+    /// All mounts.
+    pub fn mounts(&self) -> impl Iterator<Item = &Mount> {
+        self.mounts.values()
+    }
+
+    /// The component of a recipe that has a name or a mount.
+    pub fn component(&self, digest: &RecipeDigest) -> Option<&Bytes> {
+        self.components.get(digest)
+    }
+
+    /// The recipe that has this name.
+    pub fn recipe(&self, name: &str) -> Option<&Recipe> {
+        self.recipes.get(name)
+    }
+
+    /// All recipes by name.
+    pub fn recipes(&self) -> impl Iterator<Item = &Recipe> {
+        self.recipes.values()
+    }
+
+    /// The znodes that go with a session, in order.
+    pub fn ephemerals(&self, session: SessionId) -> Vec<ZnodePath> {
+        let from = IndexKey::Ephemeral(session, ZnodePath::root());
+        self.index
+            .range(from..)
+            .map_while(|key| match key {
+                IndexKey::Ephemeral(owner, path) if *owner == session => Some(path.clone()),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// How much of everything there is. Counts the ephemerals one by one: for an operator's eyes, not for a hot path.
+    pub fn counts(&self) -> Counts {
+        let ephemerals = self
+            .index
+            .range(..IndexKey::Lease(Timestamp(0), ZnodePath::root()))
+            .count();
+        Counts {
+            znodes: self.nodes.len(),
+            data_bytes: self.nodes.data_bytes(),
+            sessions: self.sessions.len() as u64,
+            ephemerals: ephemerals as u64,
+            parked_calls: self.calls.len() as u64,
+            answers: self.answers.len() as u64,
+            mounts: self.mounts.len() as u64,
+            recipes: self.recipes.len() as u64,
+        }
+    }
+
+    pub(crate) fn answers_of(
+        &self,
+        session: SessionId,
+        up_to: u64,
+    ) -> impl Iterator<Item = CallId> + '_ {
+        let (first, last) = (
+            CallId { session, key: 0 },
+            CallId {
+                session,
+                key: up_to,
+            },
+        );
+        self.answers
+            .range((Included(first), Included(last)))
+            .map(|(&call, _)| call)
+    }
+
+    pub(crate) fn calls_of(&self, session: SessionId) -> impl Iterator<Item = CallId> + '_ {
+        let (first, last) = (
+            CallId { session, key: 0 },
+            CallId {
+                session,
+                key: u64::MAX,
+            },
+        );
+        self.calls
+            .range((Included(first), Included(last)))
+            .map(|(&call, _)| call)
+    }
+}

@@ -1,0 +1,76 @@
+//! An ordered table whose entries know whether the snapshot being written has covered them.
+
+use std::collections::BTreeMap;
+use std::ops::RangeBounds;
+
+/// Keys in order; each value with the mark of the last snapshot that covered it.
+pub(crate) struct Table<K, V> {
+    entries: BTreeMap<K, (u8, V)>,
+}
+
+impl<K, V> Default for Table<K, V> {
+    fn default() -> Table<K, V> {
+        Table {
+            entries: BTreeMap::new(),
+        }
+    }
+}
+
+impl<K: Ord + Clone, V> Table<K, V> {
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(crate) fn get<Q: Ord + ?Sized>(&self, key: &Q) -> Option<&V>
+    where
+        K: std::borrow::Borrow<Q>,
+    {
+        self.entries.get(key).map(|(_, value)| value)
+    }
+
+    pub(crate) fn values(&self) -> impl Iterator<Item = &V> {
+        self.entries.values().map(|(_, value)| value)
+    }
+
+    pub(crate) fn range(&self, range: impl RangeBounds<K>) -> impl Iterator<Item = (&K, &V)> {
+        self.entries
+            .range(range)
+            .map(|(key, (_, value))| (key, value))
+    }
+
+    /// Puts a value, covered by snapshot `mark`; gives the old one if that snapshot has not covered it.
+    pub(crate) fn put(&mut self, key: K, value: V, mark: u8) -> Option<V> {
+        let (covered_by, old) = self.entries.insert(key, (mark, value))?;
+        (covered_by != mark).then_some(old)
+    }
+
+    /// Takes a value out; gives it, and whether snapshot `mark` has covered it.
+    pub(crate) fn remove(&mut self, key: &K, mark: u8) -> Option<(V, bool)> {
+        let (covered_by, old) = self.entries.remove(key)?;
+        Some((old, covered_by == mark))
+    }
+
+    /// The next entries behind `after` in order, at most `limit`, each with whether `mark` has covered it; they are covered then.
+    pub(crate) fn cover(
+        &mut self,
+        after: Option<&K>,
+        limit: usize,
+        mark: u8,
+    ) -> impl Iterator<Item = (&K, &V, bool)> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let from = after.map_or(Unbounded, Excluded);
+        self.entries
+            .range_mut::<K, _>((from, Unbounded))
+            .take(limit)
+            .map(move |(key, entry)| {
+                let covered = entry.0 == mark;
+                entry.0 = mark;
+                (key, &entry.1, covered)
+            })
+    }
+
+    /// Forgets every mark.
+    pub(crate) fn reset_marks(&mut self) {
+        self.entries.values_mut().for_each(|entry| entry.0 = 0);
+    }
+}

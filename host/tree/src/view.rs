@@ -1,0 +1,534 @@
+//! The state as the next transaction will find it: the overlay over the committed base.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use quorate_model::acl::Acl;
+use quorate_model::call::{Answer, ParkedCall, Watch};
+use quorate_model::id::{CallId, SessionId, Zxid};
+use quorate_model::path::ZnodePath;
+use quorate_model::recipe::{Mount, Recipe, RecipeDigest};
+use quorate_model::run::{Child, Range};
+use quorate_model::write_set::Change;
+use quorate_model::znode::{Node, Stat};
+
+use crate::apply::{Moment, Records, apply_change};
+use crate::overlay::{Key, Overlay, OverlayNode, Savepoint, Value};
+use crate::state::{IndexKey, Session, SharedState, State};
+
+/// The merged state, and the transaction being built on it.
+///
+/// A read looks into the overlay, then into the base under a short read lock. The overlay never
+/// knows less than the base, and what it drops is in the base already, so no read falls between.
+pub(crate) struct View {
+    base: SharedState,
+    overlay: Overlay,
+    moment: Moment,
+    changes: Vec<Change>,
+}
+
+/// How far the transaction being built had come.
+#[derive(Clone, Copy)]
+pub(crate) struct Progress {
+    overlay: Savepoint,
+    changes: usize,
+}
+
+impl View {
+    pub(crate) fn new(base: SharedState) -> View {
+        let (zxid, time) = {
+            let state = base.read();
+            (state.last_zxid(), state.last_time())
+        };
+        View {
+            base,
+            overlay: Overlay::default(),
+            moment: Moment { zxid, time },
+            changes: Vec::new(),
+        }
+    }
+
+    /// Begins a transaction. The one before was finished or rolled back.
+    pub(crate) fn begin(&mut self, moment: Moment) {
+        debug_assert!(
+            self.changes.is_empty(),
+            "the transaction before was not finished"
+        );
+        self.moment = moment;
+    }
+
+    /// Of the transaction being built.
+    pub(crate) fn moment(&self) -> Moment {
+        self.moment
+    }
+
+    /// Makes a change, visible to every later read.
+    ///
+    /// The caller has checked that it fits: that it does not is a defect, and the barrier around
+    /// evaluation (rule S5) turns it into a refusal.
+    pub(crate) fn change(&mut self, change: Change) {
+        if let Err(reason) = apply_change(self, self.moment, &change) {
+            panic!("an operation made a change that does not fit: {reason}");
+        }
+        self.changes.push(change);
+    }
+
+    pub(crate) fn progress(&self) -> Progress {
+        Progress {
+            overlay: self.overlay.savepoint(),
+            changes: self.changes.len(),
+        }
+    }
+
+    /// Takes back what was changed since.
+    pub(crate) fn roll_back(&mut self, to: Progress) {
+        self.overlay.roll_back(to.overlay);
+        self.changes.truncate(to.changes);
+    }
+
+    /// Finishes the transaction: marks the parked calls that it wakes, but for `except`, whose own it is.
+    pub(crate) fn finish(&mut self, except: Option<CallId>) -> Vec<Change> {
+        if self.any_parked() {
+            let mut woken: Vec<CallId> =
+                self.changes.iter().flat_map(|c| self.woken_by(c)).collect();
+            woken.sort_unstable();
+            woken.dedup();
+            for call in woken {
+                // A call that this transaction unparks or has marked is out of the index already.
+                if Some(call) != except {
+                    self.change(Change::Mark(call));
+                }
+            }
+        }
+        self.overlay.commit(self.moment.zxid);
+        std::mem::take(&mut self.changes)
+    }
+
+    /// Everything up to `zxid` is in the base.
+    pub(crate) fn drop_applied(&mut self, zxid: Zxid) {
+        self.overlay.drop_applied(zxid);
+    }
+
+    fn any_parked(&self) -> bool {
+        let least = CallId {
+            session: SessionId::NONE,
+            key: 0,
+        };
+        let overlaid = self.overlay.from(Key::Parked(least)).next();
+        matches!(overlaid, Some((Key::Parked(_), _)))
+            || self.base.read().parked_calls().next().is_some()
+    }
+
+    /// The parked calls that a change wakes.
+    fn woken_by(&self, change: &Change) -> Vec<CallId> {
+        let (path, children_changed) = match change {
+            Change::CreateNode { path, .. } | Change::DeleteNode { path } => (path, true),
+            Change::SetData { path, .. } => (path, false),
+            _ => return Vec::new(),
+        };
+        let parent = path.parent().filter(|_| children_changed);
+        let watches = [Watch::Node(path.clone())]
+            .into_iter()
+            .chain(parent.map(Watch::Children))
+            .chain(path.upwards().map(Watch::Subtree));
+        watches.flat_map(|watch| self.watchers(watch)).collect()
+    }
+
+    fn watchers(&self, watch: Watch) -> impl Iterator<Item = CallId> {
+        let least = CallId {
+            session: SessionId::NONE,
+            key: 0,
+        };
+        let from = IndexKey::Watch(watch.clone(), least);
+        let same = |key: &IndexKey| matches!(key, IndexKey::Watch(other, _) if *other == watch);
+        let found = self.indexed(from, same, usize::MAX);
+        found.into_iter().filter_map(|key| match key {
+            IndexKey::Watch(_, call) => Some(call),
+            _ => None,
+        })
+    }
+
+    /// The index keys from `from` on for as long as they are `wanted`, in order, at most `limit`.
+    pub(crate) fn indexed(
+        &self,
+        from: IndexKey,
+        wanted: impl Fn(&IndexKey) -> bool,
+        limit: usize,
+    ) -> Vec<IndexKey> {
+        let base = self.base.read();
+        let hidden = |key: &IndexKey| {
+            !self.overlay.is_empty() && self.overlay.get(&Key::Index(key.clone())) == Some(None)
+        };
+        let mut committed = base
+            .index
+            .range(&from..)
+            .take_while(|key| wanted(key))
+            .filter(|key| !hidden(key))
+            .peekable();
+        let mut overlaid = self
+            .overlay
+            .from(Key::Index(from.clone()))
+            .map_while(|(key, value)| match key {
+                Key::Index(key) if wanted(key) => Some((key, value)),
+                _ => None,
+            })
+            .filter_map(|(key, value)| value.map(|_| key))
+            .peekable();
+        let mut merged = Vec::new();
+        while merged.len() < limit {
+            let next = match (committed.peek(), overlaid.peek()) {
+                (None, None) => break,
+                (Some(&key), None) => {
+                    committed.next();
+                    key
+                }
+                (None, Some(&key)) => {
+                    overlaid.next();
+                    key
+                }
+                (Some(&left), Some(&right)) => {
+                    if left <= right {
+                        committed.next();
+                    }
+                    if right <= left {
+                        overlaid.next();
+                    }
+                    left.min(right)
+                }
+            };
+            merged.push(next.clone());
+        }
+        merged
+    }
+
+    /// A znode's data and stat.
+    pub(crate) fn node(&self, path: &ZnodePath) -> Option<Node> {
+        let base = self.base.read();
+        self.node_over(&base, path)
+    }
+
+    fn node_over(&self, base: &State, path: &ZnodePath) -> Option<Node> {
+        match self.overlay.get(&Key::Node(path.clone())) {
+            Some(Some(Value::Node(node))) => match &node.data {
+                Some(data) => Some(Node {
+                    data: data.clone(),
+                    stat: node.stat,
+                }),
+                None => base.node(path).map(|before| Node {
+                    data: before.data,
+                    stat: node.stat,
+                }),
+            },
+            Some(_) => None,
+            None => base.node(path),
+        }
+    }
+
+    /// The names of some children; none if there is no such znode.
+    pub(crate) fn children(&self, path: &ZnodePath, range: &Range) -> Option<Vec<String>> {
+        let base = self.base.read();
+        self.children_over(&base, path, range)
+    }
+
+    /// The same with data and stat.
+    pub(crate) fn entries(&self, path: &ZnodePath, range: &Range) -> Option<Vec<Child>> {
+        let base = self.base.read();
+        let names = self.children_over(&base, path, range)?;
+        let entry = |name: String| {
+            let child = path.child(&name).ok()?;
+            Some(Child {
+                node: self.node_over(&base, &child)?,
+                name,
+            })
+        };
+        Some(names.into_iter().filter_map(entry).collect())
+    }
+
+    fn children_over(&self, base: &State, path: &ZnodePath, range: &Range) -> Option<Vec<String>> {
+        if let Some(None) = self.overlay.get(&Key::Node(path.clone())) {
+            return None;
+        }
+        let inside = |name: &str| {
+            range.after.as_deref().is_none_or(|after| name > after)
+                && range.before.as_deref().is_none_or(|before| name < before)
+        };
+        let first = range.after.clone().unwrap_or_default();
+        let overlaid: Vec<(&String, bool)> = self
+            .overlay
+            .from(Key::Child(path.clone(), first))
+            .map_while(|(key, value)| match key {
+                Key::Child(parent, name) if parent == path => Some((name, value.is_some())),
+                _ => None,
+            })
+            .filter(|(name, _)| inside(name))
+            .collect();
+        let gone = overlaid.iter().filter(|(_, present)| !present).count() as u32;
+        let enough = Range {
+            limit: range.limit.saturating_add(gone),
+            ..range.clone()
+        };
+        let committed = base.children_in(path, &enough);
+        if committed.is_none() && self.overlay.get(&Key::Node(path.clone())).is_none() {
+            return None;
+        }
+        let mut names = committed.unwrap_or_default();
+        if !overlaid.is_empty() {
+            let said = |name: &String| overlaid.binary_search_by(|(other, _)| (*other).cmp(name));
+            names.retain(|name| said(name).is_err());
+            names.extend(
+                overlaid
+                    .iter()
+                    .filter(|(_, present)| *present)
+                    .map(|(name, _)| (*name).clone()),
+            );
+            names.sort_unstable();
+            if range.descending {
+                names.reverse();
+            }
+            names.truncate(range.limit as usize);
+        }
+        Some(names)
+    }
+
+    /// The kept answer to a call.
+    pub(crate) fn answer(&self, call: CallId) -> Option<Answer> {
+        match self.overlay.get(&Key::Answer(call)) {
+            Some(Some(Value::Answer(answer))) => Some(answer.clone()),
+            Some(_) => None,
+            None => self.base.read().answer(call).cloned(),
+        }
+    }
+
+    /// The calls of a session that wait.
+    pub(crate) fn parked_of(&self, session: SessionId) -> Vec<CallId> {
+        let mut calls: Vec<CallId> = self.base.read().calls_of(session).collect();
+        let overlaid = self.overlay.from(Key::Parked(CallId { session, key: 0 }));
+        for (key, value) in overlaid {
+            match key {
+                Key::Parked(call) if call.session == session => {
+                    calls.retain(|other| other != call);
+                    calls.extend(value.map(|_| *call));
+                }
+                _ => break,
+            }
+        }
+        calls
+    }
+
+    /// Whether a component is kept.
+    pub(crate) fn has_component(&self, digest: RecipeDigest) -> bool {
+        match self.overlay.get(&Key::Component(digest)) {
+            Some(value) => value.is_some(),
+            None => self.base.read().component(&digest).is_some(),
+        }
+    }
+
+    /// All recipes by name.
+    pub(crate) fn recipes(&self) -> Vec<Recipe> {
+        let mut recipes: Vec<Recipe> = self.base.read().recipes().cloned().collect();
+        for (key, value) in self.overlay.from(Key::Recipe(String::new())) {
+            let Key::Recipe(name) = key else { break };
+            recipes.retain(|recipe| recipe.name != *name);
+            if let Some(Value::Recipe(recipe)) = value {
+                recipes.push(recipe.clone());
+            }
+        }
+        recipes
+    }
+
+    /// The recipe that has this name.
+    pub(crate) fn recipe(&self, name: &str) -> Option<Recipe> {
+        match self.overlay.get(&Key::Recipe(name.to_owned())) {
+            Some(Some(Value::Recipe(recipe))) => Some(recipe.clone()),
+            Some(_) => None,
+            None => self.base.read().recipe(name).cloned(),
+        }
+    }
+
+    /// The mount at this znode or above it.
+    pub(crate) fn mount_above(&self, path: &ZnodePath) -> Option<Mount> {
+        let overlaid = self.overlay.from(Key::Mount(ZnodePath::root())).next();
+        if !matches!(overlaid, Some((Key::Mount(_), _))) {
+            return self.base.read().mount_above(path).cloned();
+        }
+        path.upwards().find_map(|path| Records::mount(self, &path))
+    }
+
+    /// All mounts.
+    pub(crate) fn mounts(&self) -> Vec<Mount> {
+        let mut mounts: Vec<Mount> = self.base.read().mounts().cloned().collect();
+        for (key, value) in self.overlay.from(Key::Mount(ZnodePath::root())) {
+            let Key::Mount(path) = key else { break };
+            mounts.retain(|mount| mount.path != *path);
+            if let Some(Value::Mount(mount)) = value {
+                mounts.push(mount.clone());
+            }
+        }
+        mounts
+    }
+
+    /// A znode as the overlay has it, taken over from the base if need be.
+    fn overlay_node(&self, path: &ZnodePath) -> Option<OverlayNode> {
+        match self.overlay.get(&Key::Node(path.clone())) {
+            Some(Some(Value::Node(node))) => Some(node.clone()),
+            Some(_) => None,
+            None => {
+                let stat = self.base.read().stat(path)?;
+                Some(OverlayNode {
+                    stat,
+                    acl: None,
+                    data: None,
+                })
+            }
+        }
+    }
+
+    fn put(&mut self, key: Key, value: Option<Value>) {
+        self.overlay.put(self.moment.zxid, key, value);
+    }
+
+    /// One child more, or one less.
+    fn count_child(&mut self, parent: &ZnodePath, name: &str, present: bool) {
+        let mut node = self
+            .overlay_node(parent)
+            .expect("apply_change has seen the parent");
+        if present {
+            node.stat.children += 1;
+        } else {
+            node.stat.children -= 1;
+        }
+        self.put(Key::Node(parent.clone()), Some(Value::Node(node)));
+        let key = Key::Child(parent.clone(), name.to_owned());
+        self.put(key, present.then_some(Value::Present));
+    }
+}
+
+impl Records for View {
+    fn stat(&self, path: &ZnodePath) -> Option<Stat> {
+        match self.overlay.get(&Key::Node(path.clone())) {
+            Some(Some(Value::Node(node))) => Some(node.stat),
+            Some(_) => None,
+            None => self.base.read().stat(path),
+        }
+    }
+
+    fn insert_node(&mut self, path: &ZnodePath, stat: Stat, acl: &Acl, data: &Bytes) {
+        let node = OverlayNode {
+            stat,
+            acl: Some(Arc::new(acl.clone())),
+            data: Some(data.clone()),
+        };
+        self.put(Key::Node(path.clone()), Some(Value::Node(node)));
+        if let Some(parent) = path.parent() {
+            self.count_child(&parent, path.name(), true);
+        }
+    }
+
+    fn update_node(
+        &mut self,
+        path: &ZnodePath,
+        stat: Stat,
+        acl: Option<&Acl>,
+        data: Option<&Bytes>,
+    ) {
+        let mut node = self.overlay_node(path).expect("apply_change has seen it");
+        node.stat = stat;
+        if let Some(acl) = acl {
+            node.acl = Some(Arc::new(acl.clone()));
+        }
+        if let Some(data) = data {
+            node.data = Some(data.clone());
+        }
+        self.put(Key::Node(path.clone()), Some(Value::Node(node)));
+    }
+
+    fn remove_node(&mut self, path: &ZnodePath) {
+        self.put(Key::Node(path.clone()), None);
+        if let Some(parent) = path.parent() {
+            self.count_child(&parent, path.name(), false);
+        }
+    }
+
+    fn session(&self, session: SessionId) -> Option<Session> {
+        match self.overlay.get(&Key::Session(session)) {
+            Some(Some(Value::Session(value))) => Some(*value),
+            Some(_) => None,
+            None => self.base.read().session(session).copied(),
+        }
+    }
+
+    fn put_session(&mut self, session: SessionId, value: Option<Session>) {
+        self.put(Key::Session(session), value.map(Value::Session));
+    }
+
+    fn has_answer(&self, call: CallId) -> bool {
+        match self.overlay.get(&Key::Answer(call)) {
+            Some(value) => value.is_some(),
+            None => self.base.read().answer(call).is_some(),
+        }
+    }
+
+    fn answers_up_to(&self, session: SessionId, key: u64) -> Vec<CallId> {
+        let mut answers: Vec<CallId> = self.base.read().answers_of(session, key).collect();
+        for (other, value) in self.overlay.from(Key::Answer(CallId { session, key: 0 })) {
+            match other {
+                Key::Answer(call) if call.session == session && call.key <= key => {
+                    answers.retain(|other| other != call);
+                    answers.extend(value.map(|_| *call));
+                }
+                _ => break,
+            }
+        }
+        answers
+    }
+
+    fn put_answer(&mut self, call: CallId, answer: Option<&Answer>) {
+        self.put(Key::Answer(call), answer.cloned().map(Value::Answer));
+    }
+
+    fn parked(&self, call: CallId) -> Option<ParkedCall> {
+        match self.overlay.get(&Key::Parked(call)) {
+            Some(Some(Value::Parked(parked))) => Some(ParkedCall::clone(parked)),
+            Some(_) => None,
+            None => self.base.read().parked(call).cloned(),
+        }
+    }
+
+    fn put_parked(&mut self, call: CallId, parked: Option<ParkedCall>) {
+        self.put(Key::Parked(call), parked.map(Box::new).map(Value::Parked));
+    }
+
+    fn put_component(&mut self, digest: RecipeDigest, component: Option<&Bytes>) {
+        self.put(
+            Key::Component(digest),
+            component.cloned().map(Value::Component),
+        );
+    }
+
+    fn put_recipe(&mut self, name: &str, recipe: Option<&Recipe>) {
+        self.put(
+            Key::Recipe(name.to_owned()),
+            recipe.cloned().map(Value::Recipe),
+        );
+    }
+
+    fn mount(&self, path: &ZnodePath) -> Option<Mount> {
+        match self.overlay.get(&Key::Mount(path.clone())) {
+            Some(Some(Value::Mount(mount))) => Some(mount.clone()),
+            Some(_) => None,
+            None => self.base.read().mount(path).cloned(),
+        }
+    }
+
+    fn put_mount(&mut self, path: &ZnodePath, mount: Option<&Mount>) {
+        self.put(Key::Mount(path.clone()), mount.cloned().map(Value::Mount));
+    }
+
+    fn add_index(&mut self, key: IndexKey) {
+        self.put(Key::Index(key), Some(Value::Present));
+    }
+
+    fn remove_index(&mut self, key: IndexKey) {
+        self.put(Key::Index(key), None);
+    }
+}
