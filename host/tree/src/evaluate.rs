@@ -51,7 +51,7 @@ impl Default for Bounds {
 
 /// Makes transactions, from the state at which an epoch began onwards.
 pub struct Evaluator<R> {
-    view: View,
+    pub(crate) view: View,
     base: SharedState,
     runner: R,
     bounds: Bounds,

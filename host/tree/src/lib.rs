@@ -27,3 +27,6 @@ pub use evaluate::{Bounds, Evaluator, RecipeLine};
 pub use run::RunTree;
 pub use snapshot::SnapshotError;
 pub use state::{Counts, Session, SharedState, State};
+
+#[cfg(test)]
+mod properties;

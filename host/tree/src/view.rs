@@ -1,5 +1,6 @@
 //! The state as the next transaction will find it: the overlay over the committed base.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -299,20 +300,16 @@ impl View {
         }
     }
 
-    /// The calls of a session that wait.
+    /// The calls of a session that wait, by key.
     pub(crate) fn parked_of(&self, session: SessionId) -> Vec<CallId> {
-        let mut calls: Vec<CallId> = self.base.read().calls_of(session).collect();
-        let overlaid = self.overlay.from(Key::Parked(CallId { session, key: 0 }));
-        for (key, value) in overlaid {
+        let mut calls: BTreeSet<CallId> = self.base.read().calls_of(session).collect();
+        for (key, value) in self.overlay.from(Key::Parked(CallId { session, key: 0 })) {
             match key {
-                Key::Parked(call) if call.session == session => {
-                    calls.retain(|other| other != call);
-                    calls.extend(value.map(|_| *call));
-                }
+                Key::Parked(call) if call.session == session => overlay_one(&mut calls, *call, value),
                 _ => break,
             }
         }
-        calls
+        calls.into_iter().collect()
     }
 
     /// Whether a component is kept.
@@ -333,6 +330,7 @@ impl View {
                 recipes.push(recipe.clone());
             }
         }
+        recipes.sort_unstable_by(|left, right| left.name.cmp(&right.name));
         recipes
     }
 
@@ -364,6 +362,7 @@ impl View {
                 mounts.push(mount.clone());
             }
         }
+        mounts.sort_unstable_by(|left, right| left.path.cmp(&right.path));
         mounts
     }
 
@@ -469,17 +468,16 @@ impl Records for View {
     }
 
     fn answers_up_to(&self, session: SessionId, key: u64) -> Vec<CallId> {
-        let mut answers: Vec<CallId> = self.base.read().answers_of(session, key).collect();
+        let mut answers: BTreeSet<CallId> = self.base.read().answers_of(session, key).collect();
         for (other, value) in self.overlay.from(Key::Answer(CallId { session, key: 0 })) {
             match other {
                 Key::Answer(call) if call.session == session && call.key <= key => {
-                    answers.retain(|other| other != call);
-                    answers.extend(value.map(|_| *call));
+                    overlay_one(&mut answers, *call, value);
                 }
                 _ => break,
             }
         }
-        answers
+        answers.into_iter().collect()
     }
 
     fn put_answer(&mut self, call: CallId, answer: Option<&Answer>) {
@@ -530,5 +528,13 @@ impl Records for View {
 
     fn remove_index(&mut self, key: IndexKey) {
         self.put(Key::Index(key), None);
+    }
+}
+
+fn overlay_one(calls: &mut BTreeSet<CallId>, call: CallId, value: Option<&Value>) {
+    if value.is_some() {
+        calls.insert(call);
+    } else {
+        calls.remove(&call);
     }
 }

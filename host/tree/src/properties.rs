@@ -1,0 +1,568 @@
+//! Properties of the whole crate under random requests, wakes, timers, delays of apply, and snapshots:
+//! the overlay's view equals the state after apply, and a snapshot taken in steps equals one at rest.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+use proptest::prelude::*;
+use quorate_model::acl::Acl;
+use quorate_model::call::CallRequest;
+use quorate_model::id::{Incarnation, ServerId, SessionId, Timestamp, Zxid};
+use quorate_model::path::{RelativePath, ZnodePath};
+use quorate_model::request::{
+    CreateLifetime, CreatePath, Operation, Password, Request, ZnodeOperation,
+};
+use quorate_model::run::{Range, RunEnding, RunInput, RunReport, RunWatch, Runner, TreeAccess};
+use quorate_model::write_set::{Entry, EpochStart};
+use quorate_model::znode::Lifetime;
+
+use crate::apply::Records;
+use crate::snapshot::SnapshotError;
+use crate::state::{IndexKey, State};
+use crate::{Bounds, Evaluator, RunTree, Verdict};
+
+const PATHS: [&str; 7] = ["/a", "/a/b", "/a/b/c", "/m", "/m/x", "/m/l", "/m/l/y"];
+
+/// Stands in for the sandbox: an operation is one step, its arguments say where.
+#[derive(Clone, Copy)]
+struct Steps;
+
+impl Runner<RunTree> for Steps {
+    fn run(&self, input: RunInput, mut tree: RunTree) -> RunReport<RunTree> {
+        let path = RelativePath::parse(&input.arguments).unwrap();
+        let mine = Lifetime::Session(input.session);
+        let woken = input.memo.is_some();
+        let memo = Bytes::from_static(b"memo");
+        let park = |watch| RunEnding::Parked {
+            memo: memo.clone(),
+            watches: vec![watch],
+        };
+        let done = || RunEnding::Returned("null".into());
+        let ending = match input.operation.as_str() {
+            "create" => {
+                let _ = tree.create(&path, Bytes::from_static(b"run"), Lifetime::Container);
+                done()
+            }
+            "lease" => {
+                let until = Lifetime::Until(input.now.plus(30));
+                let _ = tree.create(&path, Bytes::new(), until);
+                let _ = tree.set_lifetime(&path, Lifetime::Until(input.now.plus(60)));
+                done()
+            }
+            "ticket" if !woken => {
+                let _ = tree.create_sequential(&path, "t-", Bytes::new(), mine);
+                park(RunWatch::Children(path))
+            }
+            "set" => {
+                let _ = tree.set(&path, Bytes::from_static(b"set by a run"));
+                done()
+            }
+            "delete" => {
+                let _ = tree.delete(&path);
+                done()
+            }
+            "wait" if !woken => park(RunWatch::Node(path)),
+            "watch-all" if !woken => park(RunWatch::Subtree(path)),
+            "sleep" if !woken => park(RunWatch::Time(input.now.plus(25))),
+            "restless" => park(RunWatch::Time(input.now)),
+            "fail" => {
+                let _ = tree.create(&path, Bytes::new(), mine);
+                RunEnding::Refused("no".into())
+            }
+            "not-ready" if woken => RunEnding::NotReady,
+            "not-ready" => park(RunWatch::Subtree(path)),
+            _ => done(),
+        };
+        RunReport {
+            tree,
+            ending,
+            fuel: 0,
+            log: Vec::new(),
+        }
+    }
+}
+
+const OPERATIONS: [&str; 12] = [
+    "create",
+    "lease",
+    "ticket",
+    "ticket",
+    "set",
+    "delete",
+    "wait",
+    "watch-all",
+    "sleep",
+    "restless",
+    "fail",
+    "not-ready",
+];
+
+#[derive(Clone, Debug)]
+enum Step {
+    Ask(usize, Ask),
+    Pass(u64),
+    /// Propose what was evaluated.
+    Propose,
+    /// Apply the oldest proposal.
+    Apply,
+    BeginSnapshot,
+    SnapshotChunk,
+}
+
+#[derive(Clone, Debug)]
+enum Ask {
+    Open,
+    Close,
+    Create {
+        path: usize,
+        lifetime: CreateLifetime,
+        sequential: bool,
+    },
+    Delete(usize),
+    Set(usize, u8),
+    SetAcl(usize),
+    Multi(Vec<(usize, bool)>),
+    Call {
+        key: u64,
+        operation: usize,
+        path: usize,
+        timeout: Option<u64>,
+        acknowledged: u64,
+    },
+    Cancel(u64),
+    Acknowledge(u64),
+    Push(u8),
+    Mount {
+        sealed: bool,
+    },
+    Unmount,
+}
+
+fn ask() -> impl Strategy<Value = Ask> {
+    let path = || 0..PATHS.len();
+    let lifetime = prop_oneof![
+        Just(CreateLifetime::Persistent),
+        Just(CreateLifetime::Ephemeral),
+        Just(CreateLifetime::Container)
+    ];
+    prop_oneof![
+        2 => Just(Ask::Open),
+        1 => Just(Ask::Close),
+        6 => (path(), lifetime, any::<bool>())
+            .prop_map(|(path, lifetime, sequential)| Ask::Create { path, lifetime, sequential }),
+        4 => path().prop_map(Ask::Delete),
+        3 => (path(), any::<u8>()).prop_map(|(path, byte)| Ask::Set(path, byte)),
+        1 => path().prop_map(Ask::SetAcl),
+        2 => proptest::collection::vec((path(), any::<bool>()), 0..4).prop_map(Ask::Multi),
+        12 => (1..8_u64, 0..OPERATIONS.len(), path(), proptest::option::of(1..50_u64), 0..4_u64)
+            .prop_map(|(key, operation, path, timeout, acknowledged)| {
+                Ask::Call { key, operation, path, timeout, acknowledged }
+            }),
+        1 => (1..8_u64).prop_map(Ask::Cancel),
+        1 => (1..8_u64).prop_map(Ask::Acknowledge),
+        1 => any::<u8>().prop_map(Ask::Push),
+        2 => any::<bool>().prop_map(|sealed| Ask::Mount { sealed }),
+        1 => Just(Ask::Unmount),
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        12 => (0..3_usize, ask()).prop_map(|(session, ask)| Step::Ask(session, ask)),
+        2 => (1..40_u64).prop_map(Step::Pass),
+        3 => Just(Step::Propose),
+        3 => Just(Step::Apply),
+        1 => Just(Step::BeginSnapshot),
+        2 => Just(Step::SnapshotChunk),
+    ]
+}
+
+fn path(index: usize) -> ZnodePath {
+    ZnodePath::parse(PATHS[index]).unwrap()
+}
+
+/// Below the mount, or the mount itself.
+fn relative(index: usize) -> String {
+    PATHS[index].strip_prefix("/m/").unwrap_or("").to_owned()
+}
+
+fn operation(ask: &Ask) -> Operation {
+    match ask {
+        Ask::Open => Operation::OpenSession {
+            timeout_ms: 1000,
+            password: Password([1; 16]),
+        },
+        Ask::Close => Operation::CloseSession,
+        Ask::Create {
+            path: index,
+            lifetime,
+            sequential,
+        } => {
+            let text = if *sequential {
+                format!("{}-", PATHS[*index])
+            } else {
+                PATHS[*index].into()
+            };
+            Operation::Znode(ZnodeOperation::Create {
+                path: CreatePath::parse(&text, *sequential).unwrap(),
+                data: Bytes::from_static(b"data"),
+                acl: Acl::open(),
+                lifetime: *lifetime,
+                with_stat: true,
+            })
+        }
+        Ask::Delete(index) => Operation::Znode(ZnodeOperation::Delete {
+            path: path(*index),
+            version: -1,
+        }),
+        Ask::Set(index, byte) => {
+            let data = Bytes::from(vec![*byte; usize::from(*byte)]);
+            Operation::Znode(ZnodeOperation::Set {
+                path: path(*index),
+                data,
+                version: -1,
+            })
+        }
+        Ask::SetAcl(index) => {
+            let mut acl = Acl::open();
+            acl.0[0].permissions = 1;
+            Operation::Znode(ZnodeOperation::SetAcl {
+                path: path(*index),
+                acl,
+                version: -1,
+            })
+        }
+        Ask::Multi(parts) => {
+            let part = |&(index, create): &(usize, bool)| {
+                if create {
+                    ZnodeOperation::Create {
+                        path: CreatePath::Exactly(path(index)),
+                        data: Bytes::new(),
+                        acl: Acl::open(),
+                        lifetime: CreateLifetime::Persistent,
+                        with_stat: false,
+                    }
+                } else {
+                    ZnodeOperation::Delete {
+                        path: path(index),
+                        version: -1,
+                    }
+                }
+            };
+            Operation::Multi(parts.iter().map(part).collect())
+        }
+        Ask::Call {
+            key,
+            operation,
+            path,
+            timeout,
+            acknowledged,
+        } => Operation::Call(CallRequest {
+            key: *key,
+            mount: ZnodePath::parse("/m").unwrap(),
+            operation: OPERATIONS[*operation].into(),
+            arguments: relative(*path),
+            timeout_ms: *timeout,
+            acknowledged: *acknowledged,
+        }),
+        Ask::Cancel(key) => Operation::Cancel { key: *key },
+        Ask::Acknowledge(key) => Operation::Acknowledge { key: *key },
+        Ask::Push(byte) => Operation::PushRecipe {
+            name: "steps".into(),
+            component: Bytes::from(vec![*byte % 2; 8]),
+        },
+        Ask::Mount { sealed } => Operation::Mount {
+            path: ZnodePath::parse("/m").unwrap(),
+            recipe: "steps".into(),
+            digest: None,
+            parameters: Some(Bytes::from_static(b"{}")),
+            sealed: *sealed,
+        },
+        Ask::Unmount => Operation::Unmount {
+            path: ZnodePath::parse("/m").unwrap(),
+        },
+    }
+}
+
+/// One leader, with a replica to which everything is applied at once.
+struct World {
+    base: crate::SharedState,
+    replica: State,
+    evaluator: Evaluator<Steps>,
+    proposed: VecDeque<(Zxid, Entry)>,
+    sessions: Vec<SessionId>,
+    now: Timestamp,
+    snapshot: Option<Taking>,
+}
+
+struct Taking {
+    image: Vec<String>,
+    chunks: Vec<Vec<u8>>,
+}
+
+impl World {
+    fn new() -> World {
+        let start = Entry::EpochStart(EpochStart {
+            epoch: 1,
+            leader: ServerId(1),
+            incarnation: Incarnation(1),
+            nonce: 1,
+            time: Timestamp(1000),
+        });
+        let (mut base, mut replica) = (State::new(), State::new());
+        for state in [&mut base, &mut replica] {
+            assert_eq!(state.apply(&start, |_, _, _| {}), Ok(Verdict::Applied));
+        }
+        let base = Arc::new(RwLock::new(base));
+        let evaluator = Evaluator::new(base.clone(), Steps, Bounds::default());
+        World {
+            base,
+            replica,
+            evaluator,
+            proposed: VecDeque::new(),
+            sessions: Vec::new(),
+            now: Timestamp(1000),
+            snapshot: None,
+        }
+    }
+
+    fn step(&mut self, step: &Step) {
+        match step {
+            Step::Ask(session, ask) => {
+                let session = match ask {
+                    Ask::Open => SessionId::NONE,
+                    _ => self
+                        .sessions
+                        .get(*session)
+                        .copied()
+                        .unwrap_or(SessionId(99)),
+                };
+                let operation = operation(ask);
+                let request = Request {
+                    session,
+                    owner: None,
+                    identities: Vec::new(),
+                    operation,
+                };
+                self.evaluator.evaluate(&request, None, self.now);
+                self.propose();
+            }
+            Step::Pass(milliseconds) => {
+                self.now = self.now.plus(*milliseconds);
+                self.evaluator.tick(self.now);
+                self.propose();
+            }
+            Step::Propose => self.propose(),
+            Step::Apply => self.apply(),
+            Step::BeginSnapshot if self.snapshot.is_none() => {
+                let mut base = self.base.write();
+                base.begin_snapshot();
+                self.snapshot = Some(Taking {
+                    image: base.image(),
+                    chunks: Vec::new(),
+                });
+            }
+            Step::BeginSnapshot => {}
+            Step::SnapshotChunk => self.snapshot_chunk(),
+        }
+    }
+
+    fn propose(&mut self) {
+        let Some(batch) = self.evaluator.take_batch() else {
+            return;
+        };
+        let last = batch.first_counter + batch.transactions.len() as u32 - 1;
+        let zxid = Zxid::new(batch.epoch, last);
+        let entry = Entry::Transactions(batch);
+        let sessions = &mut self.sessions;
+        let verdict = self.replica.apply(&entry, |_, zxid, transaction| {
+            if let Some(quorate_model::outcome::Outcome::Session { session, .. }) =
+                &transaction.outcome
+            {
+                assert_eq!(session.0, zxid.0);
+                sessions.push(*session);
+                if sessions.len() > 3 {
+                    sessions.remove(0);
+                }
+            }
+        });
+        assert_eq!(verdict, Ok(Verdict::Applied));
+        let bytes = postcard::to_allocvec(&entry).unwrap();
+        assert_eq!(
+            postcard::from_bytes::<Entry>(&bytes).as_ref(),
+            Ok(&entry),
+            "entries are stored"
+        );
+        self.proposed.push_back((zxid, entry));
+        self.compare();
+    }
+
+    fn apply(&mut self) {
+        let Some((zxid, entry)) = self.proposed.pop_front() else {
+            return;
+        };
+        assert_eq!(
+            self.base.write().apply(&entry, |_, _, _| {}),
+            Ok(Verdict::Applied)
+        );
+        self.compare();
+        self.evaluator.applied(zxid);
+        self.compare();
+    }
+
+    fn snapshot_chunk(&mut self) {
+        let Some(taking) = &mut self.snapshot else {
+            return;
+        };
+        match self.base.write().snapshot_chunk() {
+            Some(chunk) => taking.chunks.push(chunk),
+            None => {
+                let Some(taking) = self.snapshot.take() else {
+                    return;
+                };
+                let chunks = taking.chunks.into_iter().map(Ok::<_, SnapshotError>);
+                let loaded = State::load(chunks).unwrap();
+                assert_eq!(loaded.image(), taking.image);
+            }
+        }
+    }
+
+    /// The view over base and overlay says what the replica says.
+    fn compare(&self) {
+        let (view, replica) = (&self.evaluator.view, &self.replica);
+        let all = Range {
+            limit: u32::MAX,
+            ..Range::default()
+        };
+        let mut paths: Vec<ZnodePath> = (0..PATHS.len()).map(path).collect();
+        paths.push(ZnodePath::root());
+        let mut at = 0;
+        while at < paths.len() {
+            let path = paths[at].clone();
+            at += 1;
+            assert_eq!(Records::stat(view, &path), replica.stat(&path), "{path}");
+            assert_eq!(view.node(&path), replica.node(&path), "{path}");
+            assert_eq!(
+                view.children(&path, &all),
+                replica.children(&path),
+                "{path}"
+            );
+            for (after, before, descending, limit) in [
+                (None, Some("t"), true, 1),
+                (Some("b"), None, false, 2),
+                (None, None, true, 2),
+            ] {
+                let range = Range {
+                    after: after.map(str::to_owned),
+                    before: before.map(str::to_owned),
+                    descending,
+                    limit,
+                };
+                assert_eq!(
+                    view.children(&path, &range),
+                    replica.children_in(&path, &range)
+                );
+            }
+            let children = replica.children(&path).unwrap_or_default();
+            paths.extend(children.iter().map(|name| path.child(name).unwrap()));
+        }
+        for session in &self.sessions {
+            assert_eq!(
+                Records::session(view, *session),
+                replica.session(*session).copied()
+            );
+            assert_eq!(
+                view.parked_of(*session),
+                replica.calls_of(*session).collect::<Vec<_>>()
+            );
+            let answers: Vec<_> = replica.answers_of(*session, u64::MAX).collect();
+            assert_eq!(view.answers_up_to(*session, u64::MAX), answers);
+            for call in answers {
+                assert_eq!(view.answer(call).as_ref(), replica.answer(call));
+            }
+            for call in replica.calls_of(*session) {
+                assert_eq!(view.parked(call).as_ref(), replica.parked(call));
+            }
+        }
+        assert_eq!(view.mounts(), replica.mounts().cloned().collect::<Vec<_>>());
+        assert_eq!(
+            view.recipes(),
+            replica.recipes().cloned().collect::<Vec<_>>()
+        );
+        let first = IndexKey::Ephemeral(SessionId::NONE, ZnodePath::root());
+        let index: Vec<_> = replica.index.iter().cloned().collect();
+        assert_eq!(view.indexed(first, |_| true, usize::MAX), index);
+    }
+
+    fn finish(mut self) {
+        while !self.proposed.is_empty() {
+            self.apply();
+        }
+        while self.snapshot.is_some() {
+            self.snapshot_chunk();
+        }
+        assert_eq!(self.base.read().image(), self.replica.image());
+        let mut base = self.base.write();
+        base.begin_snapshot();
+        let chunks = std::iter::from_fn(|| base.snapshot_chunk()).map(Ok::<_, SnapshotError>);
+        let at_rest = State::load(chunks).unwrap();
+        assert_eq!(at_rest.image(), self.replica.image(), "a snapshot at rest");
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_view_equals_the_state_after_apply(steps in proptest::collection::vec(step(), 1..120)) {
+        let mut world = World::new();
+        let prepare = [
+            Step::Ask(0, Ask::Open),
+            Step::Ask(0, Ask::Push(0)),
+            Step::Ask(0, Ask::Mount { sealed: true }),
+        ];
+        for step in prepare.iter().chain(&steps) {
+            world.step(step);
+        }
+        world.finish();
+    }
+
+    #[test]
+    fn damaged_snapshots_are_refused_and_never_panic(cut in any::<prop::sample::Index>(), byte: u8) {
+        let mut state = State::new();
+        state.begin_snapshot();
+        let mut bytes: Vec<u8> = std::iter::from_fn(|| state.snapshot_chunk()).flatten().collect();
+        let load = |bytes: Vec<u8>| State::load([Ok::<_, SnapshotError>(bytes)]);
+        let at = cut.index(bytes.len());
+        prop_assert!(load(bytes[..at].to_vec()).is_err(), "cut at {}", at);
+        bytes[at] ^= byte;
+        if let Ok(loaded) = load(bytes) {
+            loaded.image();
+        }
+    }
+}
+
+#[test]
+fn a_snapshot_of_an_unknown_version_is_refused() {
+    let head = crate::snapshot::Record::Head {
+        version: 99,
+        epoch: 1,
+        counter: 1,
+        time: Timestamp(1),
+    };
+    let bytes = postcard::to_allocvec(&head).unwrap();
+    let loaded = State::load([Ok::<_, SnapshotError>(bytes)]);
+    assert_eq!(
+        loaded.err(),
+        Some(SnapshotError::UnknownVersion { found: 99 })
+    );
+}
+
+#[test]
+fn chunks_that_cannot_be_read_are_passed_on() {
+    let chunks = std::iter::empty::<Result<Vec<u8>, SnapshotError>>();
+    assert_eq!(
+        State::load(chunks).err(),
+        Some(SnapshotError::Damaged("it ends too early"))
+    );
+}
