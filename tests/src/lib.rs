@@ -1,1 +1,6 @@
-//! Tests of the whole.
+//! Scenarios: scripts in the words of the command line, run against the tree and the sandbox without
+//! I/O, with the output that they are expected to have.
+
+mod scenario;
+
+pub use scenario::run;

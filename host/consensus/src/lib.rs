@@ -1,1 +1,116 @@
 //! The only crate that names openraft: log and snapshots on disk, leadership.
+//!
+//! [`Consensus`] is opened on a data directory with the state that entries are applied to. Whoever leads
+//! follows these steps, which hold also where a leader was cut off and came back in the same term:
+//!
+//! 1. On becoming leader, await [`Consensus::ready_to_lead`]: the state is now what was committed.
+//! 2. Propose an `EpochStart`; when it resolves to [`Resolution::Applied`], evaluate from exactly that state.
+//! 3. Propose entries, each for the state behind the one before it. The state machine applies only the
+//!    next one, and gives [`Verdict::NoOp`] for any other.
+//! 4. On any other resolution, or when the lead is lost: stop, drop what was evaluated, begin at 1.
+//!
+//! Reads and writes that do not lead: a follower's state is whole up to some entry; nothing is said
+//! about how far that is. At a start it is the newest snapshot's, until a leader is known.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use parking_lot::Mutex;
+//! use quorate_consensus::{Chunks, Config, Consensus, InstallError, Resolution, StateMachine, Verdict};
+//! use quorate_model::id::{Incarnation, ServerId, Timestamp};
+//! use quorate_model::write_set::{Entry, EpochStart};
+//!
+//! /// A state that is nothing but its epoch.
+//! #[derive(Default)]
+//! struct Epoch {
+//!     now: Mutex<u32>,
+//!     snapshot: Mutex<Option<u32>>,
+//! }
+//!
+//! impl StateMachine for Epoch {
+//!     fn apply(&self, entry: &Entry) -> Verdict {
+//!         let mut now = self.now.lock();
+//!         match entry {
+//!             Entry::EpochStart(start) if start.epoch == *now + 1 => {
+//!                 *now = start.epoch;
+//!                 Verdict::Applied
+//!             }
+//!             _ => Verdict::NoOp,
+//!         }
+//!     }
+//!     fn begin_snapshot(&self) {
+//!         *self.snapshot.lock() = Some(*self.now.lock());
+//!     }
+//!     fn snapshot_chunk(&self) -> Option<Vec<u8>> {
+//!         self.snapshot.lock().take().map(|epoch| epoch.to_le_bytes().to_vec())
+//!     }
+//!     fn abandon_snapshot(&self) {
+//!         self.snapshot.lock().take();
+//!     }
+//!     fn install(&self, chunks: &mut Chunks<'_>) -> Result<(), InstallError> {
+//!         for chunk in chunks {
+//!             let chunk = chunk?;
+//!             let epoch = chunk.try_into().map_err(|_| InstallError::Content("length".into()))?;
+//!             *self.now.lock() = u32::from_le_bytes(epoch);
+//!         }
+//!         Ok(())
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let temporary = tempfile::tempdir()?;
+//! # let directory = temporary.path().join("data");
+//! let state = Arc::new(Epoch::default());
+//! let server = ServerId(1);
+//! let consensus = Consensus::open(Config::new(directory, server), state.clone()).await?;
+//!
+//! let mut leadership = consensus.leadership();
+//! let term = leadership.wait_for(|now| now.leading).await?.term;
+//! consensus.ready_to_lead(term).await?;
+//!
+//! let start = EpochStart {
+//!     epoch: *state.now.lock() + 1,
+//!     leader: server,
+//!     incarnation: Incarnation(1),
+//!     nonce: 7,
+//!     time: Timestamp(0),
+//! };
+//! // Queued in the order of the calls; awaited whenever it suits.
+//! let proposal = consensus.propose(term, Entry::EpochStart(start)).await?;
+//! assert_eq!(proposal.await, Resolution::Applied);
+//! assert_eq!(*state.now.lock(), 1);
+//!
+//! consensus.shutdown().await;
+//! # Ok(())
+//! # }
+//! ```
+
+mod config;
+mod consensus;
+mod error;
+mod health;
+mod leadership;
+mod proposal;
+mod state_machine;
+
+mod command;
+mod directory;
+mod log;
+mod machine;
+mod network;
+mod raft;
+mod snapshot;
+
+#[cfg(test)]
+mod tests;
+
+pub use command::MAX_ENTRY_BYTES;
+pub use config::Config;
+pub use consensus::{Consensus, Status};
+pub use error::{NotLeading, OpenError, ProposeError};
+pub use health::Health;
+pub use leadership::Leadership;
+pub use proposal::{MAX_IN_FLIGHT, Proposal, Resolution};
+pub use snapshot::MAX_CHUNK_BYTES;
+pub use state_machine::{Chunks, InstallError, StateMachine, Verdict};

@@ -1,0 +1,112 @@
+//! Who leads, as this server knows it, and the task that watches over it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::metrics::RaftServerMetrics;
+use openraft::type_config::alias::WatchReceiverOf;
+use openraft::{Instant as _, ServerState};
+use quorate_model::id::ServerId;
+use tokio::sync::watch;
+
+use crate::consensus::Raft;
+use crate::health::HealthNote;
+use crate::proposal::InFlight;
+use crate::raft::Types;
+
+type ServerMetrics = WatchReceiverOf<Types, RaftServerMetrics<Types>>;
+
+/// Who leads, as this server knows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Leadership {
+    /// The term that this server is in.
+    pub term: u64,
+    /// Who leads in it, if that is known.
+    pub leader: Option<ServerId>,
+    /// Whether this server leads in it, and a quorum has confirmed that lately.
+    pub leading: bool,
+}
+
+/// Watches over the lead until openraft stops.
+pub(crate) struct Watch {
+    pub(crate) raft: Raft,
+    pub(crate) server: u64,
+    pub(crate) leadership: watch::Sender<Leadership>,
+    pub(crate) in_flight: Arc<InFlight>,
+    pub(crate) health: HealthNote,
+    /// For so long a leader may rely on its last word from a quorum.
+    pub(crate) lease: Duration,
+}
+
+impl Watch {
+    pub(crate) async fn run(self) {
+        let mut metrics = self.raft.server_metrics();
+        loop {
+            let (alone, state) = self.look(&metrics);
+            let idle = matches!(state, ServerState::Follower | ServerState::Learner);
+            if alone && idle && self.raft.trigger().elect(false).await.is_err() {
+                break;
+            }
+            // A leader that is cut off stays the leader in its own eyes, and no metric changes.
+            let changed = if state == ServerState::Leader && !alone {
+                tokio::select! {
+                    changed = metrics.changed() => changed,
+                    () = tokio::time::sleep(self.lease / 4) => Ok(()),
+                }
+            } else {
+                metrics.changed().await
+            };
+            if changed.is_err() {
+                break;
+            }
+        }
+        self.publish(Leadership {
+            leading: false,
+            leader: None,
+            ..self.leadership.borrow().clone()
+        });
+        let reason = self.raft.metrics().borrow_watched().running_state.clone();
+        match reason {
+            Err(openraft::errors::Fatal::Stopped) => self.health.stopped(),
+            Err(fatal) => self.health.failed(fatal.to_string()),
+            // The core went without a word, which is a panic.
+            Ok(()) => self
+                .health
+                .failed("consensus panicked; the log says where".into()),
+        }
+    }
+
+    /// Publishes what the metrics say; whether this server is the only voter, and its role.
+    fn look(&self, metrics: &ServerMetrics) -> (bool, ServerState) {
+        let seen = metrics.borrow_watched().clone();
+        let alone = seen
+            .membership_config
+            .membership()
+            .voter_ids()
+            .eq([self.server]);
+        // Ticks drive heartbeats and elections, of which an ensemble of one has neither.
+        self.raft.runtime_config().tick(!alone);
+        let led = seen.state == ServerState::Leader && seen.vote.committed;
+        self.publish(Leadership {
+            term: seen.vote.leader_id.term,
+            leader: seen.current_leader.map(ServerId),
+            leading: led && (alone || self.lease_holds()),
+        });
+        (alone, seen.state)
+    }
+
+    fn lease_holds(&self) -> bool {
+        let acked = self.raft.data_metrics().borrow_watched().last_quorum_acked;
+        acked.is_some_and(|acked| acked.elapsed() < self.lease)
+    }
+
+    fn publish(&self, new: Leadership) {
+        self.in_flight.lead(new.leading.then_some(new.term));
+        self.leadership.send_if_modified(|current| {
+            let changed = *current != new;
+            *current = new;
+            changed
+        });
+    }
+}

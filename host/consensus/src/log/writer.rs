@@ -1,0 +1,197 @@
+//! The thread that writes the log. What is queued while it syncs goes out with its next sync.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use openraft::storage::IOFlushed;
+use tokio::sync::oneshot;
+
+use super::record::{self, Kind, START_BYTES};
+use super::recover::{make_segment, segment_name, sync_dir};
+use super::store::Shared;
+use crate::raft::{LogId, Types};
+
+/// Encoded records are written out beyond this many bytes, within one sync, so that the buffer stays small.
+const BUFFER_BYTES: usize = 4 << 20;
+
+/// What the writer is asked to do, in order.
+pub(crate) enum Op {
+    /// Write an entry's record.
+    Entry { id: LogId, kind: u8, payload: Bytes },
+    /// Write another record.
+    Record { kind: Kind, body: Vec<u8> },
+    /// Close the file, and begin the next one.
+    Roll { start: [u8; START_BYTES] },
+    /// Tell openraft when all before is on disk.
+    Flushed(IOFlushed<Types>),
+    /// Tell whoever waits when all before is on disk.
+    Synced(oneshot::Sender<io::Result<()>>),
+    /// Remove files that hold nothing needed any more, when all before is on disk.
+    Remove(Vec<PathBuf>),
+}
+
+/// The writer's own view of where it is.
+pub(crate) struct Writer {
+    shared: Arc<Shared>,
+    dir: PathBuf,
+    file: Arc<std::fs::File>,
+    /// The position of the file's first byte.
+    base: u64,
+    /// Where the next record goes; all before it is written, or in the buffer.
+    end: u64,
+    /// Everything before is on disk.
+    synced: u64,
+    buffer: Vec<u8>,
+}
+
+impl Writer {
+    /// A writer that goes on at the end of `file`.
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        dir: &Path,
+        file: Arc<std::fs::File>,
+        base: u64,
+        end: u64,
+    ) -> Writer {
+        Writer {
+            shared,
+            dir: dir.to_owned(),
+            file,
+            base,
+            end,
+            synced: end,
+            buffer: Vec::new(),
+        }
+    }
+
+    /// Writes until the log is closed or a write fails.
+    pub(crate) fn run(mut self) {
+        while let Some(mut ops) = self.shared.take_ops() {
+            let result = self.write(&mut ops);
+            if let Err(error) = result {
+                let reason = format!(
+                    "cannot write the log in {}: {error}; nothing more is acknowledged",
+                    self.dir.display()
+                );
+                self.shared.fail(&reason);
+                ops.extend(self.shared.take_ops().unwrap_or_default());
+                for op in ops {
+                    report(op, || Err(io::Error::new(error.kind(), reason.clone())));
+                }
+                return;
+            }
+            self.shared.synced(self.end);
+            self.finish(ops);
+        }
+        if let Err(error) = self.close() {
+            tracing::warn!("the log was not closed in order: {error}");
+        }
+    }
+
+    /// Writes and syncs what the ops ask for.
+    fn write(&mut self, ops: &mut [Op]) -> io::Result<()> {
+        for op in ops.iter() {
+            match op {
+                Op::Entry { id, kind, payload } => {
+                    let (end, synced) = (self.end, self.synced);
+                    let id = record::log_id_bytes(*id);
+                    self.put(end, synced, Kind::Entry, &[&id, &[*kind], payload])?;
+                }
+                Op::Record { kind, body } => {
+                    let (end, synced) = (self.end, self.synced);
+                    self.put(end, synced, *kind, &[body])?;
+                }
+                Op::Roll { start } => self.roll(start)?,
+                Op::Flushed(_) | Op::Synced(_) | Op::Remove(_) => {}
+            }
+        }
+        self.sync()
+    }
+
+    fn put(&mut self, at: u64, synced: u64, kind: Kind, parts: &[&[u8]]) -> io::Result<()> {
+        let before = self.buffer.len();
+        record::encode(&mut self.buffer, at, synced, kind, parts);
+        self.end += (self.buffer.len() - before) as u64;
+        if self.buffer.len() >= BUFFER_BYTES {
+            self.write_out()
+        } else {
+            Ok(())
+        }
+    }
+
+    fn write_out(&mut self) -> io::Result<()> {
+        let offset = self.end - self.buffer.len() as u64 - self.base;
+        self.shared.disk().write(&self.file, &self.buffer, offset)?;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        if self.end == self.synced {
+            return Ok(());
+        }
+        self.write_out()?;
+        self.shared.disk().sync(&self.file)?;
+        self.synced = self.end;
+        self.buffer.shrink_to(BUFFER_BYTES);
+        Ok(())
+    }
+
+    /// The file is on disk before the next one begins, so damage in any but the last is never a torn tail.
+    fn roll(&mut self, start: &[u8; START_BYTES]) -> io::Result<()> {
+        self.sync()?;
+        let path = self.dir.join(segment_name(self.end));
+        self.base = self.end;
+        (self.file, self.end) = make_segment(&path, self.base, start, self.shared.disk())?;
+        self.synced = self.end;
+        self.shared.segment_made(self.base, self.file.clone());
+        Ok(())
+    }
+
+    /// Everything is on disk: says so to whoever waits.
+    fn finish(&self, ops: Vec<Op>) {
+        // openraft takes a later completion for all earlier ones, and each one it takes costs it a
+        // turn, so of the completions of one sync only the last is given.
+        let mut last = None;
+        for op in ops {
+            match op {
+                Op::Flushed(flushed @ IOFlushed::Notify(_)) => last = Some(flushed),
+                Op::Remove(paths) => self.remove(&paths),
+                op => report(op, || Ok(())),
+            }
+        }
+        if let Some(last) = last {
+            last.io_completed(Ok(()));
+        }
+    }
+
+    /// A file that stays is no harm: the next start reads it and finds it obsolete again.
+    fn remove(&self, paths: &[PathBuf]) {
+        for path in paths {
+            if let Err(error) = std::fs::remove_file(path) {
+                tracing::warn!("cannot remove the log file {}: {error}", path.display());
+            }
+        }
+        if let Err(error) = sync_dir(&self.dir) {
+            tracing::warn!("cannot sync {}: {error}", self.dir.display());
+        }
+    }
+
+    /// Says that all is on disk, so that at the next start damage anywhere is known for what it is.
+    fn close(&mut self) -> io::Result<()> {
+        let end = self.end;
+        self.put(end, end, Kind::Close, &[])?;
+        self.sync()
+    }
+}
+
+fn report(op: Op, result: impl FnOnce() -> io::Result<()>) {
+    match op {
+        Op::Flushed(flushed) => flushed.io_completed(result()),
+        // Whoever no longer waits does not need it.
+        Op::Synced(waiting) => drop(waiting.send(result())),
+        Op::Entry { .. } | Op::Record { .. } | Op::Roll { .. } | Op::Remove(_) => {}
+    }
+}

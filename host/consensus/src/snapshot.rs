@@ -1,0 +1,382 @@
+//! Snapshots on disk: written beside the old one, synced, renamed into place; read back chunk by chunk.
+//!
+//! A file begins with a head of 16 bytes (magic, version, four zero bytes), then come frames, integers
+//! little-endian: kind (1), length of the body (4), CRC-32 of the frame's number, kind, length and body
+//! (4), body. The first frame says which instant the snapshot is of, the last one how many chunks there are.
+
+use std::fs::{self, File};
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use crate::error::OpenError;
+use crate::log::recover::sync_dir;
+use crate::raft::{LogId, MembershipRecord, SnapshotMeta, StoredMembership, log_id};
+
+/// The format version of a snapshot file that this build writes, and the only one it reads.
+pub(crate) const SNAPSHOT_VERSION: u32 = 1;
+
+/// The largest chunk.
+pub const MAX_CHUNK_BYTES: usize = 16 << 20;
+
+/// So much is written between two syncs, so that a snapshot's end does not hold up the log's syncs for long.
+const SYNC_BYTES: u64 = 16 << 20;
+
+const MAGIC: [u8; 8] = *b"quorsnap";
+const HEAD_BYTES: usize = 16;
+const FRAME_BYTES: usize = 9;
+
+const META: u8 = 1;
+const CHUNK: u8 = 2;
+const END: u8 = 3;
+
+/// The first frame: what raft itself remembers, of the same instant as the state (rule N1).
+#[derive(Serialize, Deserialize)]
+struct Instant {
+    last: Option<(u64, u64)>,
+    membership_at: Option<(u64, u64)>,
+    membership: MembershipRecord,
+}
+
+impl Instant {
+    fn of(meta: &SnapshotMeta) -> Instant {
+        let pair = |id: &LogId| (id.leader_id.term, id.index);
+        Instant {
+            last: meta.last_log_id.as_ref().map(pair),
+            membership_at: meta.last_membership.log_id().as_ref().map(pair),
+            membership: meta.last_membership.membership().into(),
+        }
+    }
+
+    fn meta(self) -> Result<SnapshotMeta, String> {
+        let id = |(term, index)| log_id(term, index);
+        let membership = self.membership.membership()?;
+        Ok(SnapshotMeta {
+            last_log_id: self.last.map(id),
+            last_membership: StoredMembership::new(self.membership_at.map(id), membership),
+        })
+    }
+}
+
+/// A whole snapshot on disk.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SnapshotFile {
+    pub(crate) path: PathBuf,
+    pub(crate) meta: SnapshotMeta,
+    pub(crate) bytes: u64,
+}
+
+impl SnapshotFile {
+    /// Its chunks, each checked as it is read.
+    pub(crate) fn chunks(&self) -> io::Result<Chunks> {
+        let (chunks, _) = Chunks::open(&self.path)?;
+        Ok(chunks)
+    }
+}
+
+/// The directory of snapshots.
+pub(crate) struct SnapshotStore {
+    dir: PathBuf,
+    /// The newest whole one. The lock also keeps two from being put in place at once.
+    current: Mutex<Option<SnapshotFile>>,
+}
+
+impl SnapshotStore {
+    /// Finds the newest snapshot, and removes what was left half-written.
+    pub(crate) fn open(dir: &Path) -> Result<SnapshotStore, OpenError> {
+        let mut newest: Option<(LogId, PathBuf)> = None;
+        for entry in fs::read_dir(dir).map_err(OpenError::io("read", dir))? {
+            let path = entry.map_err(OpenError::io("read", dir))?.path();
+            if path
+                .extension()
+                .is_some_and(|extension| extension == "partial")
+            {
+                fs::remove_file(&path).map_err(OpenError::io("remove", &path))?;
+                continue;
+            }
+            let id = parse_name(&path).ok_or_else(|| OpenError::Foreign {
+                path: path.clone(),
+                found: "its name is not that of a snapshot".into(),
+            })?;
+            if newest.as_ref().is_none_or(|(newest, _)| *newest < id) {
+                newest = Some((id, path));
+            }
+        }
+        let store = SnapshotStore {
+            dir: dir.to_owned(),
+            current: Mutex::new(None),
+        };
+        if let Some((id, path)) = newest {
+            let meta = read_meta(&path)?;
+            if meta.last_log_id != Some(id) {
+                let found = "its name and its content are of different instants".into();
+                return Err(OpenError::SnapshotDamaged { path, found });
+            }
+            let bytes = fs::metadata(&path)
+                .map_err(OpenError::io("read", &path))?
+                .len();
+            *store.current.lock() = Some(SnapshotFile { path, meta, bytes });
+        }
+        Ok(store)
+    }
+
+    /// The newest whole snapshot.
+    pub(crate) fn current(&self) -> Option<SnapshotFile> {
+        self.current.lock().clone()
+    }
+
+    /// Writes a snapshot of `meta`'s instant, durably. `next` gives the chunks, and `None` at their end.
+    pub(crate) fn write(
+        &self,
+        meta: &SnapshotMeta,
+        next: impl FnMut() -> io::Result<Option<Vec<u8>>>,
+    ) -> io::Result<SnapshotFile> {
+        let partial = self.dir.join(format!("{}.partial", name(meta)));
+        let written = write_file(&partial, meta, next);
+        let placed = written.and_then(|bytes| self.place(&partial, meta, bytes));
+        if placed.is_err() {
+            // It may not be there; a start removes it too.
+            let _ = fs::remove_file(&partial);
+        }
+        placed
+    }
+
+    /// Puts a whole and synced file in place, and removes the older ones.
+    fn place(&self, from: &Path, meta: &SnapshotMeta, bytes: u64) -> io::Result<SnapshotFile> {
+        let mut current = self.current.lock();
+        if let Some(current) = current.as_ref()
+            && current.meta.last_log_id >= meta.last_log_id
+        {
+            fs::remove_file(from)?;
+            return Ok(current.clone());
+        }
+        let path = self.dir.join(name(meta));
+        fs::rename(from, &path)?;
+        sync_dir(&self.dir)?;
+        let file = SnapshotFile {
+            path,
+            meta: meta.clone(),
+            bytes,
+        };
+        *current = Some(file.clone());
+        for entry in fs::read_dir(&self.dir)? {
+            let path = entry?.path();
+            if path != file.path && parse_name(&path).is_some() {
+                fs::remove_file(path)?;
+            }
+        }
+        Ok(file)
+    }
+
+    /// Takes a snapshot that was received from a peer into the directory, if it is not there already.
+    pub(crate) fn adopt(&self, received: &SnapshotFile) -> io::Result<()> {
+        if self
+            .current()
+            .is_some_and(|current| current.path == received.path)
+        {
+            return Ok(());
+        }
+        File::open(&received.path)?.sync_all()?;
+        self.place(&received.path, &received.meta, received.bytes)
+            .map(|_| ())
+    }
+}
+
+fn name(meta: &SnapshotMeta) -> String {
+    let (term, index) = meta
+        .last_log_id
+        .map_or((0, 0), |id| (id.leader_id.term, id.index));
+    format!("{index:020}-{term:020}.snapshot")
+}
+
+fn parse_name(path: &Path) -> Option<LogId> {
+    let name = path.file_name()?.to_str()?.strip_suffix(".snapshot")?;
+    let (index, term) = name.split_once('-')?;
+    if index.len() != 20 || term.len() != 20 {
+        return None;
+    }
+    Some(log_id(term.parse().ok()?, index.parse().ok()?))
+}
+
+fn write_file(
+    path: &Path,
+    meta: &SnapshotMeta,
+    mut next: impl FnMut() -> io::Result<Option<Vec<u8>>>,
+) -> io::Result<u64> {
+    let mut out = FrameWriter {
+        file: BufWriter::with_capacity(1 << 20, File::create(path)?),
+        number: 0,
+        bytes: 0,
+        synced: 0,
+    };
+    out.head()?;
+    let instant = postcard::to_stdvec(&Instant::of(meta)).map_err(io::Error::other)?;
+    out.frame(META, &instant)?;
+    let mut chunks: u64 = 0;
+    while let Some(chunk) = next()? {
+        if chunk.is_empty() || chunk.len() > MAX_CHUNK_BYTES {
+            let length = chunk.len();
+            return Err(io::Error::other(format!(
+                "the state gave a chunk of {length} bytes; 1 to {MAX_CHUNK_BYTES} are allowed"
+            )));
+        }
+        out.frame(CHUNK, &chunk)?;
+        chunks += 1;
+    }
+    out.frame(END, &chunks.to_le_bytes())?;
+    out.file.flush()?;
+    out.file.get_ref().sync_all()?;
+    Ok(out.bytes)
+}
+
+struct FrameWriter {
+    file: BufWriter<File>,
+    number: u64,
+    bytes: u64,
+    synced: u64,
+}
+
+impl FrameWriter {
+    fn head(&mut self) -> io::Result<()> {
+        self.file.write_all(&MAGIC)?;
+        self.file.write_all(&SNAPSHOT_VERSION.to_le_bytes())?;
+        self.file.write_all(&[0; 4])?;
+        self.bytes += HEAD_BYTES as u64;
+        Ok(())
+    }
+
+    fn frame(&mut self, kind: u8, body: &[u8]) -> io::Result<()> {
+        self.file.write_all(&[kind])?;
+        self.file.write_all(&(body.len() as u32).to_le_bytes())?;
+        self.file
+            .write_all(&frame_sum(self.number, kind, body).to_le_bytes())?;
+        self.file.write_all(body)?;
+        self.number += 1;
+        self.bytes += (FRAME_BYTES + body.len()) as u64;
+        if self.bytes - self.synced >= SYNC_BYTES {
+            self.file.flush()?;
+            self.file.get_ref().sync_data()?;
+            self.synced = self.bytes;
+        }
+        Ok(())
+    }
+}
+
+fn frame_sum(number: u64, kind: u8, body: &[u8]) -> u32 {
+    let mut sum = crc32fast::Hasher::new();
+    sum.update(&number.to_le_bytes());
+    sum.update(&[kind]);
+    sum.update(&(body.len() as u32).to_le_bytes());
+    sum.update(body);
+    sum.finalize()
+}
+
+/// Reads the instant that a snapshot is of.
+fn read_meta(path: &Path) -> Result<SnapshotMeta, OpenError> {
+    let damaged = |error: io::Error| OpenError::SnapshotDamaged {
+        path: path.to_owned(),
+        found: error.to_string(),
+    };
+    let mut head = [0; HEAD_BYTES];
+    let mut file = File::open(path).map_err(OpenError::io("open", path))?;
+    file.read_exact(&mut head).map_err(damaged)?;
+    let found = u32::from_le_bytes([head[8], head[9], head[10], head[11]]);
+    if head[..8] == MAGIC && found != SNAPSHOT_VERSION {
+        let reads = SNAPSHOT_VERSION;
+        return Err(OpenError::Version {
+            path: path.to_owned(),
+            found,
+            reads,
+        });
+    }
+    let (_, meta) = Chunks::open(path).map_err(damaged)?;
+    Ok(meta)
+}
+
+/// The chunks of a snapshot file.
+pub(crate) struct Chunks {
+    file: BufReader<File>,
+    number: u64,
+    ended: bool,
+}
+
+impl Chunks {
+    fn open(path: &Path) -> io::Result<(Chunks, SnapshotMeta)> {
+        let file = BufReader::with_capacity(1 << 20, File::open(path)?);
+        let mut chunks = Chunks {
+            file,
+            number: 0,
+            ended: false,
+        };
+        let mut head = [0; HEAD_BYTES];
+        chunks.file.read_exact(&mut head)?;
+        if head[..8] != MAGIC || head[8..12] != SNAPSHOT_VERSION.to_le_bytes() {
+            return Err(damaged("it does not begin as a snapshot does".into()));
+        }
+        let (kind, body) = chunks.frame()?;
+        if kind != META {
+            return Err(damaged("it does not say which instant it is of".into()));
+        }
+        let instant: Instant =
+            postcard::from_bytes(&body).map_err(|error| damaged(error.to_string()))?;
+        let meta = instant.meta().map_err(damaged)?;
+        Ok((chunks, meta))
+    }
+
+    fn frame(&mut self) -> io::Result<(u8, Vec<u8>)> {
+        let number = self.number;
+        let cut = |error: io::Error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => damaged(format!("it ends within frame {number}")),
+            _ => error,
+        };
+        let mut header = [0; FRAME_BYTES];
+        self.file.read_exact(&mut header).map_err(cut)?;
+        let [kind, l0, l1, l2, l3, s0, s1, s2, s3] = header;
+        let length = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
+        if length > MAX_CHUNK_BYTES {
+            return Err(damaged(format!("frame {number} claims {length} bytes")));
+        }
+        let mut body = vec![0; length];
+        self.file.read_exact(&mut body).map_err(cut)?;
+        if frame_sum(number, kind, &body) != u32::from_le_bytes([s0, s1, s2, s3]) {
+            return Err(damaged(format!("the checksum of frame {number} is wrong")));
+        }
+        self.number += 1;
+        Ok((kind, body))
+    }
+
+    fn step(&mut self) -> io::Result<Option<Vec<u8>>> {
+        match self.frame()? {
+            (CHUNK, body) => Ok(Some(body)),
+            (END, body) if body == (self.number - 2).to_le_bytes() => {
+                match self.file.read(&mut [0])? {
+                    0 => Ok(None),
+                    _ => Err(damaged("something stands behind its end".into())),
+                }
+            }
+            (END, _) => Err(damaged("chunks are missing".into())),
+            (kind, _) => Err(damaged(format!(
+                "it has a frame of the unknown kind {kind}"
+            ))),
+        }
+    }
+}
+
+fn damaged(found: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, found)
+}
+
+impl Iterator for Chunks {
+    type Item = io::Result<Vec<u8>>;
+
+    fn next(&mut self) -> Option<io::Result<Vec<u8>>> {
+        if self.ended {
+            return None;
+        }
+        let step = self.step().transpose();
+        self.ended = !matches!(step, Some(Ok(_)));
+        step
+    }
+}

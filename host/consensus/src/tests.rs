@@ -1,0 +1,10 @@
+//! Tests of the whole crate, on real files.
+
+mod tally;
+
+mod directory;
+mod faults;
+mod log;
+mod restart;
+mod snapshots;
+mod suite;

@@ -1,0 +1,182 @@
+//! A recipe's interface: its operations and their types, as the component's own type has them.
+
+mod describe;
+mod read;
+
+use std::sync::Arc;
+
+pub use describe::{
+    OperationDescription, ParameterDescription, RecipeDescription, TypeDescription,
+};
+pub use read::abi_version;
+pub(crate) use read::{decode, read};
+
+/// What a recipe exports.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Interface {
+    /// At least one, in the component's order.
+    pub operations: Vec<Operation>,
+    /// Whether it exports `quorate:recipe/guard`.
+    pub guard: bool,
+    /// Whether it exports `quorate:recipe/standing`.
+    pub standing: bool,
+    /// What its author wrote about the exported interfaces.
+    pub documentation: Option<String>,
+}
+
+/// One exported function.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Operation {
+    /// The export that it stands in, such as `example:locks/lock@1.0.0`; none for a function that the
+    /// world exports by itself.
+    pub interface: Option<String>,
+    /// Its name in WIT, in kebab-case.
+    pub name: String,
+    /// In order: name and type.
+    pub parameters: Vec<(String, Type)>,
+    /// None for a function without one.
+    pub result: Option<Type>,
+    /// From the WIT text that the component carries.
+    pub documentation: Option<String>,
+}
+
+/// A value type: all of WIT's but resources, streams, futures, and what is not yet stable in it.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs, reason = "the numbers say themselves what they are")]
+pub enum Type {
+    Bool,
+    S8,
+    U8,
+    S16,
+    U16,
+    S32,
+    U32,
+    S64,
+    U64,
+    F32,
+    F64,
+    Char,
+    String,
+    /// `list<u8>`: JSON has its own forms for it.
+    Bytes,
+    /// Any other list.
+    List(Arc<Type>),
+    /// At least one.
+    Tuple(Arc<[Type]>),
+    /// The type of the value, if there is one.
+    Option(Arc<Type>),
+    /// The types of `ok` and `err`, where they carry a value.
+    Result(Arc<(Option<Type>, Option<Type>)>),
+    /// Has a name.
+    Named(Arc<Named>),
+}
+
+/// A type with a name and a definition.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Named {
+    /// In kebab-case.
+    pub name: String,
+    /// From the WIT text that the component carries.
+    pub documentation: Option<String>,
+    /// What it is.
+    pub definition: Definition,
+}
+
+/// What a named type is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Definition {
+    /// Its fields, in order.
+    Record(Vec<(String, Type)>),
+    /// Its cases, in order, with what they carry.
+    Variant(Vec<(String, Option<Type>)>),
+    /// Its cases, in order.
+    Enum(Vec<String>),
+    /// Its flags, in order.
+    Flags(Vec<String>),
+    /// Another name for a type.
+    Alias(Type),
+}
+
+impl Interface {
+    /// The operation that a caller means by `name`: `operation`, `interface.operation`, or
+    /// `package:namespace/interface@version.operation`. Gives its place in `operations`; for people if there
+    /// is none, or more than one.
+    pub fn find(&self, name: &str) -> Result<usize, String> {
+        let mut found = self
+            .operations
+            .iter()
+            .enumerate()
+            .filter(|(_, operation)| operation.is_called(name));
+        match (found.next(), found.next()) {
+            (Some((place, _)), None) => Ok(place),
+            (Some(_), Some(_)) => Err(format!(
+                "several interfaces have an operation {name:?}: say which of {}",
+                self.names()
+            )),
+            (None, _) => Err(format!(
+                "there is no operation {name:?}; there is {}",
+                self.names()
+            )),
+        }
+    }
+
+    /// The operations' names, with the interface where it takes that to tell them apart.
+    fn names(&self) -> String {
+        let is_alone =
+            |name: &str| self.operations.iter().filter(|it| it.name == name).count() == 1;
+        let names = self
+            .operations
+            .iter()
+            .map(|operation| match &operation.interface {
+                Some(interface) if !is_alone(&operation.name) => {
+                    format!("{}.{}", short(interface), operation.name)
+                }
+                _ => operation.name.clone(),
+            });
+        let names: Vec<String> = names.take(LISTED).collect();
+        list(names.iter().map(String::as_str))
+    }
+}
+
+/// The most operations that a message lists.
+const LISTED: usize = 30;
+
+impl Operation {
+    fn is_called(&self, name: &str) -> bool {
+        if name == self.name {
+            return true;
+        }
+        let (Some(interface), Some(prefix)) = (&self.interface, name.strip_suffix(&*self.name))
+        else {
+            return false;
+        };
+        let Some(prefix) = prefix.strip_suffix('.') else {
+            return false;
+        };
+        prefix == interface || prefix == short(interface)
+    }
+
+    /// The whole interface and the operation, or the operation if it stands in none.
+    pub fn full_name(&self) -> String {
+        match &self.interface {
+            Some(interface) => format!("{}.{}", interface, self.name),
+            None => self.name.clone(),
+        }
+    }
+}
+
+/// `lock` of `example:locks/lock@1.0.0`.
+fn short(interface: &str) -> &str {
+    let unversioned = interface.split('@').next().unwrap_or(interface);
+    unversioned.rsplit('/').next().unwrap_or(unversioned)
+}
+
+/// `a, b and c`.
+pub(crate) fn list<'a>(words: impl Iterator<Item = &'a str>) -> String {
+    let words: Vec<&str> = words.collect();
+    match &words[..] {
+        [] => "none".into(),
+        [word] => (*word).into(),
+        [rest @ .., last] => format!("{} and {last}", rest.join(", ")),
+    }
+}

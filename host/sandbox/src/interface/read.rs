@@ -1,0 +1,612 @@
+//! From a component's own type to an [`Interface`], checked against what recipes may import.
+
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock};
+
+use wit_component::DecodedWasm;
+use wit_parser::{
+    self as wit, FunctionKind, InterfaceId, Resolve, TypeDefKind, TypeId, WorldId, WorldItem,
+    WorldKey,
+};
+
+use super::{Definition, Interface, Named, Operation, Type};
+use crate::check::UploadError;
+use crate::limits::UploadLimits;
+
+/// The ABI as this server has it.
+const ABI: &str = include_str!("../../../../wit/recipe.wit");
+const NAMESPACE: &str = "quorate";
+const PACKAGE: &str = "recipe";
+
+struct Abi {
+    resolve: Resolve,
+    interfaces: HashMap<String, InterfaceId>,
+    version: String,
+}
+
+static PARSED_ABI: LazyLock<Abi> = LazyLock::new(|| {
+    let mut resolve = Resolve::default();
+    let package = resolve
+        .push_str("recipe.wit", ABI)
+        .expect("the ABI's own text parses");
+    let package = &resolve.packages[package];
+    let interfaces = package.interfaces.clone().into_iter().collect();
+    let version = package.name.version.as_ref();
+    Abi {
+        version: version.map_or_else(String::new, ToString::to_string),
+        interfaces,
+        resolve,
+    }
+});
+
+/// The version of `quorate:recipe` that this server has.
+pub fn abi_version() -> &'static str {
+    &PARSED_ABI.version
+}
+
+/// A component's type as WIT. The caller has bounded what this recurses over.
+pub(crate) fn decode(component: &[u8]) -> Result<(Resolve, WorldId), UploadError> {
+    match wit_component::decode(component) {
+        Ok(DecodedWasm::Component(resolve, world)) => Ok((resolve, world)),
+        Ok(DecodedWasm::WitPackage(..)) => Err(UploadError::OnlyAnInterface),
+        Err(error) => Err(UploadError::Malformed(format!("{error:#}"))),
+    }
+}
+
+/// The interface of a component whose type is `world`, with the documentation in `text`.
+pub(crate) fn read(
+    resolve: &Resolve,
+    world: WorldId,
+    text: Option<&str>,
+    limits: &UploadLimits,
+) -> Result<Interface, UploadError> {
+    check_imports(resolve, world)?;
+    let documentation = text.map(Documentation::of).unwrap_or_default();
+    let mut types = Types::new(resolve, limits, documentation);
+    let mut interface = Interface {
+        operations: Vec::new(),
+        guard: false,
+        standing: false,
+        documentation: None,
+    };
+    let mut overviews = Vec::new();
+    for (key, item) in &resolve.worlds[world].exports {
+        match item {
+            WorldItem::Interface { id, .. } => {
+                let name = resolve.name_world_key(key);
+                if let Some(ours) = our_interface(resolve, *id)? {
+                    check_functions(resolve, *id, ours)?;
+                    match ours {
+                        "guard" => interface.guard = true,
+                        "standing" => interface.standing = true,
+                        _ => {}
+                    }
+                    continue;
+                }
+                overviews.extend(types.documentation.of_interface(&name));
+                for function in resolve.interfaces[*id].functions.values() {
+                    let operation = types.operation(Some(&name), function)?;
+                    interface.operations.push(operation);
+                }
+            }
+            WorldItem::Function(function) => {
+                interface.operations.push(types.operation(None, function)?);
+            }
+            WorldItem::Type { .. } => {}
+        }
+    }
+    if interface.operations.is_empty() {
+        return Err(UploadError::NoOperation);
+    }
+    if interface.operations.len() > limits.operations {
+        return Err(UploadError::exceeds(
+            "operations",
+            interface.operations.len(),
+            limits.operations,
+        ));
+    }
+    if !overviews.is_empty() {
+        interface.documentation = Some(overviews.join("\n\n"));
+    }
+    Ok(interface)
+}
+
+/// Whatever a recipe imports is in our package, in a version that we have, and means what it means here.
+fn check_imports(resolve: &Resolve, world: WorldId) -> Result<(), UploadError> {
+    for (key, item) in &resolve.worlds[world].imports {
+        let name = resolve.name_world_key(key);
+        match item {
+            WorldItem::Interface { id, .. } => {
+                if let Some(ours) = our_interface(resolve, *id)? {
+                    check_functions(resolve, *id, ours)?;
+                } else if !only_types(resolve, *id) {
+                    return Err(UploadError::ForeignImport(name));
+                }
+            }
+            WorldItem::Function(_) => return Err(UploadError::ForeignImport(name)),
+            WorldItem::Type { .. } => {}
+        }
+    }
+    Ok(())
+}
+
+/// An interface whose functions the component exports may use types of another one: that comes as an
+/// import which asks nothing of the server.
+fn only_types(resolve: &Resolve, id: InterfaceId) -> bool {
+    let interface = &resolve.interfaces[id];
+    let is_resource = |ty: &TypeId| matches!(resolve.types[*ty].kind, TypeDefKind::Resource);
+    interface.functions.is_empty() && !interface.types.values().any(is_resource)
+}
+
+/// The name of the interface if it is of our package; refuses another version of it.
+fn our_interface(resolve: &Resolve, id: InterfaceId) -> Result<Option<&str>, UploadError> {
+    let interface = &resolve.interfaces[id];
+    let (Some(package), Some(name)) = (interface.package, &interface.name) else {
+        return Ok(None);
+    };
+    let package = &resolve.packages[package].name;
+    if package.namespace != NAMESPACE || package.name != PACKAGE {
+        return Ok(None);
+    }
+    let compatible = package
+        .version
+        .as_ref()
+        .is_some_and(|version| (version.major, version.minor) == (0, 1) && version.pre.is_empty());
+    if !compatible {
+        return Err(UploadError::AbiVersion {
+            found: package
+                .version
+                .as_ref()
+                .map_or_else(|| "no version".into(), ToString::to_string),
+            ours: abi_version(),
+        });
+    }
+    Ok(Some(name))
+}
+
+/// Each function in the interface is one of ours, with the same type.
+fn check_functions(resolve: &Resolve, id: InterfaceId, name: &str) -> Result<(), UploadError> {
+    let interface = &resolve.interfaces[id];
+    let Some(ours) = PARSED_ABI.interfaces.get(name) else {
+        return Err(UploadError::UnknownToAbi {
+            what: format!("the interface {name}"),
+            ours: abi_version(),
+        });
+    };
+    let ours = &PARSED_ABI.resolve.interfaces[*ours];
+    let limits = UploadLimits::default();
+    let mut theirs_types = Types::new(resolve, &limits, Documentation::default());
+    let mut our_types = Types::new(&PARSED_ABI.resolve, &limits, Documentation::default());
+    for (function_name, function) in &interface.functions {
+        let Some(our_function) = ours.functions.get(function_name) else {
+            return Err(UploadError::UnknownToAbi {
+                what: format!("the function {name}.{function_name}"),
+                ours: abi_version(),
+            });
+        };
+        let theirs = theirs_types.operation(None, function)?;
+        let expected = our_types.operation(None, our_function)?;
+        if !same_signature(&theirs, &expected) {
+            return Err(UploadError::AbiMismatch {
+                function: format!("{name}.{function_name}"),
+                ours: abi_version(),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn same_signature(one: &Operation, other: &Operation) -> bool {
+    let parameters = one.parameters.iter().zip(&other.parameters);
+    one.parameters.len() == other.parameters.len()
+        && parameters
+            .into_iter()
+            .all(|((_, one), (_, other))| same(one, other))
+        && match (&one.result, &other.result) {
+            (Some(one), Some(other)) => same(one, other),
+            (None, None) => true,
+            _ => false,
+        }
+}
+
+/// Whether two types are the same but for names of types.
+fn same(one: &Type, other: &Type) -> bool {
+    let same_option = |one: &Option<Type>, other: &Option<Type>| match (one, other) {
+        (Some(one), Some(other)) => same(one, other),
+        (None, None) => true,
+        _ => false,
+    };
+    match (unaliased(one), unaliased(other)) {
+        (Type::List(one), Type::List(other)) | (Type::Option(one), Type::Option(other)) => {
+            same(one, other)
+        }
+        (Type::Tuple(one), Type::Tuple(other)) => {
+            one.len() == other.len() && one.iter().zip(&**other).all(|(a, b)| same(a, b))
+        }
+        (Type::Result(one), Type::Result(other)) => {
+            same_option(&one.0, &other.0) && same_option(&one.1, &other.1)
+        }
+        (Type::Named(one), Type::Named(other)) => match (&one.definition, &other.definition) {
+            (Definition::Record(one), Definition::Record(other)) => {
+                one.len() == other.len()
+                    && one
+                        .iter()
+                        .zip(other)
+                        .all(|((a, one), (b, other))| a == b && same(one, other))
+            }
+            (Definition::Variant(one), Definition::Variant(other)) => {
+                one.len() == other.len()
+                    && one
+                        .iter()
+                        .zip(other)
+                        .all(|((a, one), (b, other))| a == b && same_option(one, other))
+            }
+            (one, other) => one == other,
+        },
+        (one, other) => one == other,
+    }
+}
+
+fn unaliased(ty: &Type) -> &Type {
+    match ty {
+        Type::Named(named) => match &named.definition {
+            Definition::Alias(target) => unaliased(target),
+            _ => ty,
+        },
+        _ => ty,
+    }
+}
+
+/// Converts types, each definition once, so that types which share others stay small.
+struct Types<'a> {
+    resolve: &'a Resolve,
+    known: HashMap<TypeId, (Type, Measure)>,
+    /// Nodes of all parameters and results so far, shared ones counted each time.
+    nodes: usize,
+    limits: &'a UploadLimits,
+    documentation: Documentation,
+}
+
+/// How large a type is when it is written out.
+#[derive(Clone, Copy)]
+struct Measure {
+    nodes: usize,
+    depth: usize,
+}
+
+impl Measure {
+    const LEAF: Measure = Measure { nodes: 1, depth: 1 };
+
+    fn around(inner: impl Iterator<Item = Measure>) -> Measure {
+        inner.fold(Measure::LEAF, |sum, one| Measure {
+            nodes: sum.nodes.saturating_add(one.nodes),
+            depth: sum.depth.max(one.depth.saturating_add(1)),
+        })
+    }
+}
+
+impl<'a> Types<'a> {
+    fn new(
+        resolve: &'a Resolve,
+        limits: &'a UploadLimits,
+        documentation: Documentation,
+    ) -> Types<'a> {
+        Types {
+            resolve,
+            known: HashMap::new(),
+            nodes: 0,
+            limits,
+            documentation,
+        }
+    }
+
+    fn operation(
+        &mut self,
+        interface: Option<&str>,
+        function: &wit::Function,
+    ) -> Result<Operation, UploadError> {
+        let refuse = |what| {
+            Err(UploadError::UnsupportedType {
+                operation: function.name.clone(),
+                what,
+            })
+        };
+        match function.kind {
+            FunctionKind::Freestanding => {}
+            FunctionKind::AsyncFreestanding => return refuse("is async: a run waits by call.park"),
+            _ => return refuse("belongs to a resource, and none outlives a run"),
+        }
+        let mut parameters = Vec::with_capacity(function.params.len());
+        for parameter in &function.params {
+            let ty = self.bounded(&function.name, &parameter.ty)?;
+            parameters.push((parameter.name.clone(), ty));
+        }
+        let result = match &function.result {
+            Some(result) => Some(self.bounded(&function.name, result)?),
+            None => None,
+        };
+        Ok(Operation {
+            interface: interface.map(str::to_owned),
+            name: function.name.clone(),
+            parameters,
+            result,
+            documentation: self.documentation.of_function(interface, &function.name),
+        })
+    }
+
+    fn bounded(&mut self, operation: &str, ty: &wit::Type) -> Result<Type, UploadError> {
+        let (ty, measure) = self.convert(operation, ty)?;
+        if measure.depth > self.limits.type_depth {
+            return Err(UploadError::exceeds(
+                "type-depth",
+                measure.depth,
+                self.limits.type_depth,
+            ));
+        }
+        self.nodes = self.nodes.saturating_add(measure.nodes);
+        if self.nodes > self.limits.type_nodes {
+            return Err(UploadError::exceeds(
+                "type-nodes",
+                self.nodes,
+                self.limits.type_nodes,
+            ));
+        }
+        Ok(ty)
+    }
+
+    fn convert(&mut self, operation: &str, ty: &wit::Type) -> Result<(Type, Measure), UploadError> {
+        let leaf = match ty {
+            wit::Type::Bool => Type::Bool,
+            wit::Type::U8 => Type::U8,
+            wit::Type::U16 => Type::U16,
+            wit::Type::U32 => Type::U32,
+            wit::Type::U64 => Type::U64,
+            wit::Type::S8 => Type::S8,
+            wit::Type::S16 => Type::S16,
+            wit::Type::S32 => Type::S32,
+            wit::Type::S64 => Type::S64,
+            wit::Type::F32 => Type::F32,
+            wit::Type::F64 => Type::F64,
+            wit::Type::Char => Type::Char,
+            wit::Type::String => Type::String,
+            wit::Type::ErrorContext => {
+                return Err(unsupported(operation, "has an error-context in its type"));
+            }
+            wit::Type::Id(id) => {
+                if let Some(known) = self.known.get(id) {
+                    return Ok(known.clone());
+                }
+                let converted = self.definition(operation, *id)?;
+                self.known.insert(*id, converted.clone());
+                return Ok(converted);
+            }
+        };
+        Ok((leaf, Measure::LEAF))
+    }
+
+    fn definition(&mut self, operation: &str, id: TypeId) -> Result<(Type, Measure), UploadError> {
+        let resolve = self.resolve;
+        let definition = &resolve.types[id];
+        let (definition_of_named, measure) = match &definition.kind {
+            TypeDefKind::Record(record) => {
+                let mut fields = Vec::with_capacity(record.fields.len());
+                let mut measures = Vec::new();
+                for field in &record.fields {
+                    let (ty, measure) = self.convert(operation, &field.ty)?;
+                    fields.push((field.name.clone(), ty));
+                    measures.push(measure);
+                }
+                let measure = Measure::around(measures.into_iter());
+                (Definition::Record(fields), measure)
+            }
+            TypeDefKind::Variant(variant) => {
+                let mut cases = Vec::with_capacity(variant.cases.len());
+                let mut measures = Vec::new();
+                for case in &variant.cases {
+                    let ty = self.optional(operation, case.ty.as_ref(), &mut measures)?;
+                    cases.push((case.name.clone(), ty));
+                }
+                let nodes = cases.len();
+                let mut measure = Measure::around(measures.into_iter());
+                measure.nodes = measure.nodes.saturating_add(nodes);
+                (Definition::Variant(cases), measure)
+            }
+            TypeDefKind::Enum(cases) => {
+                let cases: Vec<_> = cases.cases.iter().map(|case| case.name.clone()).collect();
+                let measure = Measure {
+                    nodes: cases.len(),
+                    depth: 1,
+                };
+                (Definition::Enum(cases), measure)
+            }
+            TypeDefKind::Flags(flags) => {
+                let flags: Vec<_> = flags.flags.iter().map(|flag| flag.name.clone()).collect();
+                let measure = Measure {
+                    nodes: flags.len(),
+                    depth: 1,
+                };
+                (Definition::Flags(flags), measure)
+            }
+            TypeDefKind::Type(target) => {
+                let (ty, measure) = self.convert(operation, target)?;
+                // A type of another interface that goes by its own name there needs no second one.
+                let is_same_name = matches!(&ty, Type::Named(named) if Some(&named.name) == definition.name.as_ref());
+                if definition.name.is_none() || is_same_name {
+                    return Ok((ty, measure));
+                }
+                (
+                    Definition::Alias(ty),
+                    Measure::around(std::iter::once(measure)),
+                )
+            }
+            kind => {
+                let (ty, measure) = self.anonymous(operation, kind)?;
+                if definition.name.is_none() {
+                    return Ok((ty, measure));
+                }
+                (
+                    Definition::Alias(ty),
+                    Measure::around(std::iter::once(measure)),
+                )
+            }
+        };
+        let name = definition.name.clone().unwrap_or_else(|| "unnamed".into());
+        let interface = match definition.owner {
+            wit::TypeOwner::Interface(id) => resolve.id_of(id),
+            _ => None,
+        };
+        let documentation = self.documentation.of_type(interface.as_deref(), &name);
+        let named = Named {
+            name,
+            documentation,
+            definition: definition_of_named,
+        };
+        Ok((Type::Named(Arc::new(named)), measure))
+    }
+
+    fn anonymous(
+        &mut self,
+        operation: &str,
+        kind: &TypeDefKind,
+    ) -> Result<(Type, Measure), UploadError> {
+        let mut measures = Vec::new();
+        let ty = match kind {
+            TypeDefKind::List(wit::Type::U8) => Type::Bytes,
+            TypeDefKind::List(item) => {
+                Type::List(Arc::new(self.measured(operation, item, &mut measures)?))
+            }
+            TypeDefKind::Option(item) => {
+                Type::Option(Arc::new(self.measured(operation, item, &mut measures)?))
+            }
+            TypeDefKind::Tuple(tuple) => {
+                let mut items = Vec::with_capacity(tuple.types.len());
+                for item in &tuple.types {
+                    items.push(self.measured(operation, item, &mut measures)?);
+                }
+                Type::Tuple(items.into())
+            }
+            TypeDefKind::Result(result) => {
+                let ok = self.optional(operation, result.ok.as_ref(), &mut measures)?;
+                let err = self.optional(operation, result.err.as_ref(), &mut measures)?;
+                Type::Result(Arc::new((ok, err)))
+            }
+            TypeDefKind::Resource | TypeDefKind::Handle(_) => {
+                let what = "has a resource in its type, and none outlives a run";
+                return Err(unsupported(operation, what));
+            }
+            TypeDefKind::Stream(_) => {
+                let what = "has a stream in its type, and none outlives a run";
+                return Err(unsupported(operation, what));
+            }
+            TypeDefKind::Future(_) => {
+                let what = "has a future in its type: a run waits by call.park";
+                return Err(unsupported(operation, what));
+            }
+            TypeDefKind::Map(..) => {
+                let what = "has a map in its type, which is not yet stable in WIT: \
+                            use a list of tuples";
+                return Err(unsupported(operation, what));
+            }
+            TypeDefKind::FixedLengthList(..) => {
+                let what = "has a list of fixed length in its type, which is not yet stable in \
+                            WIT: use a list or a tuple";
+                return Err(unsupported(operation, what));
+            }
+            _ => return Err(unsupported(operation, "has a type of an unknown kind")),
+        };
+        Ok((ty, Measure::around(measures.into_iter())))
+    }
+
+    fn measured(
+        &mut self,
+        operation: &str,
+        ty: &wit::Type,
+        measures: &mut Vec<Measure>,
+    ) -> Result<Type, UploadError> {
+        let (ty, measure) = self.convert(operation, ty)?;
+        measures.push(measure);
+        Ok(ty)
+    }
+
+    fn optional(
+        &mut self,
+        operation: &str,
+        ty: Option<&wit::Type>,
+        measures: &mut Vec<Measure>,
+    ) -> Result<Option<Type>, UploadError> {
+        ty.map(|ty| self.measured(operation, ty, measures))
+            .transpose()
+    }
+}
+
+fn unsupported(operation: &str, what: &'static str) -> UploadError {
+    UploadError::UnsupportedType {
+        operation: operation.to_owned(),
+        what,
+    }
+}
+
+/// What the author wrote in the WIT text. A component's own type has no comments.
+#[derive(Default)]
+struct Documentation {
+    /// By interface, or none for the world itself, and item.
+    items: HashMap<(Option<String>, String), String>,
+    interfaces: HashMap<String, String>,
+}
+
+impl Documentation {
+    /// A text that does not parse documents nothing: it is no part of what the recipe does.
+    fn of(text: &str) -> Documentation {
+        let mut resolve = Resolve::default();
+        let parsed = resolve.push_str("quorate:recipe", ABI).is_ok()
+            && resolve.push_str("quorate:wit", text).is_ok();
+        let mut documentation = Documentation::default();
+        if !parsed {
+            return documentation;
+        }
+        for (id, interface) in resolve.interfaces.iter() {
+            let Some(name) = resolve.id_of(id) else {
+                continue;
+            };
+            if let Some(text) = &interface.docs.contents {
+                documentation
+                    .interfaces
+                    .insert(name.clone(), text.trim().into());
+            }
+            for function in interface.functions.values() {
+                documentation.put(Some(&name), &function.name, &function.docs);
+            }
+            for (ty, id) in &interface.types {
+                documentation.put(Some(&name), ty, &resolve.types[*id].docs);
+            }
+        }
+        for (_, world) in resolve.worlds.iter() {
+            for (key, item) in &world.exports {
+                if let (WorldKey::Name(_), WorldItem::Function(function)) = (key, item) {
+                    documentation.put(None, &function.name, &function.docs);
+                }
+            }
+        }
+        documentation
+    }
+
+    fn put(&mut self, interface: Option<&str>, item: &str, docs: &wit::Docs) {
+        if let Some(text) = &docs.contents {
+            let key = (interface.map(str::to_owned), item.to_owned());
+            self.items.insert(key, text.trim().to_owned());
+        }
+    }
+
+    fn of_function(&self, interface: Option<&str>, name: &str) -> Option<String> {
+        let key = (interface.map(str::to_owned), name.to_owned());
+        self.items.get(&key).cloned()
+    }
+
+    fn of_type(&self, interface: Option<&str>, name: &str) -> Option<String> {
+        self.of_function(interface, name)
+    }
+
+    fn of_interface(&self, name: &str) -> Option<String> {
+        self.interfaces.get(name).cloned()
+    }
+}

@@ -1,0 +1,146 @@
+//! Every bound of the sandbox, with its name, its default and the reason for it.
+
+use std::time::Duration;
+
+/// What an upload may have. Checked before anything is compiled, since compiling is what costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UploadLimits {
+    /// Bytes of the upload, and of the component made of it. Compiling takes some 30 times as much memory.
+    pub bytes: usize,
+    /// Core modules, nested components and instances, each. A component that wit-component makes of one
+    /// module has three modules; interpreted languages link a dozen.
+    pub modules: usize,
+    /// Functions in all modules.
+    pub functions: usize,
+    /// Data and element segments in all modules: the engine walks them at every instantiation.
+    pub segments: usize,
+    /// Linear memories in all modules. Each takes a slot of the pool for the length of a run.
+    pub memories: usize,
+    /// Tables in all modules.
+    pub tables: usize,
+    /// Bytes of the sections that declare the component's types: they are read by recursion.
+    pub type_bytes: usize,
+    /// How deep declarations of types stand in one another.
+    pub type_nesting: usize,
+    /// Operations.
+    pub operations: usize,
+    /// How deep an operation's parameter or result may nest.
+    pub type_depth: usize,
+    /// Nodes of all operations' types written out, shared parts counted each time.
+    pub type_nodes: usize,
+    /// Bytes of the WIT text in the custom section `quorate:wit`: it is read by recursion.
+    pub wit_bytes: usize,
+}
+
+impl Default for UploadLimits {
+    fn default() -> UploadLimits {
+        UploadLimits {
+            bytes: 8 << 20,
+            modules: 64,
+            functions: 100_000,
+            segments: 10_000,
+            memories: 4,
+            tables: 16,
+            type_bytes: 128 << 10,
+            type_nesting: 16,
+            operations: 1_000,
+            type_depth: 32,
+            type_nodes: 100_000,
+            wit_bytes: 64 << 10,
+        }
+    }
+}
+
+/// What one run may use. Exceeding one ends the run with [`Exceeded`](quorate_model::run::RunEnding::Exceeded),
+/// which names it as the constants of [`bound`] do, and without effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunLimits {
+    /// About one for each WebAssembly instruction, and more for each host call ([`crate::run::host_fuel`]).
+    /// A heavy runtime burns a million before the call starts.
+    pub fuel: u64,
+    /// By the wall, since fuel is not time (rule C5). Far above what a run takes, so that a busy machine
+    /// does not end good runs.
+    pub wall_clock: Duration,
+    /// Bytes of all linear memories.
+    pub memory_bytes: usize,
+    /// Elements of each table.
+    pub table_elements: usize,
+    /// Bytes of WebAssembly stack. Runs are on the caller's thread, which must have this and 512 KiB more.
+    pub stack_bytes: usize,
+    /// Calls of the interface `tree`.
+    pub tree_operations: u64,
+    /// Children that one call of `tree.children` or `tree.entries` gives.
+    pub children: usize,
+    /// Bytes that one host call takes from or gives to the recipe, and that its result has in the host's memory.
+    pub crossing_bytes: usize,
+    /// Bytes of paths and data written.
+    pub write_set_bytes: usize,
+    /// Bytes of the arguments as JSON.
+    pub argument_bytes: usize,
+    /// Bytes of the result as JSON.
+    pub result_bytes: usize,
+    /// Lines to the log.
+    pub log_lines: usize,
+    /// Bytes of all lines to the log.
+    pub log_bytes: usize,
+    /// Bytes of what is handed to `park`.
+    pub memo_bytes: usize,
+    /// Watches.
+    pub watches: usize,
+}
+
+impl Default for RunLimits {
+    fn default() -> RunLimits {
+        RunLimits {
+            fuel: 20_000_000,
+            wall_clock: Duration::from_secs(1),
+            memory_bytes: 64 << 20,
+            table_elements: 100_000,
+            stack_bytes: 512 << 10,
+            tree_operations: 10_000,
+            children: 10_000,
+            crossing_bytes: 16 << 20,
+            write_set_bytes: 1 << 20,
+            argument_bytes: 256 << 10,
+            result_bytes: 1 << 20,
+            log_lines: 100,
+            log_bytes: 64 << 10,
+            memo_bytes: 64 << 10,
+            watches: 1_000,
+        }
+    }
+}
+
+/// The bounds' names, as [`Exceeded`](quorate_model::run::RunEnding::Exceeded) and the metrics have them.
+pub mod bound {
+    /// [`RunLimits::fuel`](super::RunLimits::fuel).
+    pub const FUEL: &str = "fuel";
+    /// [`RunLimits::wall_clock`](super::RunLimits::wall_clock).
+    pub const WALL_CLOCK: &str = "wall-clock";
+    /// [`RunLimits::memory_bytes`](super::RunLimits::memory_bytes).
+    pub const MEMORY: &str = "memory-bytes";
+    /// [`RunLimits::table_elements`](super::RunLimits::table_elements).
+    pub const TABLE: &str = "table-elements";
+    /// [`RunLimits::stack_bytes`](super::RunLimits::stack_bytes).
+    pub const STACK: &str = "stack-bytes";
+    /// [`RunLimits::tree_operations`](super::RunLimits::tree_operations).
+    pub const TREE_OPERATIONS: &str = "tree-operations";
+    /// [`RunLimits::children`](super::RunLimits::children).
+    pub const CHILDREN: &str = "children";
+    /// [`RunLimits::crossing_bytes`](super::RunLimits::crossing_bytes).
+    pub const CROSSING: &str = "crossing-bytes";
+    /// [`RunLimits::write_set_bytes`](super::RunLimits::write_set_bytes).
+    pub const WRITE_SET: &str = "write-set-bytes";
+    /// [`RunLimits::argument_bytes`](super::RunLimits::argument_bytes).
+    pub const ARGUMENTS: &str = "argument-bytes";
+    /// [`RunLimits::result_bytes`](super::RunLimits::result_bytes).
+    pub const RESULT: &str = "result-bytes";
+    /// [`RunLimits::log_lines`](super::RunLimits::log_lines).
+    pub const LOG_LINES: &str = "log-lines";
+    /// [`RunLimits::log_bytes`](super::RunLimits::log_bytes).
+    pub const LOG_BYTES: &str = "log-bytes";
+    /// [`RunLimits::memo_bytes`](super::RunLimits::memo_bytes).
+    pub const MEMO: &str = "memo-bytes";
+    /// [`RunLimits::watches`](super::RunLimits::watches).
+    pub const WATCHES: &str = "watches";
+}

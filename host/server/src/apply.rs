@@ -1,0 +1,169 @@
+//! Apply: committed entries change the state, and behind each transaction its events and its answer go out.
+
+use std::sync::Arc;
+
+use parking_lot::{Condvar, Mutex};
+use quorate_consensus::{Chunks, InstallError, StateMachine, Verdict};
+use quorate_model::id::{SessionId, Zxid};
+use quorate_model::write_set::{Change, Entry, Transaction};
+use quorate_tree::{SharedState, SnapshotError, State};
+use tokio::sync::watch;
+
+use crate::expiry::Touches;
+use crate::notify::Watches;
+use crate::recipes::Recipes;
+use crate::route::Router;
+
+/// How many bytes of a snapshot may wait for its writer before applying waits for it too (rule N2).
+const MAX_SNAPSHOT_BACKLOG: usize = 64 << 20;
+
+/// The epoch that was opened last, and by whose nonce (rule E1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Opened {
+    /// Which.
+    pub epoch: u32,
+    /// Its leader's.
+    pub nonce: u64,
+}
+
+/// The state machine that consensus applies entries to.
+pub struct Applier {
+    state: SharedState,
+    router: Router,
+    watches: Arc<Watches>,
+    touches: Arc<Touches>,
+    recipes: Recipes,
+    opened: watch::Sender<Opened>,
+    snapshot_written: Condvar,
+    /// Only there for the condition variable.
+    snapshot_lock: Mutex<()>,
+}
+
+impl Applier {
+    /// Applies to `state`, and tells the others.
+    pub fn new(
+        state: SharedState,
+        router: Router,
+        watches: Arc<Watches>,
+        touches: Arc<Touches>,
+        recipes: Recipes,
+    ) -> Applier {
+        Applier {
+            state,
+            router,
+            watches,
+            touches,
+            recipes,
+            opened: watch::Sender::new(Opened::default()),
+            snapshot_written: Condvar::new(),
+            snapshot_lock: Mutex::new(()),
+        }
+    }
+
+    /// The epoch that was opened last.
+    pub fn opened(&self) -> watch::Receiver<Opened> {
+        self.opened.subscribe()
+    }
+
+    /// Waits while the snapshot's writer is too far behind: it has priority over new writes.
+    fn give_way_to_snapshot(&self) {
+        let mut lock = self.snapshot_lock.lock();
+        while self.state.read().snapshot_backlog() > MAX_SNAPSHOT_BACKLOG {
+            self.snapshot_written.wait(&mut lock);
+        }
+    }
+
+    /// What is kept per session and per recipe beside the state.
+    fn follow(&self, state: &State, zxid: Zxid, transaction: &Transaction) {
+        for change in &transaction.changes {
+            match change {
+                Change::OpenSession { timeout_ms, .. } => {
+                    self.touches.open(SessionId(zxid.0), *timeout_ms);
+                }
+                Change::MoveSession { session, .. } => self.touches.touch(*session),
+                Change::CloseSession { session } => self.touches.remove(*session),
+                Change::PutMount(mount) => {
+                    if let Some(component) = state.component(&mount.digest) {
+                        self.recipes.prepare(mount.digest, component.clone());
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+impl StateMachine for Applier {
+    fn apply(&self, entry: &Entry) -> Verdict {
+        self.give_way_to_snapshot();
+        let mut state = self.state.write();
+        let applied = state.apply(entry, |state, zxid, transaction| {
+            self.follow(state, zxid, transaction);
+            self.watches.notify(state, zxid, transaction);
+            if let (Some(origin), Some(outcome)) = (transaction.origin, &transaction.outcome) {
+                self.router.settle(origin, state, zxid, outcome);
+            }
+        });
+        drop(state);
+        match (applied, entry) {
+            (Ok(quorate_tree::Verdict::Applied), Entry::EpochStart(start)) => {
+                self.router.epoch_opened();
+                self.opened.send_replace(Opened { epoch: start.epoch, nonce: start.nonce });
+                Verdict::Applied
+            }
+            (Ok(quorate_tree::Verdict::Applied), Entry::Transactions(_)) => Verdict::Applied,
+            (Ok(quorate_tree::Verdict::NoOp), _) => Verdict::NoOp,
+            // The state of this server is wrong. Consensus stops on it, and so does serving.
+            (Err(diverged), _) => panic!("{diverged}"),
+        }
+    }
+
+    fn begin_snapshot(&self) {
+        self.state.write().begin_snapshot();
+    }
+
+    fn snapshot_chunk(&self) -> Option<Vec<u8>> {
+        let chunk = self.state.write().snapshot_chunk();
+        let _lock = self.snapshot_lock.lock();
+        self.snapshot_written.notify_all();
+        chunk
+    }
+
+    fn abandon_snapshot(&self) {
+        self.state.write().abandon_snapshot();
+        let _lock = self.snapshot_lock.lock();
+        self.snapshot_written.notify_all();
+    }
+
+    fn install(&self, chunks: &mut Chunks<'_>) -> Result<(), InstallError> {
+        let chunks = chunks.map(|chunk| chunk.map_err(Broken::from));
+        let loaded = State::load(chunks).map_err(|broken| broken.0)?;
+        // Rule S3: whoever was connected has missed answers and events.
+        self.watches.close_all("the server has installed a snapshot");
+        for (session, value) in loaded.sessions() {
+            self.touches.open(session, value.timeout_ms);
+        }
+        for mount in loaded.mounts() {
+            if let Some(component) = loaded.component(&mount.digest) {
+                self.recipes.prepare(mount.digest, component.clone());
+            }
+        }
+        *self.state.write() = loaded;
+        Ok(())
+    }
+}
+
+/// A chunk that could not be read, or makes no sense.
+struct Broken(InstallError);
+
+impl From<std::io::Error> for Broken {
+    fn from(error: std::io::Error) -> Broken {
+        Broken(InstallError::Read(error))
+    }
+}
+
+impl From<SnapshotError> for Broken {
+    fn from(error: SnapshotError) -> Broken {
+        Broken(InstallError::Content(error.to_string()))
+    }
+}

@@ -1,0 +1,74 @@
+//! The one place that reads clocks. Everywhere else time is an argument.
+#![allow(clippy::disallowed_methods, reason = "this file is the exception that the rule names")]
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use quorate_model::id::Timestamp;
+
+/// How far one correction moves the clock, in milliseconds: with a correction every [`CORRECT_EVERY`]
+/// a wrong system clock is followed at one percent, so that leases neither all end nor freeze (rule E3).
+const MAX_CORRECTION_MS: i64 = 10;
+
+/// Between two corrections.
+pub const CORRECT_EVERY: Duration = Duration::from_secs(1);
+
+/// Wall time that goes forward with the monotonic clock and follows the system's slowly.
+#[derive(Debug)]
+pub struct Clock {
+    started: Instant,
+    started_at_ms: i64,
+    correction_ms: AtomicI64,
+}
+
+impl Clock {
+    /// Begins with the system's time.
+    pub fn start() -> Clock {
+        Clock {
+            started: Instant::now(),
+            started_at_ms: system_ms(),
+            correction_ms: AtomicI64::new(0),
+        }
+    }
+
+    /// Now.
+    pub fn now(&self) -> Timestamp {
+        let at = self.started_at_ms
+            + self.monotonic_ms() as i64
+            + self.correction_ms.load(Ordering::Relaxed);
+        Timestamp(at.max(0) as u64)
+    }
+
+    /// Milliseconds since the start, whatever the system's time does.
+    pub fn monotonic_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
+    /// Moves a little towards the system's time. Call it every [`CORRECT_EVERY`].
+    pub fn correct(&self) {
+        let ahead = self.now().0 as i64 - system_ms();
+        let step = ahead.clamp(-MAX_CORRECTION_MS, MAX_CORRECTION_MS);
+        self.correction_ms.fetch_sub(step, Ordering::Relaxed);
+    }
+}
+
+fn system_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    since.as_millis() as i64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn follows_the_system_slowly() {
+        let clock = Clock::start();
+        clock.correction_ms.store(60_000, Ordering::Relaxed);
+        clock.correct();
+        assert_eq!(clock.correction_ms.load(Ordering::Relaxed), 60_000 - MAX_CORRECTION_MS);
+        clock.correction_ms.store(-60_000, Ordering::Relaxed);
+        clock.correct();
+        assert_eq!(clock.correction_ms.load(Ordering::Relaxed), -60_000 + MAX_CORRECTION_MS);
+    }
+}

@@ -1,0 +1,169 @@
+//! The command line: one file per subject.
+
+mod serve;
+
+mod call;
+mod mount;
+mod recipe;
+
+mod watch;
+mod znode;
+
+mod completion;
+
+mod output;
+mod session;
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use quorate_client::ClientError;
+use quorate_client::admin::Admin;
+
+use output::Output;
+
+/// What a shell gets for a failure.
+const FAILURE: u8 = 1;
+
+/// What a shell gets for a command line that makes no sense; clap gives the same.
+const USAGE: u8 = 2;
+
+/// Coordination with ZooKeeper's protocol, and recipes that run inside it.
+#[derive(Debug, Parser)]
+#[command(name = "quorate", version, about, long_about = LONG_ABOUT, after_help = EXAMPLES)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const LONG_ABOUT: &str = "\
+Coordination with ZooKeeper's protocol, and recipes that run inside it.
+
+`quorate serve` is the server. Every other command is a client of one: those about recipes and mounts
+speak to its HTTP port (--http), those about calls and znodes to its ZooKeeper port (--server).";
+
+const EXAMPLES: &str = "\
+Examples:
+  quorate serve --data-dir /var/lib/quorate   a server, on ports 2181 and 2180
+  quorate mount /locks fair-lock              make a recipe callable
+  quorate call /locks acquire inventory --hold
+                                              hold a lock until Ctrl-C
+  quorate create /config initial              a plain znode, as in ZooKeeper
+  quorate watch /config                       print each change
+
+Exit status: 0 done, 1 failed (the reason is on standard error), 2 wrong usage.";
+
+/// What every command understands.
+#[derive(Args, Debug)]
+struct Global {
+    /// Servers of ZooKeeper's protocol, separated by commas
+    #[arg(
+        long,
+        global = true,
+        env = "QUORATE_SERVER",
+        value_name = "HOST:PORT",
+        default_value = "127.0.0.1:2181"
+    )]
+    server: String,
+    /// The HTTP port, for recipes and mounts; with `serve`, where to listen [default: 127.0.0.1:2180]
+    #[arg(long, global = true, env = "QUORATE_HTTP", value_name = "HOST:PORT")]
+    http: Option<String>,
+    /// Print for programs: one JSON document per line
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+/// Where HTTP is, unless told otherwise.
+const DEFAULT_HTTP: &str = "127.0.0.1:2180";
+
+impl Global {
+    fn admin(&self) -> Result<Admin, ClientError> {
+        Admin::new(self.http.as_deref().unwrap_or(DEFAULT_HTTP))
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(serve::Serve),
+    #[command(subcommand)]
+    Recipe(recipe::Recipe),
+    Mount(mount::Mount),
+    Mounts(mount::Mounts),
+    Unmount(mount::Unmount),
+    Call(call::Call),
+    Ls(znode::Ls),
+    Get(znode::Get),
+    Set(znode::Set),
+    Create(znode::Create),
+    Delete(znode::Delete),
+    Stat(znode::Stat),
+    Watch(watch::Watch),
+    Completion(completion::Completion),
+}
+
+/// Does what was asked. Results go to standard output; a failure is told on standard error.
+pub async fn run(cli: Cli) -> ExitCode {
+    let output = Output::new(cli.global.json);
+    match dispatch(cli, &output).await {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read the output has seen enough, as `head` does.
+        Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            output.failure(&error);
+            let wrong_usage = error.downcast_ref::<Usage>().is_some();
+            ExitCode::from(if wrong_usage { USAGE } else { FAILURE })
+        }
+    }
+}
+
+async fn dispatch(cli: Cli, output: &Output) -> anyhow::Result<()> {
+    let Cli { global, command } = cli;
+    match command {
+        Command::Serve(serve) => serve.run(&global, output).await,
+        Command::Recipe(recipe) => recipe.run(&global, output).await,
+        Command::Mount(mount) => mount.run(&global, output).await,
+        Command::Mounts(mounts) => mounts.run(&global, output).await,
+        Command::Unmount(unmount) => unmount.run(&global, output).await,
+        Command::Call(call) => call.run(&global, output).await,
+        Command::Ls(ls) => ls.run(&global, output).await,
+        Command::Get(get) => get.run(&global, output).await,
+        Command::Set(set) => set.run(&global, output).await,
+        Command::Create(create) => create.run(&global, output).await,
+        Command::Delete(delete) => delete.run(&global, output).await,
+        Command::Stat(stat) => stat.run(&global, output).await,
+        Command::Watch(watch) => watch.run(&global, output).await,
+        Command::Completion(completion) => completion.run(),
+    }
+}
+
+/// The command line makes no sense, in a way that only the command can tell.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_and_option_is_explained() {
+        fn check(command: &clap::Command) {
+            let name = command.get_name();
+            assert!(command.get_about().is_some(), "{name}");
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{name} {}", argument.get_id());
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Cli::command());
+    }
+}

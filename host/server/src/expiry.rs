@@ -1,0 +1,186 @@
+//! Session expiry: the leader ends the sessions of clients that it has not heard of.
+//!
+//! It counts a time of its own, which goes forward by capped steps, so that a process that was
+//! stopped for a while does not end everybody's session when it goes on (rule E3).
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+use quorate_model::id::SessionId;
+use quorate_tree::State;
+
+/// How often the time is moved on and the due sessions are looked at.
+pub const TICK: Duration = Duration::from_millis(100);
+
+/// The most that one tick counts, in milliseconds.
+const MAX_TICK_MS: u64 = 500;
+
+/// When each session's client was last heard of, in the expiry's own milliseconds.
+#[derive(Debug, Default)]
+pub struct Touches {
+    now_ms: AtomicU64,
+    last: RwLock<HashMap<SessionId, AtomicU64>>,
+    /// Sessions that the leader has not begun to look at, with their timeouts in milliseconds.
+    opened: Mutex<Vec<(SessionId, u32)>>,
+}
+
+impl Touches {
+    /// A sign of life. Unknown sessions are ignored.
+    pub fn touch(&self, session: SessionId) {
+        if let Some(last) = self.last.read().get(&session) {
+            last.store(self.now_ms(), Ordering::Relaxed);
+        }
+    }
+
+    /// A session is there from now on.
+    pub(crate) fn open(&self, session: SessionId, timeout_ms: u32) {
+        self.last.write().insert(session, AtomicU64::new(self.now_ms()));
+        self.opened.lock().push((session, timeout_ms));
+    }
+
+    /// The sessions opened since the last call.
+    pub(crate) fn take_opened(&self) -> Vec<(SessionId, u32)> {
+        std::mem::take(&mut self.opened.lock())
+    }
+
+    /// A session has ended.
+    pub(crate) fn remove(&self, session: SessionId) {
+        self.last.write().remove(&session);
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.now_ms.load(Ordering::Relaxed)
+    }
+
+    fn last(&self, session: SessionId) -> Option<u64> {
+        self.last.read().get(&session).map(|last| last.load(Ordering::Relaxed))
+    }
+}
+
+/// Which session is looked at when. Each is looked at about once per timeout, however many there are.
+#[derive(Debug, Default)]
+pub struct Expiry {
+    looks: BTreeMap<u64, Vec<SessionId>>,
+    last_tick_ms: Option<u64>,
+}
+
+impl Expiry {
+    /// A leader begins: every session has its full timeout from now.
+    pub fn begin(&mut self, touches: &Touches, state: &State) {
+        self.looks.clear();
+        touches.take_opened();
+        *touches.last.write() = state
+            .sessions()
+            .map(|(session, _)| (session, AtomicU64::new(touches.now_ms())))
+            .collect();
+        for (session, value) in state.sessions() {
+            self.look_at(touches.now_ms() + u64::from(value.timeout_ms), session);
+        }
+    }
+
+    /// A session was opened.
+    pub fn opened(&mut self, touches: &Touches, session: SessionId, timeout_ms: u32) {
+        self.look_at(touches.now_ms() + u64::from(timeout_ms), session);
+    }
+
+    /// Moves the time on to `monotonic_ms`, and gives the sessions whose clients were silent for too long.
+    pub fn tick(&mut self, touches: &Touches, monotonic_ms: u64, state: &State) -> Vec<SessionId> {
+        let before = self.last_tick_ms.replace(monotonic_ms).unwrap_or(monotonic_ms);
+        let step = monotonic_ms.saturating_sub(before).min(MAX_TICK_MS);
+        let now = touches.now_ms.fetch_add(step, Ordering::Relaxed) + step;
+        let later = self.looks.split_off(&(now + 1));
+        let due = std::mem::replace(&mut self.looks, later);
+        let mut silent = Vec::new();
+        for session in due.into_values().flatten() {
+            let (Some(value), Some(last)) = (state.session(session), touches.last(session)) else {
+                continue;
+            };
+            let end = last + u64::from(value.timeout_ms);
+            if end <= now {
+                silent.push(session);
+                // Its end is asked for. Should that be lost with an epoch, it is asked for again.
+                self.look_at(now + u64::from(value.timeout_ms), session);
+            } else {
+                self.look_at(end, session);
+            }
+        }
+        silent
+    }
+
+    fn look_at(&mut self, at_ms: u64, session: SessionId) {
+        self.looks.entry(at_ms).or_default().push(session);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_model::id::{Incarnation, ServerId, Timestamp};
+    use quorate_model::request::Password;
+    use quorate_model::write_set::{Batch, Change, Entry, EpochStart, Transaction};
+
+    use super::*;
+
+    /// A state with one session of 1,000 ms.
+    fn state() -> (State, SessionId) {
+        let mut state = State::new();
+        let start = EpochStart {
+            epoch: 1,
+            leader: ServerId(1),
+            incarnation: Incarnation(1),
+            nonce: 1,
+            time: Timestamp(1),
+        };
+        state.apply(&Entry::EpochStart(start), |_, _, _| {}).unwrap();
+        let open =
+            Change::OpenSession { password: Password([0; 16]), timeout_ms: 1000, owner: None };
+        let transaction = Transaction {
+            time: Timestamp(1),
+            origin: None,
+            session: SessionId::NONE,
+            changes: vec![open],
+            outcome: None,
+        };
+        let batch = Batch { epoch: 1, first_counter: 1, transactions: vec![transaction] };
+        state.apply(&Entry::Transactions(batch), |_, _, _| {}).unwrap();
+        let session = SessionId(state.last_zxid().0);
+        (state, session)
+    }
+
+    fn ticks(expiry: &mut Expiry, touches: &Touches, state: &State, to: u64) -> Vec<SessionId> {
+        let from = expiry.last_tick_ms.unwrap_or(0);
+        (from..=to).step_by(100).flat_map(|at| expiry.tick(touches, at, state)).collect()
+    }
+
+    #[test]
+    fn a_silent_session_ends_and_a_touched_one_does_not() {
+        let (state, session) = state();
+        let (touches, mut expiry) = (Touches::default(), Expiry::default());
+        expiry.begin(&touches, &state);
+        assert_eq!(ticks(&mut expiry, &touches, &state, 900), []);
+        touches.touch(session);
+        assert_eq!(ticks(&mut expiry, &touches, &state, 1800), []);
+        assert_eq!(ticks(&mut expiry, &touches, &state, 1900), [session]);
+    }
+
+    #[test]
+    fn e3_a_process_that_was_stopped_does_not_expire_everyone() {
+        let (state, _) = state();
+        let (touches, mut expiry) = (Touches::default(), Expiry::default());
+        expiry.begin(&touches, &state);
+        assert_eq!(expiry.tick(&touches, 0, &state), []);
+        assert_eq!(expiry.tick(&touches, 60_000, &state), [], "a minute counts as half a second");
+    }
+
+    #[test]
+    fn a_new_leader_gives_every_session_its_full_timeout() {
+        let (state, session) = state();
+        let (touches, mut expiry) = (Touches::default(), Expiry::default());
+        expiry.begin(&touches, &state);
+        ticks(&mut expiry, &touches, &state, 900);
+        expiry.begin(&touches, &state);
+        assert_eq!(ticks(&mut expiry, &touches, &state, 1800), []);
+        assert_eq!(ticks(&mut expiry, &touches, &state, 2000), [session]);
+    }
+}

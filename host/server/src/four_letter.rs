@@ -1,0 +1,257 @@
+//! ZooKeeper's four-letter words, in the form that its tools read.
+//!
+//! `ruok`, `srvr`, `stat` and `mntr` are what monitoring asks for; `isro` and `envi` are what client
+//! libraries ask for to find a server that writes, and its version.
+
+use std::fmt::Write as _;
+
+use quorate_model::id::Zxid;
+use quorate_tree::Counts;
+
+use crate::receive::Edge;
+
+/// The version of ZooKeeper whose protocol is spoken, and ours: tools read the first three numbers.
+const VERSION: &str = concat!(
+    "3.9.3-quorate-",
+    env!("CARGO_PKG_VERSION"),
+    ", built on unknown"
+);
+
+/// What a word is answered with; none for those that are not known here, after which, as in
+/// ZooKeeper with a word that is not on its white list, the connection is closed.
+pub fn answer(word: &str, edge: &Edge) -> Option<String> {
+    match word {
+        "ruok" => Some("imok".into()),
+        "isro" => Some("rw".into()),
+        "envi" => Some(envi()),
+        "srvr" => Some(Report::of(edge).srvr()),
+        "stat" => Some(Report::of(edge).stat()),
+        "mntr" => Some(Report::of(edge).mntr()),
+        _ => None,
+    }
+}
+
+/// What the words tell.
+struct Report {
+    clients: Vec<Client>,
+    counts: Counts,
+    zxid: Zxid,
+    latency_ms: (u64, f64, u64),
+    received: u64,
+    sent: u64,
+    connections: i64,
+    outstanding: i64,
+    watches: usize,
+}
+
+/// A connection, as `stat` lists it.
+struct Client {
+    address: String,
+    queued: usize,
+    received: u64,
+    sent: u64,
+}
+
+impl Report {
+    fn of(edge: &Edge) -> Report {
+        let (counts, zxid) = {
+            let state = edge.state.read();
+            (state.counts(), state.last_zxid())
+        };
+        let clients = edge.watches.connections();
+        Report {
+            clients: clients
+                .iter()
+                .map(|connection| {
+                    let (queued, received, sent) = connection.traffic();
+                    Client {
+                        address: connection.address().to_string(),
+                        queued,
+                        received,
+                        sent,
+                    }
+                })
+                .collect(),
+            counts,
+            zxid,
+            latency_ms: edge.metrics.latency.min_mean_max_ms(),
+            received: edge.metrics.received.get(),
+            sent: edge.metrics.sent.get(),
+            connections: edge.metrics.connections.get(),
+            outstanding: edge.metrics.outstanding.get(),
+            watches: edge.watches.count(),
+        }
+    }
+
+    fn srvr(&self) -> String {
+        format!("Zookeeper version: {VERSION}\n{}", self.summary())
+    }
+
+    fn stat(&self) -> String {
+        let mut text = format!("Zookeeper version: {VERSION}\nClients:\n");
+        for client in &self.clients {
+            let Client {
+                address,
+                queued,
+                received,
+                sent,
+            } = client;
+            // The 0 in brackets are the operations that the socket's selector waits for, in ZooKeeper.
+            line(
+                &mut text,
+                format_args!(" /{address}[0](queued={queued},recved={received},sent={sent})"),
+            );
+        }
+        text.push('\n');
+        text + &self.summary()
+    }
+
+    fn summary(&self) -> String {
+        let (min, mean, max) = self.latency_ms;
+        let mut text = String::new();
+        for fact in [
+            format_args!("Latency min/avg/max: {min}/{}/{max}", decimals(mean)),
+            format_args!("Received: {}", self.received),
+            format_args!("Sent: {}", self.sent),
+            format_args!("Connections: {}", self.connections),
+            format_args!("Outstanding: {}", self.outstanding),
+            format_args!("Zxid: {}", self.zxid),
+            format_args!("Mode: standalone"),
+            format_args!("Node count: {}", self.counts.znodes),
+        ] {
+            line(&mut text, fact);
+        }
+        text
+    }
+
+    fn mntr(&self) -> String {
+        let (min, mean, max) = self.latency_ms;
+        let mut text = String::new();
+        for (key, value) in [
+            ("version", VERSION.to_owned()),
+            ("server_state", "standalone".to_owned()),
+            ("avg_latency", decimals(mean)),
+            ("max_latency", max.to_string()),
+            ("min_latency", min.to_string()),
+            ("packets_received", self.received.to_string()),
+            ("packets_sent", self.sent.to_string()),
+            ("num_alive_connections", self.connections.to_string()),
+            ("outstanding_requests", self.outstanding.to_string()),
+            ("znode_count", self.counts.znodes.to_string()),
+            ("watch_count", self.watches.to_string()),
+            ("ephemerals_count", self.counts.ephemerals.to_string()),
+            ("approximate_data_size", self.counts.data_bytes.to_string()),
+            ("global_sessions", self.counts.sessions.to_string()),
+            ("local_sessions", 0.to_string()),
+            ("parked_calls", self.counts.parked_calls.to_string()),
+            ("mounts", self.counts.mounts.to_string()),
+        ] {
+            line(&mut text, format_args!("zk_{key}\t{value}"));
+        }
+        text
+    }
+}
+
+fn envi() -> String {
+    format!("Environment:\nzookeeper.version={VERSION}\n")
+}
+
+/// At most four decimals and at least one, as ZooKeeper writes a mean.
+fn decimals(mean: f64) -> String {
+    let rounded = (mean * 10_000.0).round() / 10_000.0;
+    format!("{rounded:?}")
+}
+
+fn line(text: &mut String, fact: std::fmt::Arguments<'_>) {
+    writeln!(text, "{fact}").expect("a String takes whatever is written to it");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report() -> Report {
+        Report {
+            clients: vec![Client {
+                address: "127.0.0.1:50000".into(),
+                queued: 1,
+                received: 2,
+                sent: 3,
+            }],
+            counts: Counts {
+                znodes: 5,
+                sessions: 2,
+                ..Counts::default()
+            },
+            zxid: Zxid::new(1, 10),
+            latency_ms: (0, 0.123_456, 12),
+            received: 20,
+            sent: 30,
+            connections: 1,
+            outstanding: 4,
+            watches: 6,
+        }
+    }
+
+    #[test]
+    fn srvr_has_the_lines_that_tools_read() {
+        let text = report().srvr();
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[0].starts_with("Zookeeper version: 3.9."), "{text}");
+        assert_eq!(
+            lines[1..],
+            [
+                "Latency min/avg/max: 0/0.1235/12",
+                "Received: 20",
+                "Sent: 30",
+                "Connections: 1",
+                "Outstanding: 4",
+                "Zxid: 0x10000000a",
+                "Mode: standalone",
+                "Node count: 5",
+            ]
+        );
+    }
+
+    #[test]
+    fn stat_lists_the_clients_before_the_rest() {
+        let text = report().stat();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(
+            lines[1..5],
+            [
+                "Clients:",
+                " /127.0.0.1:50000[0](queued=1,recved=2,sent=3)",
+                "",
+                "Latency min/avg/max: 0/0.1235/12",
+            ]
+        );
+    }
+
+    #[test]
+    fn mntr_is_keys_and_values_with_a_tab_between() {
+        let text = report().mntr();
+        for line in text.lines() {
+            let (key, value) = line.split_once('\t').unwrap();
+            assert!(key.starts_with("zk_") && !value.is_empty(), "{line}");
+        }
+        for line in [
+            "zk_server_state\tstandalone",
+            "zk_znode_count\t5",
+            "zk_watch_count\t6",
+            "zk_avg_latency\t0.1235",
+        ] {
+            assert!(
+                text.lines().any(|one| one == line),
+                "no {line:?} in:\n{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_mean_has_a_decimal_point() {
+        assert_eq!(decimals(0.0), "0.0");
+        assert_eq!(decimals(1.5), "1.5");
+        assert_eq!(decimals(0.000_01), "0.0");
+    }
+}

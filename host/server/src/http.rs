@@ -1,0 +1,258 @@
+//! HTTP and JSON: calls and administration for whoever has no ZooKeeper client. `curl` is a full client.
+
+mod body;
+mod calls;
+mod listener;
+mod mounts;
+mod problem;
+mod recipes;
+mod sessions;
+mod status;
+mod token;
+mod tree;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post, put};
+use axum::{Json, Router};
+use quorate_model::acl::Identity;
+use quorate_model::id::{SessionId, Zxid};
+use quorate_model::outcome::Outcome;
+use quorate_model::request::Operation;
+use serde_json::{Map, Value};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+pub use listener::serve;
+pub use recipes::{CheckedRecipe, Description, RecipeCheck};
+
+use crate::receive::Edge;
+use problem::Problem;
+
+/// The header that tells as of which transaction an answer is (rule W3).
+const ZXID_HEADER: HeaderName = HeaderName::from_static("quorate-zxid");
+
+/// How long a read waits that demands `at_least` a zxid.
+const AT_LEAST_DEADLINE: Duration = Duration::from_secs(10);
+
+/// What the handlers share.
+pub struct Http {
+    edge: Arc<Edge>,
+    check: Arc<dyn RecipeCheck>,
+    health: Box<dyn Fn() -> Result<(), String> + Send + Sync>,
+    /// One permit per upload that is being checked.
+    uploads: Semaphore,
+    /// One permit per component that is being described.
+    descriptions: Semaphore,
+}
+
+/// Who is at the other end.
+#[derive(Clone, Copy, Debug)]
+struct Peer(IpAddr);
+
+impl Http {
+    /// `check` looks at uploads; `health` says why this server does not take writes, if so.
+    pub fn new(
+        edge: Arc<Edge>,
+        check: Arc<dyn RecipeCheck>,
+        health: impl Fn() -> Result<(), String> + Send + Sync + 'static,
+    ) -> Arc<Http> {
+        Arc::new(Http {
+            edge,
+            check,
+            health: Box::new(health),
+            uploads: Semaphore::new(recipes::MAX_UPLOADS),
+            descriptions: Semaphore::new(recipes::MAX_DESCRIPTIONS),
+        })
+    }
+
+    /// The whole interface.
+    fn routes(self: &Arc<Http>) -> Router {
+        Router::new()
+            .route("/v1/sessions", post(sessions::open))
+            .route(
+                "/v1/sessions/{token}",
+                axum::routing::delete(sessions::close),
+            )
+            .route(
+                "/v1/sessions/{token}/keep-alive",
+                post(sessions::keep_alive),
+            )
+            .route("/v1/sessions/{token}/acknowledge", post(calls::acknowledge))
+            .route(
+                "/v1/sessions/{token}/calls/{key}",
+                put(calls::call).delete(calls::cancel),
+            )
+            .route("/v1/recipes", get(recipes::list))
+            .route(
+                "/v1/recipes/{name}",
+                get(recipes::show)
+                    .put(recipes::push)
+                    .delete(recipes::remove),
+            )
+            .route("/v1/mounts", get(mounts::list))
+            .route(
+                "/v1/mounts/{*path}",
+                get(mounts::show).put(mounts::mount).delete(mounts::unmount),
+            )
+            .route("/v1/tree", get(tree::root))
+            .route("/v1/tree/", get(tree::root))
+            .route("/v1/tree/{*path}", get(tree::znode))
+            .route("/health", get(status::health))
+            .route("/metrics", get(status::metrics))
+            .fallback(nowhere)
+            .method_not_allowed_fallback(wrong_method)
+            .layer(middleware::from_fn_with_state(self.clone(), around))
+            .with_state(self.clone())
+    }
+
+    /// Asks the leader. A refusal is a [`Problem`].
+    async fn ask(
+        &self,
+        session: SessionId,
+        peer: Peer,
+        operation: Operation,
+    ) -> Result<(Zxid, Outcome), Problem> {
+        let request = quorate_model::request::Request {
+            session,
+            owner: None,
+            identities: vec![Identity {
+                scheme: "ip".into(),
+                id: peer.0.to_canonical().to_string(),
+            }],
+            operation,
+        };
+        match self.edge.router.ask(request).await {
+            Ok((zxid, Outcome::Refused(refusal))) => Err(Problem::refused(&refusal).at(zxid)),
+            Ok(answer) => Ok(answer),
+            Err(unavailable) => Err(Problem::unavailable(unavailable)),
+        }
+    }
+}
+
+/// An answer: an object, with the zxid in it and in a header.
+struct Answer {
+    status: StatusCode,
+    zxid: Zxid,
+    body: Map<String, Value>,
+}
+
+impl Answer {
+    /// 200, with the members of `body`, which is an object.
+    fn new(zxid: Zxid, body: Value) -> Answer {
+        let Value::Object(body) = body else {
+            unreachable!("answers are objects");
+        };
+        Answer::of(zxid, body)
+    }
+
+    /// 200, with these members.
+    fn of(zxid: Zxid, body: Map<String, Value>) -> Answer {
+        Answer {
+            status: StatusCode::OK,
+            zxid,
+            body,
+        }
+    }
+
+    fn with_status(self, status: StatusCode) -> Answer {
+        Answer { status, ..self }
+    }
+}
+
+impl IntoResponse for Answer {
+    fn into_response(mut self) -> Response {
+        self.body.insert("zxid".into(), self.zxid.0.into());
+        let header = (ZXID_HEADER, HeaderValue::from(self.zxid.0));
+        (self.status, [header], Json(self.body)).into_response()
+    }
+}
+
+type Answered = Result<Answer, Problem>;
+
+/// What holds for every request: the wait for `at_least`, the zxid of answers that have none of their own, the counting.
+async fn around(State(http): State<Arc<Http>>, request: Request, next: Next) -> Response {
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    let mut response = match http.wait_for_at_least(&method, &uri).await {
+        Ok(()) => next.run(request).await,
+        Err(problem) => problem.into_response(),
+    };
+    let last_zxid = http.edge.watches.last_zxid();
+    response
+        .headers_mut()
+        .entry(ZXID_HEADER)
+        .or_insert_with(|| HeaderValue::from(last_zxid.0));
+    http.edge.metrics.http_requests.inc();
+    if response.status().as_u16() >= 400 {
+        http.edge.metrics.http_errors.inc();
+    }
+    response
+}
+
+impl Http {
+    /// A read with `?at_least=<zxid>` sees at least that transaction (rule W3).
+    async fn wait_for_at_least(&self, method: &Method, uri: &Uri) -> Result<(), Problem> {
+        let wanted = uri.query().and_then(|query| {
+            query
+                .split('&')
+                .find_map(|pair| pair.strip_prefix("at_least="))
+        });
+        let Some(wanted) = wanted else {
+            return Ok(());
+        };
+        if method != Method::GET {
+            return Err(Problem::bad_request("at_least goes with GET only"));
+        }
+        let zxid = parse_zxid(wanted).ok_or_else(|| {
+            Problem::bad_request("at_least is a zxid: a number, or 0x and its hexadecimal digits")
+        })?;
+        if self.edge.state.read().last_zxid() >= zxid {
+            return Ok(());
+        }
+        timeout(AT_LEAST_DEADLINE, self.edge.watches.reached(zxid))
+            .await
+            .map_err(|_| Problem::behind(zxid, self.edge.watches.last_zxid()))
+    }
+}
+
+fn parse_zxid(text: &str) -> Option<Zxid> {
+    match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16),
+        None => text.parse(),
+    }
+    .ok()
+    .map(Zxid)
+}
+
+async fn nowhere(request: Request) -> Problem {
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "not-found",
+        format!(
+            "there is nothing at {}: the interface is below /v1 (sessions, recipes, mounts, tree), \
+             /health and /metrics",
+            request.uri().path()
+        ),
+    )
+}
+
+async fn wrong_method(request: Request) -> Problem {
+    Problem::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method-not-allowed",
+        format!(
+            "{} does not go with {}",
+            request.method(),
+            request.uri().path()
+        ),
+    )
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,153 @@
+//! What goes wrong, as `{"error":{"code":…,"message":…}}` with a fitting status.
+
+use std::fmt::Display;
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use quorate_model::id::Zxid;
+use quorate_model::outcome::Refusal;
+use serde_json::json;
+
+use super::ZXID_HEADER;
+use crate::route::Unavailable;
+
+/// An answer that says what went wrong and, where there is something, what to do.
+#[derive(Debug)]
+pub(super) struct Problem {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+    zxid: Option<Zxid>,
+}
+
+impl Problem {
+    pub(super) fn new(
+        status: StatusCode,
+        code: &'static str,
+        message: impl Into<String>,
+    ) -> Problem {
+        Problem {
+            status,
+            code,
+            message: message.into(),
+            zxid: None,
+        }
+    }
+
+    pub(super) fn bad_request(message: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::BAD_REQUEST, "bad-request", message)
+    }
+
+    pub(super) fn too_large(what: &str, limit: usize) -> Problem {
+        Problem::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "too-large",
+            format!("{what} may have {limit} bytes at most"),
+        )
+    }
+
+    /// One message for an ended session, a wrong password and a session of ZooKeeper's protocol, so that none can be told apart.
+    pub(super) fn session_expired() -> Problem {
+        Problem::new(
+            StatusCode::GONE,
+            "session-expired",
+            "there is no such session, or it has ended: open one with POST /v1/sessions, and keep \
+             it alive with any request to it",
+        )
+    }
+
+    pub(super) fn unavailable(reason: Unavailable) -> Problem {
+        Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "unavailable",
+            format!(
+                "{reason}: nobody knows whether it was done; a call is safe to repeat with its key"
+            ),
+        )
+    }
+
+    pub(super) fn behind(wanted: Zxid, here: Zxid) -> Problem {
+        Problem::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            "behind",
+            format!(
+                "this server is at {here} and has not seen {wanted}: try again, or another server"
+            ),
+        )
+    }
+
+    /// A defect of ours: the outcome is of another kind than the request.
+    pub(super) fn unexpected(outcome: impl std::fmt::Debug) -> Problem {
+        tracing::error!(?outcome, "an outcome of another kind than its request");
+        Problem::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "defect",
+            "the server answered something else than was asked: please report this",
+        )
+    }
+
+    pub(super) fn refused(refusal: &Refusal) -> Problem {
+        let (status, code) = kind(refusal);
+        Problem::new(status, code, refusal.to_string())
+    }
+
+    pub(super) fn internal(error: impl Display) -> Problem {
+        tracing::error!(%error, "a request of HTTP failed");
+        Problem::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            error.to_string(),
+        )
+    }
+
+    pub(super) fn at(self, zxid: Zxid) -> Problem {
+        Problem {
+            zxid: Some(zxid),
+            ..self
+        }
+    }
+}
+
+fn kind(refusal: &Refusal) -> (StatusCode, &'static str) {
+    use StatusCode as S;
+    match refusal {
+        Refusal::NoNode(_) => (S::NOT_FOUND, "no-node"),
+        Refusal::NodeExists(_) => (S::CONFLICT, "node-exists"),
+        Refusal::BadVersion { .. } => (S::CONFLICT, "bad-version"),
+        Refusal::NotEmpty(_) => (S::CONFLICT, "not-empty"),
+        Refusal::NoChildrenForEphemerals(_) => (S::CONFLICT, "no-children-for-ephemerals"),
+        Refusal::BadArguments(_) => (S::BAD_REQUEST, "bad-arguments"),
+        Refusal::InvalidAcl => (S::BAD_REQUEST, "invalid-acl"),
+        Refusal::NoAuth(_) => (S::FORBIDDEN, "no-auth"),
+        Refusal::SessionExpired => (S::GONE, "session-expired"),
+        Refusal::SessionMoved => (S::CONFLICT, "session-moved"),
+        Refusal::Multi { refusal, .. } => kind(refusal),
+        Refusal::NotMounted(_) => (S::NOT_FOUND, "not-mounted"),
+        Refusal::BadCall(_) => (S::BAD_REQUEST, "bad-call"),
+        Refusal::Acknowledged { .. } => (S::GONE, "acknowledged"),
+        Refusal::KeyReused { .. } => (S::CONFLICT, "key-reused"),
+        Refusal::NoCall { .. } => (S::NOT_FOUND, "no-call"),
+        Refusal::BoundReached { .. } => (S::TOO_MANY_REQUESTS, "bound-reached"),
+        Refusal::NotReady(_) => (S::SERVICE_UNAVAILABLE, "not-ready"),
+        Refusal::NoRecipe(_) => (S::NOT_FOUND, "no-recipe"),
+        Refusal::RecipeInUse { .. } => (S::CONFLICT, "recipe-in-use"),
+        Refusal::MountsNest { .. } => (S::CONFLICT, "mounts-nest"),
+        Refusal::Defect(_) => (S::INTERNAL_SERVER_ERROR, "defect"),
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let body = json!({"error": {"code": self.code, "message": self.message}});
+        let mut response = (self.status, Json(body)).into_response();
+        let headers = response.headers_mut();
+        if let Some(zxid) = self.zxid {
+            headers.insert(ZXID_HEADER, HeaderValue::from(zxid.0));
+        }
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}

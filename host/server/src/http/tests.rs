@@ -1,0 +1,554 @@
+//! The interface as its clients see it.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{Method, Request, StatusCode};
+use bytes::Bytes;
+use http_body_util::BodyExt as _;
+use quorate_model::id::{SessionId, Zxid};
+use quorate_model::request::Operation;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tower::ServiceExt as _;
+
+use super::{CheckedRecipe, Description, Http, Peer, RecipeCheck, ZXID_HEADER, parse_zxid, serve};
+use crate::testing::TestServer;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Takes whatever begins with `good`.
+struct TestCheck;
+
+impl RecipeCheck for TestCheck {
+    fn prepare(&self, upload: Bytes) -> Result<CheckedRecipe, String> {
+        if !upload.starts_with(b"good") {
+            return Err("it is not good".into());
+        }
+        let description = self.describe(&upload)?;
+        Ok(CheckedRecipe {
+            component: upload,
+            description,
+        })
+    }
+
+    fn describe(&self, component: &Bytes) -> Result<Description, String> {
+        let length = Value::from(component.len());
+        Ok([("operations".to_owned(), length)].into_iter().collect())
+    }
+}
+
+struct Api {
+    server: Arc<TestServer>,
+    http: Arc<Http>,
+}
+
+impl Api {
+    fn new() -> Api {
+        let server = TestServer::new();
+        server.run();
+        Api {
+            http: Http::new(server.edge.clone(), Arc::new(TestCheck), || Ok(())),
+            server,
+        }
+    }
+
+    async fn bytes(
+        &self,
+        method: Method,
+        uri: &str,
+        body: impl Into<Body>,
+    ) -> (StatusCode, Option<u64>, Bytes) {
+        let request = Request::builder()
+            .method(method)
+            .uri(uri)
+            .extension(Peer(IpAddr::V4(Ipv4Addr::LOCALHOST)))
+            .body(body.into())
+            .unwrap();
+        let response = self.http.routes().oneshot(request);
+        let response = timeout(PATIENCE, response)
+            .await
+            .expect("an answer")
+            .unwrap();
+        let zxid = response
+            .headers()
+            .get(ZXID_HEADER)
+            .map(|zxid| zxid.to_str().unwrap().parse().unwrap());
+        let status = response.status();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, zxid, body)
+    }
+
+    /// Every answer has the zxid in its header, and those that tell of the state in their body, too.
+    async fn ask(&self, method: Method, uri: &str, body: impl Into<Body>) -> (u16, Value) {
+        let (status, zxid, body) = self.bytes(method, uri, body).await;
+        let body: Value = serde_json::from_slice(&body)
+            .unwrap_or_else(|error| panic!("{uri}: {error}: {body:?}"));
+        assert!(zxid.is_some(), "{uri}");
+        if status.is_success() {
+            assert_eq!(body["zxid"].as_u64(), zxid, "{uri}");
+        }
+        (status.as_u16(), body)
+    }
+
+    async fn get(&self, uri: &str) -> (u16, Value) {
+        self.ask(Method::GET, uri, Body::empty()).await
+    }
+
+    async fn put(&self, uri: &str, body: Value) -> (u16, Value) {
+        self.ask(Method::PUT, uri, body.to_string()).await
+    }
+
+    async fn open(&self) -> String {
+        let (status, body) = self.ask(Method::POST, "/v1/sessions", Body::empty()).await;
+        assert_eq!((status, &body["timeout_ms"]), (201, &json!(10_000)));
+        body["session"].as_str().unwrap().to_owned()
+    }
+
+    async fn mounted(&self) {
+        let (status, pushed) = self.ask(Method::PUT, "/v1/recipes/test", "good one").await;
+        assert_eq!(status, 201, "{pushed}");
+        let (status, mounted) = self
+            .put("/v1/mounts/m", json!({"recipe": "test", "sealed": false}))
+            .await;
+        assert_eq!(status, 201, "{mounted}");
+        assert_eq!(mounted["digest"], pushed["digest"]);
+    }
+}
+
+fn error(body: &Value) -> (&str, &str) {
+    let error = &body["error"];
+    (
+        error["code"].as_str().unwrap(),
+        error["message"].as_str().unwrap(),
+    )
+}
+
+fn call(operation: &str, wait_ms: u64) -> Value {
+    json!({"mount": "/m", "operation": operation, "arguments": [1], "wait_ms": wait_ms})
+}
+
+#[tokio::test]
+async fn a_session_and_a_call_from_beginning_to_end() {
+    let api = Api::new();
+    api.mounted().await;
+    let session = format!("/v1/sessions/{}", api.open().await);
+    let (status, body) = api
+        .put(&format!("{session}/calls/1"), call("echo", 0))
+        .await;
+    assert_eq!(
+        (status, &body["status"], &body["result"]),
+        (200, &json!("returned"), &json!([1]))
+    );
+    let (status, again) = api
+        .put(&format!("{session}/calls/1"), call("echo", 0))
+        .await;
+    assert_eq!(
+        (status, again),
+        (200, body),
+        "the same answer, however often"
+    );
+
+    let keep_alive = format!("{session}/keep-alive");
+    assert_eq!(
+        api.ask(Method::POST, &keep_alive, Body::empty()).await.0,
+        200
+    );
+    let acknowledge = format!("{session}/acknowledge");
+    assert_eq!(
+        api.ask(Method::POST, &acknowledge, r#"{"key": 1}"#).await.0,
+        200
+    );
+    let (status, gone) = api
+        .put(&format!("{session}/calls/1"), call("echo", 0))
+        .await;
+    assert_eq!((status, error(&gone).0), (410, "acknowledged"));
+
+    assert_eq!(
+        api.ask(Method::DELETE, &session, Body::empty()).await.0,
+        200
+    );
+    let (status, gone) = api.ask(Method::POST, &keep_alive, Body::empty()).await;
+    assert_eq!((status, error(&gone).0), (410, "session-expired"));
+}
+
+#[tokio::test]
+async fn a_parked_call_is_waited_for_and_asked_for_again() {
+    let api = Api::new();
+    api.mounted().await;
+    let uri = format!("/v1/sessions/{}/calls/1", api.open().await);
+    let (status, parked) = api.put(&uri, call("wait", 0)).await;
+    assert_eq!((status, &parked["status"]), (202, &json!("parked")));
+
+    let waiting = api.put(&uri, call("wait", 60_000));
+    let waking = async {
+        // Only once the long poll has been told that its call is parked.
+        let parked = parked["zxid"].as_u64().unwrap();
+        api.server.edge.watches.reached(Zxid(parked + 1)).await;
+        api.server.create("/m/gate", "");
+    };
+    let ((status, answered), ()) = tokio::join!(waiting, waking);
+    assert_eq!((status, &answered["result"]), (200, &json!("go")));
+    let (_, again) = api.put(&uri, call("wait", 0)).await;
+    assert_eq!(again, answered);
+}
+
+#[tokio::test]
+async fn a_long_poll_is_told_that_its_session_has_ended() {
+    let api = Api::new();
+    api.mounted().await;
+    let session = format!("/v1/sessions/{}", api.open().await);
+    let uri = format!("{session}/calls/1");
+    let (_, parked) = api.put(&uri, call("wait", 0)).await;
+    let waiting = api.put(&uri, call("wait", 60_000));
+    let ending = async {
+        let parked = parked["zxid"].as_u64().unwrap();
+        api.server.edge.watches.reached(Zxid(parked + 1)).await;
+        api.ask(Method::DELETE, &session, Body::empty()).await
+    };
+    let ((status, ended), _) = tokio::join!(waiting, ending);
+    assert_eq!((status, error(&ended).0), (410, "session-expired"));
+}
+
+#[tokio::test]
+async fn a_cancelled_call_says_so_for_ever() {
+    let api = Api::new();
+    api.mounted().await;
+    let uri = format!("/v1/sessions/{}/calls/1", api.open().await);
+    api.put(&uri, call("wait", 0)).await;
+    let (status, cancelled) = api.ask(Method::DELETE, &uri, Body::empty()).await;
+    assert_eq!((status, &cancelled["status"]), (200, &json!("cancelled")));
+    assert_eq!(api.put(&uri, call("wait", 0)).await.1, cancelled);
+    let unknown = uri.replace("calls/1", "calls/2");
+    let (status, body) = api.ask(Method::DELETE, &unknown, Body::empty()).await;
+    assert_eq!((status, error(&body).0), (404, "no-call"));
+}
+
+#[tokio::test]
+async fn mistakes_are_told_with_what_to_do() {
+    let api = Api::new();
+    api.mounted().await;
+    let session = format!("/v1/sessions/{}", api.open().await);
+    let calls = format!("{session}/calls/1");
+    let with = |name: &str, value: Value| {
+        let mut body = call("echo", 0);
+        body[name] = value;
+        body
+    };
+    for (uri, body, status, code, hint) in [
+        (
+            calls.as_str(),
+            with("wiat_ms", json!(1)),
+            400,
+            "bad-request",
+            "`wiat_ms`",
+        ),
+        (
+            &calls,
+            with("arguments", json!("x")),
+            400,
+            "bad-request",
+            "array",
+        ),
+        (
+            &calls,
+            with("mount", json!("m")),
+            400,
+            "bad-request",
+            "must start with /",
+        ),
+        (
+            &calls,
+            with("mount", json!("/other")),
+            404,
+            "not-mounted",
+            "/other",
+        ),
+        (
+            &calls,
+            with("operation", json!("sing")),
+            400,
+            "bad-call",
+            "sing",
+        ),
+        (&calls, json!([]), 400, "bad-request", "expected {\"mount\""),
+        (
+            &format!("{session}/calls/0"),
+            call("echo", 0),
+            400,
+            "bad-request",
+            "from 1",
+        ),
+        (
+            "/v1/sessions/AAAA/calls/1",
+            call("echo", 0),
+            410,
+            "session-expired",
+            "POST /v1/sessions",
+        ),
+        (
+            "/v1/mounts/x",
+            json!({"recipe": "none"}),
+            404,
+            "no-recipe",
+            "none",
+        ),
+        (
+            "/v1/mounts/m/x",
+            json!({"recipe": "test"}),
+            409,
+            "mounts-nest",
+            "/m",
+        ),
+        ("/v1/mounts/x", json!({}), 400, "bad-request", "`recipe`"),
+        (
+            "/v1/recipes/No",
+            json!(1),
+            400,
+            "bad-request",
+            "small letter",
+        ),
+        (
+            "/v1/recipes/bad",
+            json!(1),
+            422,
+            "bad-recipe",
+            "it is not good",
+        ),
+        ("/v1/nowhere", json!(1), 404, "not-found", "/v1"),
+        ("/health", json!(1), 405, "method-not-allowed", "PUT"),
+    ] {
+        let (got, body) = api.put(uri, body).await;
+        let (got_code, message) = error(&body);
+        assert_eq!((got, got_code), (status, code), "{uri}: {message}");
+        assert!(message.contains(hint), "{uri}: no {hint:?} in {message:?}");
+    }
+}
+
+#[tokio::test]
+async fn sessions_of_the_other_protocol_cannot_be_used() {
+    let api = Api::new();
+    let connection = api.server.connection();
+    let (session, password) = {
+        let server = TestServer::new();
+        let opened = server.open_session().session().unwrap();
+        let password = server.edge.state.read().session(opened).unwrap().password;
+        // The same session, in the state that is asked.
+        let request = quorate_model::request::Request {
+            session: SessionId::NONE,
+            owner: Some(connection.owner()),
+            identities: vec![],
+            operation: Operation::OpenSession {
+                timeout_ms: 10_000,
+                password,
+            },
+        };
+        let (zxid, _) = api.server.edge.router.ask(request).await.unwrap();
+        (SessionId(zxid.0), password)
+    };
+    let token = super::token::encode(session, &password);
+    let uri = format!("/v1/sessions/{token}/keep-alive");
+    assert_eq!(api.ask(Method::POST, &uri, Body::empty()).await.0, 410);
+}
+
+#[tokio::test]
+async fn recipes_and_mounts_are_listed_shown_and_removed() {
+    let api = Api::new();
+    api.mounted().await;
+    let (_, list) = api.get("/v1/recipes").await;
+    assert_eq!(list["recipes"][0]["name"], "test");
+    assert_eq!(list["recipes"][0]["mounts"], json!(["/m"]));
+    let (_, shown) = api.get("/v1/recipes/test").await;
+    assert_eq!(
+        (&shown["operations"], &shown["bytes"]),
+        (&json!(8), &json!(8))
+    );
+
+    let parameters = json!({"recipe": "test", "parameters": {"size": 3}});
+    assert_eq!(api.put("/v1/mounts/n", parameters).await.0, 201);
+    let (_, list) = api.get("/v1/mounts").await;
+    let paths: Vec<&Value> = list["mounts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|m| &m["path"])
+        .collect();
+    assert_eq!(paths, ["/m", "/n"]);
+    let (_, shown) = api.get("/v1/mounts/n").await;
+    assert_eq!(
+        (&shown["parameters"], &shown["sealed"]),
+        (&json!({"size": 3}), &json!(true))
+    );
+
+    let (status, in_use) = api
+        .ask(Method::DELETE, "/v1/recipes/test", Body::empty())
+        .await;
+    assert_eq!((status, error(&in_use).0), (409, "recipe-in-use"));
+    for mount in ["/v1/mounts/m", "/v1/mounts/n"] {
+        let (status, unmounted) = api.ask(Method::DELETE, mount, Body::empty()).await;
+        assert_eq!((status, &unmounted["ended_calls"]), (200, &json!(0)));
+        assert_eq!(api.get(mount).await.0, 404);
+    }
+    assert_eq!(
+        api.ask(Method::DELETE, "/v1/recipes/test", Body::empty())
+            .await
+            .0,
+        200
+    );
+    assert_eq!(api.get("/v1/recipes/test").await.0, 404);
+}
+
+#[tokio::test]
+async fn the_tree_can_be_looked_at() {
+    let api = Api::new();
+    api.server
+        .edge
+        .router
+        .ask(administration("/a b", b"text"))
+        .await
+        .unwrap();
+    for (at, data) in [("/a b/x", &b"\xff"[..]), ("/a b/y", b""), ("/a b/z", b"")] {
+        api.server
+            .edge
+            .router
+            .ask(administration(at, data))
+            .await
+            .unwrap();
+    }
+    let (status, node) = api.get("/v1/tree/a%20b").await;
+    assert_eq!(
+        (status, &node["path"], &node["data"]),
+        (200, &json!("/a b"), &json!("text"))
+    );
+    assert_eq!(node["children"], json!(["x", "y", "z"]));
+    assert_eq!(node["stat"]["lifetime"], "persistent");
+    assert_eq!(node["stat"]["children"], 3);
+    let (_, page) = api.get("/v1/tree/a%20b?after=x&limit=1").await;
+    assert_eq!(page["children"], json!(["y"]));
+    let (_, bytes) = api.get("/v1/tree/a%20b/x").await;
+    assert_eq!(
+        (&bytes["data_base64"], bytes.get("data")),
+        (&json!("/w=="), None)
+    );
+    for root in ["/v1/tree", "/v1/tree/"] {
+        assert_eq!(
+            api.get(root).await.1["children"],
+            json!(["a b", "zookeeper"])
+        );
+    }
+    let (status, none) = api.get("/v1/tree/none").await;
+    assert_eq!((status, error(&none).0), (404, "no-node"));
+    assert_eq!(api.get("/v1/tree/a//b").await.0, 400);
+}
+
+/// A znode made by a session of its own.
+fn administration(at: &str, data: &'static [u8]) -> quorate_model::request::Request {
+    let quorate_model::request::ZnodeOperation::Create {
+        path,
+        acl,
+        lifetime,
+        with_stat,
+        ..
+    } = crate::testing::create(at, "")
+    else {
+        panic!("it creates");
+    };
+    quorate_model::request::Request {
+        // The session that the test's server has opened first.
+        session: SessionId(Zxid::new(1, 1).0),
+        owner: None,
+        identities: vec![],
+        operation: Operation::Znode(quorate_model::request::ZnodeOperation::Create {
+            path,
+            data: Bytes::from_static(data),
+            acl,
+            lifetime,
+            with_stat,
+        }),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_may_demand_to_see_a_transaction() {
+    let server = TestServer::new();
+    let http = Http::new(server.edge.clone(), Arc::new(TestCheck), || Ok(()));
+    let api = Api { server, http };
+    let here = api.server.edge.watches.last_zxid().0;
+    assert_eq!(api.get(&format!("/v1/tree?at_least={here}")).await.0, 200);
+    let next = format!("/v1/tree?limit=1&at_least={:#x}", here + 1);
+    let (status, behind) = api.get(&next).await;
+    assert_eq!((status, error(&behind).0), (504, "behind"));
+    let waiting = api.get(&next);
+    let ((status, _), _) = tokio::join!(waiting, async { api.server.create("/x", "") });
+    assert_eq!(status, 200);
+    assert_eq!(api.get("/v1/tree?at_least=soon").await.0, 400);
+}
+
+#[tokio::test]
+async fn health_and_metrics() {
+    let api = Api::new();
+    assert_eq!(api.get("/health").await.0, 200);
+    let (_, _, text) = api.bytes(Method::GET, "/metrics", Body::empty()).await;
+    let text = String::from_utf8(text.to_vec()).unwrap();
+    assert!(text.contains("quorate_sessions 1\n"), "{text}");
+    let sick = Http::new(api.server.edge.clone(), Arc::new(TestCheck), || {
+        Err("no disk".into())
+    });
+    let sick = Api {
+        server: api.server.clone(),
+        http: sick,
+    };
+    let (status, body) = sick.get("/health").await;
+    assert_eq!((status, &body["reason"]), (503, &json!("no disk")));
+}
+
+#[tokio::test]
+async fn it_is_served_over_a_socket_and_stops() {
+    let api = Api::new();
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = watch::channel(false);
+    let serving = tokio::spawn(serve(listener, api.http.clone(), stopped));
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream
+        .write_all(b"POST /v1/sessions HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n")
+        .await
+        .unwrap();
+    let mut answer = vec![0; 12];
+    timeout(PATIENCE, stream.read_exact(&mut answer))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(answer, b"HTTP/1.1 201");
+    stop.send_replace(true);
+    timeout(PATIENCE, serving).await.unwrap().unwrap();
+    let mut rest = Vec::new();
+    timeout(PATIENCE, stream.read_to_end(&mut rest))
+        .await
+        .unwrap()
+        .unwrap();
+}
+
+#[tokio::test]
+async fn bodies_have_a_bound() {
+    let api = Api::new();
+    let body = vec![b'x'; (16 << 20) + 1];
+    let (status, body) = api.ask(Method::PUT, "/v1/recipes/large", body).await;
+    assert_eq!((status, error(&body).0), (413, "too-large"));
+    let body = vec![b' '; 2 << 20];
+    let (status, body) = api.ask(Method::POST, "/v1/sessions", body).await;
+    assert_eq!((status, error(&body).0), (413, "too-large"));
+}
+
+#[test]
+fn zxids_are_read_in_both_forms() {
+    assert_eq!(parse_zxid("17"), Some(Zxid(17)));
+    assert_eq!(parse_zxid("0x100000001"), Some(Zxid::new(1, 1)));
+    assert_eq!(parse_zxid("-1"), None);
+    assert_eq!(parse_zxid(""), None);
+}

@@ -1,0 +1,355 @@
+//! What the stages count, as Prometheus reads it.
+//!
+//! A stage bumps its own numbers; a number that the tables know anyway (znodes, sessions, watches) is
+//! taken from them when somebody asks, so that it cannot drift.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+/// The media type of [`Metrics::text`]: OpenMetrics, which Prometheus asks for first.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Every number of this server. Cheap to bump from any thread.
+pub struct Metrics {
+    /// Connections of ZooKeeper's protocol that are open.
+    pub connections: Gauge,
+    /// Connections closed at once because there were too many.
+    pub connections_refused: Counter,
+    /// Connections closed because they sent what is no request.
+    pub connections_malformed: Counter,
+    /// Connections closed because their client did not read.
+    pub connections_stuck: Counter,
+    /// Handshakes that did not finish in time.
+    pub handshakes_late: Counter,
+    /// Sessions opened or taken up again over a connection here.
+    pub handshakes: Counter,
+    /// Handshakes answered with "expired".
+    pub handshakes_expired: Counter,
+    /// Frames received, handshakes and pings included.
+    pub received: Counter,
+    /// Frames sent, watch events included.
+    pub sent: Counter,
+    /// Bytes received over ZooKeeper's protocol.
+    pub received_bytes: Counter,
+    /// Bytes sent over ZooKeeper's protocol.
+    pub sent_bytes: Counter,
+    /// Watch events sent.
+    pub events: Counter,
+    /// Late answers of parked calls sent.
+    pub late_answers: Counter,
+    /// Requests that wait for their answer.
+    pub outstanding: Gauge,
+    /// Their bytes.
+    pub outstanding_bytes: Gauge,
+    /// Requests refused because the server had too many.
+    pub overloaded: Counter,
+    /// Four-letter words answered.
+    pub four_letter_words: Counter,
+    /// HTTP requests answered.
+    pub http_requests: Counter,
+    /// HTTP requests answered with a status of 400 or more.
+    pub http_errors: Counter,
+
+    /// Requests evaluated.
+    pub evaluated: Counter,
+    /// Requests refused by evaluation.
+    pub refused: Counter,
+    /// Runs of recipes.
+    pub runs: Counter,
+    /// Runs that trapped or exceeded a bound.
+    pub runs_failed: Counter,
+    /// Fuel that runs used.
+    pub fuel: Counter,
+    /// Parked calls that were run again because a watch fired.
+    pub wakes: Counter,
+    /// Raft entries proposed.
+    pub entries: Counter,
+    /// Bytes of the raft entries proposed.
+    pub entry_bytes: Counter,
+    /// How many transactions an entry carries.
+    pub entry_transactions: Histogram,
+    /// Transactions applied.
+    pub applied: Counter,
+    /// Sessions that expired.
+    pub expired: Counter,
+    /// Seconds from a write's arrival to its answer.
+    pub write_seconds: Histogram,
+
+    /// Of all requests, as the four-letter words tell it.
+    pub latency: Latency,
+
+    scraped: Scraped,
+    registry: Mutex<Registry>,
+}
+
+/// What the tables know, set when somebody asks.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Snapshot {
+    /// Znodes.
+    pub znodes: u64,
+    /// Bytes of their data.
+    pub data_bytes: u64,
+    /// Sessions of the ensemble.
+    pub sessions: u64,
+    /// Ephemeral znodes.
+    pub ephemerals: u64,
+    /// Parked calls.
+    pub parked_calls: u64,
+    /// Answers that are kept.
+    pub answers: u64,
+    /// Mounts.
+    pub mounts: u64,
+    /// Recipes.
+    pub recipes: u64,
+    /// Watches of the clients connected here.
+    pub watches: u64,
+    /// The last transaction applied here.
+    pub last_zxid: u64,
+}
+
+struct Scraped {
+    znodes: Gauge,
+    data_bytes: Gauge,
+    sessions: Gauge,
+    ephemerals: Gauge,
+    parked_calls: Gauge,
+    answers: Gauge,
+    mounts: Gauge,
+    recipes: Gauge,
+    watches: Gauge,
+    last_zxid: Gauge,
+}
+
+impl Metrics {
+    /// All at zero.
+    pub fn new() -> Metrics {
+        let mut registry = Registry::with_prefix("quorate");
+        let r = &mut registry;
+        // From 50 µs to 26 s: an fsync on a good disk up to an election.
+        let seconds = || Histogram::new(exponential_buckets(0.000_05, 2.0, 20));
+        let sizes = || Histogram::new(exponential_buckets(1.0, 2.0, 14));
+        Metrics {
+            connections: gauge(r, "connections", "Open connections of ZooKeeper's protocol"),
+            connections_refused: counter(
+                r,
+                "connections_refused",
+                "Connections closed at once because there were too many",
+            ),
+            connections_malformed: counter(
+                r,
+                "connections_malformed",
+                "Connections closed because they sent what is no request",
+            ),
+            connections_stuck: counter(
+                r,
+                "connections_stuck",
+                "Connections closed because their client did not read",
+            ),
+            handshakes_late: counter(
+                r,
+                "handshakes_late",
+                "Connections closed because no handshake finished in time",
+            ),
+            handshakes: counter(r, "handshakes", "Sessions opened or taken up again here"),
+            handshakes_expired: counter(
+                r,
+                "handshakes_expired",
+                "Handshakes answered with expired",
+            ),
+            received: counter(r, "received", "Frames received"),
+            sent: counter(r, "sent", "Frames sent"),
+            received_bytes: counter(r, "received_bytes", "Bytes received"),
+            sent_bytes: counter(r, "sent_bytes", "Bytes sent"),
+            events: counter(r, "events", "Watch events sent"),
+            late_answers: counter(r, "late_answers", "Answers of parked calls sent as events"),
+            outstanding: gauge(r, "outstanding", "Requests that wait for their answer"),
+            outstanding_bytes: gauge(r, "outstanding_bytes", "Bytes of the requests that wait"),
+            overloaded: counter(
+                r,
+                "overloaded",
+                "Requests refused because the server had too many",
+            ),
+            four_letter_words: counter(r, "four_letter_words", "Four-letter words answered"),
+            http_requests: counter(r, "http_requests", "HTTP requests answered"),
+            http_errors: counter(
+                r,
+                "http_errors",
+                "HTTP requests answered with a status of 400 or more",
+            ),
+            evaluated: counter(r, "evaluated", "Requests evaluated"),
+            refused: counter(r, "refused", "Requests refused by evaluation"),
+            runs: counter(r, "runs", "Runs of recipes"),
+            runs_failed: counter(r, "runs_failed", "Runs that trapped or exceeded a bound"),
+            fuel: counter(r, "fuel", "Fuel that runs used"),
+            wakes: counter(r, "wakes", "Parked calls run again because a watch fired"),
+            entries: counter(r, "entries", "Raft entries proposed"),
+            entry_bytes: counter(r, "entry_bytes", "Bytes of the raft entries proposed"),
+            entry_transactions: registered(
+                r,
+                "entry_transactions",
+                "Transactions in a raft entry",
+                sizes(),
+            ),
+            applied: counter(r, "applied", "Transactions applied"),
+            expired: counter(r, "expired", "Sessions that expired"),
+            write_seconds: registered(
+                r,
+                "write_seconds",
+                "From a write's arrival to its answer",
+                seconds(),
+            ),
+            latency: Latency::default(),
+            scraped: Scraped {
+                znodes: gauge(r, "znodes", "Znodes"),
+                data_bytes: gauge(r, "data_bytes", "Bytes of the znodes' data"),
+                sessions: gauge(r, "sessions", "Live sessions"),
+                ephemerals: gauge(r, "ephemerals", "Ephemeral znodes"),
+                parked_calls: gauge(r, "parked_calls", "Parked calls"),
+                answers: gauge(r, "answers", "Answers of calls that are kept"),
+                mounts: gauge(r, "mounts", "Mounts"),
+                recipes: gauge(r, "recipes", "Recipes"),
+                watches: gauge(r, "watches", "Watches of the clients connected here"),
+                last_zxid: gauge(r, "last_zxid", "The last transaction applied here"),
+            },
+            registry: Mutex::new(registry),
+        }
+    }
+
+    /// Everything as text, of the media type [`CONTENT_TYPE`].
+    pub fn text(&self, now: Snapshot) -> String {
+        let s = &self.scraped;
+        for (gauge, value) in [
+            (&s.znodes, now.znodes),
+            (&s.data_bytes, now.data_bytes),
+            (&s.sessions, now.sessions),
+            (&s.ephemerals, now.ephemerals),
+            (&s.parked_calls, now.parked_calls),
+            (&s.answers, now.answers),
+            (&s.mounts, now.mounts),
+            (&s.recipes, now.recipes),
+            (&s.watches, now.watches),
+            (&s.last_zxid, now.last_zxid),
+        ] {
+            gauge.set(value.cast_signed());
+        }
+        let mut text = String::new();
+        encode(&mut text, &self.registry.lock()).expect("a String takes whatever is written to it");
+        text
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Metrics {
+        Metrics::new()
+    }
+}
+
+fn counter(registry: &mut Registry, name: &str, help: &str) -> Counter {
+    registered(registry, name, help, Counter::default())
+}
+
+fn gauge(registry: &mut Registry, name: &str, help: &str) -> Gauge {
+    registered(registry, name, help, Gauge::default())
+}
+
+fn registered<M>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M
+where
+    M: prometheus_client::registry::Metric + Clone,
+{
+    registry.register(name, help, metric.clone());
+    metric
+}
+
+/// The least, mean and largest time from a request's arrival to its answer.
+#[derive(Debug)]
+pub struct Latency {
+    count: AtomicU64,
+    sum_us: AtomicU64,
+    min_us: AtomicU64,
+    max_us: AtomicU64,
+}
+
+impl Default for Latency {
+    fn default() -> Latency {
+        Latency {
+            count: AtomicU64::new(0),
+            sum_us: AtomicU64::new(0),
+            min_us: AtomicU64::new(u64::MAX),
+            max_us: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Latency {
+    /// Takes in `count` requests that took `each`.
+    pub fn record(&self, count: u64, each: Duration) {
+        if count == 0 {
+            return;
+        }
+        let us = u64::try_from(each.as_micros()).unwrap_or(u64::MAX);
+        self.count.fetch_add(count, Ordering::Relaxed);
+        self.sum_us
+            .fetch_add(us.saturating_mul(count), Ordering::Relaxed);
+        // Both are nearly always settled already, and a load does not take the line from other cores.
+        if us < self.min_us.load(Ordering::Relaxed) {
+            self.min_us.fetch_min(us, Ordering::Relaxed);
+        }
+        if us > self.max_us.load(Ordering::Relaxed) {
+            self.max_us.fetch_max(us, Ordering::Relaxed);
+        }
+    }
+
+    /// In milliseconds: the least, the mean, the largest. All zero before the first request.
+    pub fn min_mean_max_ms(&self) -> (u64, f64, u64) {
+        let count = self.count.load(Ordering::Relaxed);
+        if count == 0 {
+            return (0, 0.0, 0);
+        }
+        let mean_ms = self.sum_us.load(Ordering::Relaxed) as f64 / count as f64 / 1000.0;
+        (
+            self.min_us.load(Ordering::Relaxed) / 1000,
+            mean_ms,
+            self.max_us.load(Ordering::Relaxed) / 1000,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_come_out_as_text() {
+        let metrics = Metrics::new();
+        metrics.received.inc_by(3);
+        metrics.write_seconds.observe(0.01);
+        let text = metrics.text(Snapshot {
+            znodes: 5,
+            ..Snapshot::default()
+        });
+        for line in [
+            "quorate_received_total 3",
+            "quorate_znodes 5",
+            "quorate_write_seconds_count 1",
+            "# EOF",
+        ] {
+            assert!(text.contains(line), "no {line:?} in:\n{text}");
+        }
+    }
+
+    #[test]
+    fn latency_is_told_in_milliseconds() {
+        let latency = Latency::default();
+        assert_eq!(latency.min_mean_max_ms(), (0, 0.0, 0));
+        latency.record(3, Duration::from_millis(1));
+        latency.record(1, Duration::from_millis(5));
+        assert_eq!(latency.min_mean_max_ms(), (1, 2.0, 5));
+    }
+}

@@ -1,0 +1,288 @@
+//! Notify: a transaction's watch events and late answers, before any later response (rules W1, W2, C9).
+//!
+//! Locks are taken in this order: the state, a connection, the tables here. So no connection is
+//! touched while the tables are locked.
+
+mod calls;
+mod table;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::{Bytes, BytesMut};
+use hashbrown::HashMap;
+use parking_lot::Mutex;
+use quorate_model::call::Answer;
+use quorate_model::id::{CallId, SessionId, Zxid};
+use quorate_model::path::ZnodePath;
+use quorate_model::write_set::{Change, Transaction};
+use quorate_tree::State;
+use quorate_wire::{CallResponse, EventType, Notification, WatcherEvent};
+
+pub use calls::{LateAnswer, MAX_WAITERS_PER_CALL};
+pub use table::{MAX_WATCHES_PER_CONNECTION, TooManyWatches};
+
+use crate::metrics::Metrics;
+use crate::respond::Connection;
+use calls::{CallTable, Waiting};
+use table::{Fired, WatchTable};
+
+/// Who is told what: the watches of the clients connected here, the connections of their sessions,
+/// and who waits for the answers of parked calls.
+pub struct Watches {
+    tables: Mutex<Tables>,
+    /// The last transaction whose events are queued.
+    last_zxid: AtomicU64,
+    advanced: tokio::sync::Notify,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Default)]
+struct Tables {
+    connections: HashMap<u64, Arc<Connection>>,
+    sessions: HashMap<SessionId, u64>,
+    watches: WatchTable,
+    calls: CallTable,
+}
+
+/// What a connection is told, once the tables are unlocked.
+enum Told {
+    Event(Bytes),
+    LateAnswer(Bytes),
+    SessionEnded,
+    SessionMoved,
+}
+
+impl Watches {
+    /// Nobody watches yet; `state` is what has been applied so far.
+    pub fn new(state: &State, metrics: Arc<Metrics>) -> Arc<Watches> {
+        Arc::new(Watches {
+            tables: Mutex::new(Tables::default()),
+            last_zxid: AtomicU64::new(state.last_zxid().0),
+            advanced: tokio::sync::Notify::new(),
+            metrics,
+        })
+    }
+
+    /// Queues what the clients connected here are told of `transaction`, and closes the connections
+    /// of sessions that ended or moved. To be called under the state's write lock, right behind the
+    /// transaction and before its origin's answer.
+    pub fn notify(&self, _state: &State, zxid: Zxid, transaction: &Transaction) {
+        let mut fired = Vec::new();
+        let mut told = Vec::new();
+        let mut late = Vec::new();
+        {
+            let mut tables = self.tables.lock();
+            for change in &transaction.changes {
+                tables.watches.fire(change, &mut fired);
+            }
+            for event in fired {
+                tables.address(zxid, event, &mut told);
+            }
+            // A late answer carries this zxid too, so all its events go before it.
+            for change in &transaction.changes {
+                tables.tell(zxid, change, &mut told, &mut late);
+            }
+        }
+        for (connection, told) in told {
+            match told {
+                Told::Event(frame) => {
+                    self.metrics.events.inc();
+                    connection.tell(&frame);
+                }
+                Told::LateAnswer(frame) => {
+                    self.metrics.late_answers.inc();
+                    connection.tell(&frame);
+                }
+                Told::SessionEnded => connection.session_ended(),
+                Told::SessionMoved => connection.close("its session goes on over another one"),
+            }
+        }
+        for waiting in late {
+            waiting.answer();
+        }
+        self.advance(zxid);
+    }
+
+    /// Everything up to `zxid` is applied and its events are queued. [`Watches::notify`] says so itself;
+    /// this is for what has no events: the start of an epoch, and a snapshot that was installed.
+    pub fn advance(&self, zxid: Zxid) {
+        self.last_zxid.store(zxid.0, Ordering::Release);
+        self.advanced.notify_waiters();
+    }
+
+    /// The last transaction whose events are queued on every connection: what an answer may carry
+    /// that did not look at the state (rule W2).
+    pub fn last_zxid(&self) -> Zxid {
+        Zxid(self.last_zxid.load(Ordering::Acquire))
+    }
+
+    /// Returns once `zxid` is applied here. Bound it by a timeout.
+    pub async fn reached(&self, zxid: Zxid) {
+        loop {
+            let advanced = self.advanced.notified();
+            tokio::pin!(advanced);
+            // Registered before looking, so that no transaction comes in between.
+            advanced.as_mut().enable();
+            if self.last_zxid() >= zxid {
+                return;
+            }
+            advanced.await;
+        }
+    }
+
+    /// A connection came to be. [`Watches::forget`] ends what this begins.
+    pub fn register(&self, connection: &Arc<Connection>) {
+        let mut tables = self.tables.lock();
+        tables
+            .connections
+            .insert(connection.number(), connection.clone());
+    }
+
+    /// `connection` is the session's from now on.
+    pub fn own_session(&self, session: SessionId, connection: u64) {
+        self.tables.lock().sessions.insert(session, connection);
+    }
+
+    /// A connection is closed; its watches die with it.
+    pub fn forget(&self, connection: &Connection) {
+        let (number, session) = (connection.number(), connection.session());
+        let mut tables = self.tables.lock();
+        tables.connections.remove(&number);
+        tables.watches.forget(number);
+        tables.calls.forget(number);
+        if let Some(session) = session
+            && tables.sessions.get(&session) == Some(&number)
+        {
+            tables.sessions.remove(&session);
+        }
+    }
+
+    /// Tells `connection` of the znode's next change. Atomic against apply if the state is locked.
+    pub fn watch_data(&self, connection: u64, path: &ZnodePath) -> Result<(), TooManyWatches> {
+        self.tables.lock().watches.watch_data(connection, path)
+    }
+
+    /// Tells `connection` of the next child created or deleted. Atomic against apply if the state is locked.
+    pub fn watch_children(&self, connection: u64, path: &ZnodePath) -> Result<(), TooManyWatches> {
+        self.tables.lock().watches.watch_children(connection, path)
+    }
+
+    /// Sends `connection` the call's answer once it is there.
+    pub fn await_call(&self, call: CallId, mount: ZnodePath, connection: u64) {
+        let mut tables = self.tables.lock();
+        tables.calls.wait_on_connection(call, mount, connection);
+    }
+
+    /// The call's answer once it is there, for whoever has no connection: HTTP.
+    pub fn late_answer(self: &Arc<Self>, call: CallId) -> LateAnswer {
+        let (number, receiver) = self.tables.lock().calls.wait(call);
+        LateAnswer::new(self.clone(), call, number, receiver)
+    }
+
+    pub(crate) fn stop_waiting(&self, call: CallId, number: u64) {
+        self.tables.lock().calls.stop_waiting(call, number);
+    }
+
+    /// Closes every connection: the server stops, or has missed transactions (rule S3).
+    pub fn close_all(&self, reason: &'static str) {
+        let connections: Vec<_> = self.tables.lock().connections.values().cloned().collect();
+        for connection in connections {
+            connection.close(reason);
+        }
+    }
+
+    /// The open connections, by number.
+    pub fn connections(&self) -> Vec<Arc<Connection>> {
+        let mut connections: Vec<_> = self.tables.lock().connections.values().cloned().collect();
+        connections.sort_unstable_by_key(|connection| connection.number());
+        connections
+    }
+
+    /// How many watches there are.
+    pub fn count(&self) -> usize {
+        self.tables.lock().watches.len()
+    }
+}
+
+type Mail = Vec<(Arc<Connection>, Told)>;
+
+impl Tables {
+    /// What a change tells besides watches.
+    fn tell(&mut self, zxid: Zxid, change: &Change, told: &mut Mail, late: &mut Vec<Waiting>) {
+        match change {
+            Change::PutAnswer { call, answer } => self.answered(zxid, *call, answer, told, late),
+            Change::CloseSession { session } => {
+                self.calls.end_session(*session);
+                if let Some(connection) = self.disown(*session) {
+                    told.push((connection, Told::SessionEnded));
+                }
+            }
+            Change::MoveSession { session, owner, .. } => {
+                let holder = self
+                    .sessions
+                    .get(session)
+                    .and_then(|number| self.connections.get(number));
+                if holder.is_some_and(|connection| Some(connection.owner()) != *owner)
+                    && let Some(connection) = self.disown(*session)
+                {
+                    told.push((connection, Told::SessionMoved));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn answered(
+        &mut self,
+        zxid: Zxid,
+        call: CallId,
+        answer: &Answer,
+        told: &mut Mail,
+        late: &mut Vec<Waiting>,
+    ) {
+        let Some(waiters) = self.calls.take(call) else {
+            return;
+        };
+        if let Some((mount, number)) = &waiters.connection
+            && let Some(connection) = self.connections.get(number)
+        {
+            let notification = Notification::Answer {
+                mount: mount.as_str().to_owned(),
+                key: call.key,
+                response: CallResponse::from(&answer.ending),
+            };
+            let frame = encode(zxid, &notification);
+            told.push((connection.clone(), Told::LateAnswer(frame)));
+        }
+        late.extend(waiters.into_waiting(answer));
+    }
+
+    fn disown(&mut self, session: SessionId) -> Option<Arc<Connection>> {
+        let number = self.sessions.remove(&session)?;
+        self.connections.get(&number).cloned()
+    }
+
+    /// One event is encoded once, however many it is told to.
+    fn address(&self, zxid: Zxid, fired: Fired, told: &mut Mail) {
+        let event = encode_event(zxid, fired.event, &fired.path);
+        for number in fired.connections {
+            if let Some(connection) = self.connections.get(&number) {
+                told.push((connection.clone(), Told::Event(event.clone())));
+            }
+        }
+    }
+}
+
+fn encode_event(zxid: Zxid, event: EventType, path: &ZnodePath) -> Bytes {
+    encode(
+        zxid,
+        &Notification::Watch(WatcherEvent::of(event, path.as_str())),
+    )
+}
+
+fn encode(zxid: Zxid, notification: &Notification) -> Bytes {
+    let mut frame = BytesMut::new();
+    notification.encode_frame(zxid, &mut frame);
+    frame.freeze()
+}

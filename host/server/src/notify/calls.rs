@@ -1,0 +1,231 @@
+//! Who waits for the answers of parked calls: the connection that made the call, and long polls of HTTP.
+
+use std::collections::BTreeMap;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use hashbrown::{HashMap, HashSet};
+use quorate_model::call::Answer;
+use quorate_model::id::{CallId, SessionId};
+use quorate_model::path::ZnodePath;
+use tokio::sync::oneshot;
+
+use super::Watches;
+
+/// How many long polls wait for one call. Beyond it the oldest ends as if its time were up: its
+/// client has most likely repeated the request.
+pub const MAX_WAITERS_PER_CALL: usize = 8;
+
+/// Who waits for which call.
+#[derive(Default)]
+pub(super) struct CallTable {
+    waiters: BTreeMap<CallId, Waiters>,
+    of_connection: HashMap<u64, HashSet<CallId>>,
+    next_number: u64,
+}
+
+/// Who waits for one call.
+#[derive(Default)]
+pub(super) struct Waiters {
+    /// The call's mount, and the number of the connection: the last that asked.
+    pub(super) connection: Option<(ZnodePath, u64)>,
+    polls: VecDeque<(u64, oneshot::Sender<Answer>)>,
+}
+
+/// A long poll and what it is told.
+pub(super) struct Waiting {
+    answer: Answer,
+    sender: oneshot::Sender<Answer>,
+}
+
+impl Waiting {
+    pub(super) fn answer(self) {
+        // It may have given up at this very moment; then its client asks again.
+        let _ = self.sender.send(self.answer);
+    }
+}
+
+impl Waiters {
+    pub(super) fn into_waiting(self, answer: &Answer) -> impl Iterator<Item = Waiting> {
+        self.polls.into_iter().map(move |(_, sender)| Waiting {
+            answer: answer.clone(),
+            sender,
+        })
+    }
+
+    fn is_empty(&self) -> bool {
+        self.connection.is_none() && self.polls.is_empty()
+    }
+}
+
+impl CallTable {
+    pub(super) fn wait_on_connection(&mut self, call: CallId, mount: ZnodePath, connection: u64) {
+        let waiters = self.waiters.entry(call).or_default();
+        if let Some((_, former)) = waiters.connection.replace((mount, connection))
+            && let Some(calls) = self.of_connection.get_mut(&former)
+        {
+            calls.remove(&call);
+        }
+        self.of_connection
+            .entry(connection)
+            .or_default()
+            .insert(call);
+    }
+
+    pub(super) fn wait(&mut self, call: CallId) -> (u64, oneshot::Receiver<Answer>) {
+        let (sender, receiver) = oneshot::channel();
+        self.next_number += 1;
+        let polls = &mut self.waiters.entry(call).or_default().polls;
+        if polls.len() >= MAX_WAITERS_PER_CALL {
+            polls.pop_front();
+        }
+        polls.push_back((self.next_number, sender));
+        (self.next_number, receiver)
+    }
+
+    pub(super) fn stop_waiting(&mut self, call: CallId, number: u64) {
+        if let Some(waiters) = self.waiters.get_mut(&call) {
+            waiters.polls.retain(|(poll, _)| *poll != number);
+            if waiters.is_empty() {
+                self.waiters.remove(&call);
+            }
+        }
+    }
+
+    pub(super) fn take(&mut self, call: CallId) -> Option<Waiters> {
+        let waiters = self.waiters.remove(&call)?;
+        self.detach(call, &waiters);
+        Some(waiters)
+    }
+
+    /// The session's calls end without an answer. Long polls see their sender dropped.
+    pub(super) fn end_session(&mut self, session: SessionId) {
+        let first = CallId { session, key: 0 };
+        let last = CallId {
+            session,
+            key: u64::MAX,
+        };
+        let calls: Vec<CallId> = self
+            .waiters
+            .range(first..=last)
+            .map(|(&id, _)| id)
+            .collect();
+        for call in calls {
+            self.take(call);
+        }
+    }
+
+    pub(super) fn forget(&mut self, connection: u64) {
+        for call in self.of_connection.remove(&connection).unwrap_or_default() {
+            if let Some(waiters) = self.waiters.get_mut(&call) {
+                waiters.connection = None;
+                if waiters.is_empty() {
+                    self.waiters.remove(&call);
+                }
+            }
+        }
+    }
+
+    fn detach(&mut self, call: CallId, waiters: &Waiters) {
+        if let Some((_, connection)) = &waiters.connection
+            && let Some(calls) = self.of_connection.get_mut(connection)
+        {
+            calls.remove(&call);
+            if calls.is_empty() {
+                self.of_connection.remove(connection);
+            }
+        }
+    }
+}
+
+/// A place in line for a call's answer; given up when dropped.
+pub struct LateAnswer {
+    watches: Arc<Watches>,
+    call: CallId,
+    number: u64,
+    receiver: oneshot::Receiver<Answer>,
+}
+
+impl LateAnswer {
+    pub(super) fn new(
+        watches: Arc<Watches>,
+        call: CallId,
+        number: u64,
+        receiver: oneshot::Receiver<Answer>,
+    ) -> LateAnswer {
+        LateAnswer {
+            watches,
+            call,
+            number,
+            receiver,
+        }
+    }
+
+    /// The answer; none if the session ended, or others wait in its stead ([`MAX_WAITERS_PER_CALL`]).
+    pub async fn answer(&mut self) -> Option<Answer> {
+        (&mut self.receiver).await.ok()
+    }
+}
+
+impl Drop for LateAnswer {
+    fn drop(&mut self) {
+        self.watches.stop_waiting(self.call, self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(session: u64, key: u64) -> CallId {
+        CallId {
+            session: SessionId(session),
+            key,
+        }
+    }
+
+    fn mount() -> ZnodePath {
+        ZnodePath::parse("/locks").unwrap()
+    }
+
+    #[test]
+    fn the_last_connection_that_asked_is_told() {
+        let mut table = CallTable::default();
+        table.wait_on_connection(call(1, 1), mount(), 10);
+        table.wait_on_connection(call(1, 1), mount(), 11);
+        table.forget(10);
+        let waiters = table.take(call(1, 1)).unwrap();
+        assert_eq!(waiters.connection, Some((mount(), 11)));
+        assert!(table.take(call(1, 1)).is_none(), "it is told once");
+        assert!(table.of_connection.values().all(HashSet::is_empty));
+    }
+
+    #[test]
+    fn a_session_that_ends_takes_its_calls_along() {
+        let mut table = CallTable::default();
+        table.wait_on_connection(call(1, 7), mount(), 10);
+        let (_, mut ended) = table.wait(call(1, u64::MAX));
+        let (_, mut other) = table.wait(call(2, 7));
+        table.end_session(SessionId(1));
+        assert_eq!(ended.try_recv(), Err(oneshot::error::TryRecvError::Closed));
+        assert_eq!(other.try_recv(), Err(oneshot::error::TryRecvError::Empty));
+        assert_eq!(table.waiters.len(), 1);
+        assert!(table.of_connection.is_empty());
+    }
+
+    #[test]
+    fn the_oldest_long_poll_gives_way() {
+        let mut table = CallTable::default();
+        let mut polls: Vec<_> = (0..=MAX_WAITERS_PER_CALL)
+            .map(|_| table.wait(call(1, 1)))
+            .collect();
+        let closed = polls
+            .iter_mut()
+            .map(|(_, receiver)| receiver.try_recv() == Err(oneshot::error::TryRecvError::Closed));
+        assert_eq!(closed.filter(|closed| *closed).count(), 1);
+        for (number, _) in polls {
+            table.stop_waiting(call(1, 1), number);
+        }
+        assert!(table.waiters.is_empty());
+    }
+}

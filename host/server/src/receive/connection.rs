@@ -1,0 +1,383 @@
+//! One connection's task: its first bytes, its handshake, its requests, and the sending of its answers.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use quorate_model::acl::Identity;
+use quorate_model::id::SessionId;
+use quorate_model::request::{Operation, Password, Request};
+use quorate_wire::frame::{self, FrameError};
+use quorate_wire::{ConnectRequest, DecodeError, MAX_FRAME_BYTES, Reader, Record, RequestError};
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::time::timeout;
+
+use super::Edge;
+use super::frames::{self, Taken};
+use crate::four_letter;
+use crate::respond::{Connection, Progress};
+
+/// How long a client has to send its handshake, or a four-letter word.
+pub(crate) const GREETING_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long the leader has to answer a handshake: longer than an election takes.
+const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How long the last bytes of a connection that ends may take to be sent.
+const FAREWELL_DEADLINE: Duration = Duration::from_secs(5);
+
+/// The longest handshake. ZooKeeper's own clients send 45 bytes.
+const MAX_HANDSHAKE_BYTES: usize = 1024;
+
+/// The least and the most that is read from a socket at once; in between, twice what came last.
+const READ_CHUNK_BYTES: std::ops::RangeInclusive<usize> = 1024..=65_536;
+
+/// Why a connection ended.
+#[derive(Debug, Error)]
+pub(super) enum End {
+    /// A four-letter word was answered.
+    #[error("a four-letter word was answered")]
+    Word,
+    /// It was closed from our side, everything having been sent.
+    #[error("everything was sent")]
+    Farewell,
+    /// It was closed from our side.
+    #[error("{0}")]
+    Closed(&'static str),
+    /// The client closed it.
+    #[error("the client closed it")]
+    Hangup,
+    /// Something took too long.
+    #[error("{0} took too long")]
+    Late(&'static str),
+    /// Neither a handshake nor a four-letter word.
+    #[error("its handshake cannot be read: {0}")]
+    Handshake(DecodeError),
+    /// The client has seen what is not here yet.
+    #[error("the client has seen transaction {0:#x}, which this server has not")]
+    Behind(i64),
+    /// No frame.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// No request.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// The server has too much to do.
+    #[error("the server has too many requests")]
+    Overloaded,
+    /// No proof of who the client is.
+    #[error("the client did not prove an identity")]
+    AuthFailed,
+    /// The socket failed.
+    #[error(transparent)]
+    Socket(#[from] io::Error),
+    /// There is no randomness for a password.
+    #[error("no random bytes: {0}")]
+    Randomness(getrandom::Error),
+}
+
+impl End {
+    /// Whether the client sent what is no protocol of ours.
+    fn is_malformed(&self) -> bool {
+        matches!(self, End::Handshake(_) | End::Frame(_) | End::Request(_))
+    }
+}
+
+/// Serves one connection to its end.
+pub(super) async fn serve<R, W>(
+    reader: R,
+    writer: W,
+    connection: Arc<Connection>,
+    edge: &Edge,
+) -> End
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let address = connection.address().ip();
+    let mut client = Client {
+        socket: Socket {
+            reader,
+            writer,
+            received: BytesMut::new(),
+            sending: BytesMut::new(),
+            chunk: *READ_CHUNK_BYTES.start(),
+        },
+        connection,
+        edge,
+        identities: vec![Identity {
+            scheme: "ip".into(),
+            id: address.to_canonical().to_string(),
+        }],
+    };
+    let end = match client.converse().await {
+        Err(end) => end,
+        Ok(never) => match never {},
+    };
+    if end.is_malformed() {
+        edge.metrics.connections_malformed.inc();
+    }
+    if let End::AuthFailed | End::Farewell | End::Word = end {
+        client.farewell().await;
+    }
+    end
+}
+
+enum Never {}
+
+struct Client<'a, R, W> {
+    socket: Socket<R, W>,
+    connection: Arc<Connection>,
+    edge: &'a Edge,
+    /// Who it has proved to be.
+    identities: Vec<Identity>,
+}
+
+impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<'_, R, W> {
+    async fn converse(&mut self) -> Result<Never, End> {
+        match timeout(GREETING_DEADLINE, self.greet()).await {
+            Ok(greeted) => greeted?,
+            Err(_) => {
+                self.edge.metrics.handshakes_late.inc();
+                return Err(End::Late("its first request"));
+            }
+        }
+        match timeout(HANDSHAKE_DEADLINE, self.settle_handshake()).await {
+            Ok(settled) => settled?,
+            Err(_) => {
+                self.edge.metrics.handshakes_late.inc();
+                return Err(End::Late("its handshake"));
+            }
+        }
+        loop {
+            let pressed = self.take_requests()?;
+            self.exchange(!pressed).await?;
+        }
+    }
+
+    /// The first bytes: a four-letter word, which is answered, or a handshake, which is submitted.
+    async fn greet(&mut self) -> Result<(), End> {
+        while self.socket.received.len() < 4 {
+            self.socket.receive().await?;
+        }
+        if let Some(word) = frame::four_letter_word(&self.socket.received) {
+            self.edge.metrics.four_letter_words.inc();
+            if let Some(answer) = four_letter::answer(word, self.edge) {
+                self.socket.sending.extend_from_slice(answer.as_bytes());
+            }
+            return Err(End::Word);
+        }
+        let request = loop {
+            match frame::decode(&mut self.socket.received, MAX_HANDSHAKE_BYTES)? {
+                Some(frame) => break ConnectRequest::decode(&mut Reader::new(&frame)),
+                None => self.socket.receive().await?,
+            }
+        }
+        .map_err(End::Handshake)?;
+        self.connection.received(1);
+        self.submit_handshake(request)
+    }
+
+    fn submit_handshake(&self, request: ConnectRequest) -> Result<(), End> {
+        // It would read the past. ZooKeeper closes the connection too, and the client tries another server.
+        if request.last_zxid_seen > self.edge.watches.last_zxid().0.cast_signed() {
+            let last_zxid = self.edge.state.read().last_zxid();
+            if request.last_zxid_seen > last_zxid.0.cast_signed() {
+                return Err(End::Behind(request.last_zxid_seen));
+            }
+        }
+        let timeout_ms = self.edge.limits.negotiate(request.timeout_ms.into());
+        let session = SessionId(request.session.cast_unsigned());
+        let operation = if session == SessionId::NONE {
+            Operation::OpenSession {
+                timeout_ms,
+                password: new_password().map_err(End::Randomness)?,
+            }
+        } else {
+            // A password of another length is none that was given, and is refused as a wrong one.
+            let password = <[u8; 16]>::try_from(&*request.password).unwrap_or_default();
+            Operation::AttachSession {
+                password: Password(password),
+                timeout_ms,
+            }
+        };
+        let request_to_leader = Request {
+            session,
+            owner: Some(self.connection.owner()),
+            identities: self.identities.clone(),
+            operation,
+        };
+        let waiter = self.connection.handshake(request);
+        self.edge
+            .router
+            .submit(request_to_leader, waiter)
+            .map_err(|_| self.overloaded())
+    }
+
+    async fn settle_handshake(&mut self) -> Result<(), End> {
+        // What the client says next waits for its session. It is read all the same, within a bound, to
+        // notice if the client goes: then no session is opened for it (rule S2).
+        while self.connection.progress() == Progress::Opening {
+            let listening = self.socket.received.len() < MAX_HANDSHAKE_BYTES;
+            tokio::select! {
+                () = self.connection.woken() => {}
+                received = self.socket.receive(), if listening => received?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the requests that are there, until too many of them wait. Says whether that is so.
+    fn take_requests(&mut self) -> Result<bool, End> {
+        let mut frames = 0;
+        let mut pressed = true;
+        let mut reads = frames::Reads::new(&self.edge.state);
+        while self.connection.progress() == Progress::Open {
+            let Some(frame) = frame::decode(&mut self.socket.received, MAX_FRAME_BYTES)? else {
+                pressed = false;
+                break;
+            };
+            frames += 1;
+            let context = frames::Context {
+                connection: &self.connection,
+                edge: self.edge,
+                identities: &mut self.identities,
+            };
+            match frames::take(&frame, context, &mut reads)? {
+                Taken::Done => {}
+                Taken::Overloaded => return Err(self.overloaded()),
+                Taken::AuthFailed => return Err(End::AuthFailed),
+            }
+        }
+        drop(reads);
+        if frames > 0 {
+            self.connection.received(frames);
+            if let Some(session) = self.connection.session() {
+                self.edge.router.touch(session);
+            }
+        }
+        Ok(pressed)
+    }
+
+    fn overloaded(&self) -> End {
+        self.edge.metrics.overloaded.inc();
+        End::Overloaded
+    }
+
+    /// Sends what there is, and waits until something comes, from the socket or from the later stages.
+    async fn exchange(&mut self, reading: bool) -> Result<(), End> {
+        let socket = &mut self.socket;
+        loop {
+            if socket.sending.is_empty() {
+                self.connection.take_output(&mut socket.sending);
+            }
+            match self.connection.progress() {
+                Progress::Closed => {
+                    let reason = self.connection.closed().unwrap_or("it was closed");
+                    return Err(End::Closed(reason));
+                }
+                // What was taken before is sent by the farewell.
+                Progress::Ending => return Err(End::Farewell),
+                Progress::Opening | Progress::Open | Progress::Pressed => {}
+            }
+            socket.prepare();
+            tokio::select! {
+                biased;
+                sent = socket.writer.write_buf(&mut socket.sending),
+                    if !socket.sending.is_empty() =>
+                {
+                    let sent = sent?;
+                    if sent == 0 {
+                        return Err(End::Hangup);
+                    }
+                    self.edge.metrics.sent_bytes.inc_by(sent as u64);
+                    if socket.sending.is_empty() {
+                        self.connection.take_output(&mut socket.sending);
+                        if !reading && socket.sending.is_empty() {
+                            return Ok(());
+                        }
+                    }
+                }
+                received = socket.reader.read_buf(&mut socket.received), if reading => {
+                    let received = received?;
+                    if received == 0 {
+                        return Err(End::Hangup);
+                    }
+                    self.edge.metrics.received_bytes.inc_by(received as u64);
+                    socket.adapt(received);
+                    return Ok(());
+                }
+                () = self.connection.woken() => {
+                    if !reading {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sends what is left, within a time.
+    async fn farewell(&mut self) {
+        let last = async {
+            loop {
+                if self.socket.sending.is_empty() {
+                    self.connection.take_output(&mut self.socket.sending);
+                }
+                if self.socket.sending.is_empty() {
+                    return self.socket.writer.shutdown().await;
+                }
+                self.socket
+                    .writer
+                    .write_all_buf(&mut self.socket.sending)
+                    .await?;
+            }
+        };
+        if let Ok(Err(error)) = timeout(FAREWELL_DEADLINE, last).await {
+            tracing::debug!(%error, "the last bytes of a connection were not sent");
+        }
+    }
+}
+
+struct Socket<R, W> {
+    reader: R,
+    writer: W,
+    received: BytesMut,
+    sending: BytesMut,
+    /// How much to read at once.
+    chunk: usize,
+}
+
+impl<R: AsyncRead + Unpin, W> Socket<R, W> {
+    /// Waits for the client's next bytes.
+    async fn receive(&mut self) -> Result<(), End> {
+        self.prepare();
+        match self.reader.read_buf(&mut self.received).await? {
+            0 => Err(End::Hangup),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes room for the next chunk; gives back what a larger one has left behind.
+    fn prepare(&mut self) {
+        if self.received.is_empty() && self.received.capacity() > 2 * self.chunk {
+            self.received = BytesMut::new();
+        }
+        if self.received.capacity() - self.received.len() < self.chunk / 2 {
+            self.received.reserve(self.chunk);
+        }
+    }
+
+    fn adapt(&mut self, received: usize) {
+        let (least, most) = READ_CHUNK_BYTES.into_inner();
+        self.chunk = (2 * received).next_power_of_two().clamp(least, most);
+    }
+}
+
+/// A password for a new session.
+pub(crate) fn new_password() -> Result<Password, getrandom::Error> {
+    let mut password = [0; 16];
+    getrandom::fill(&mut password)?;
+    Ok(Password(password))
+}

@@ -1,0 +1,108 @@
+//! Recipes on this server: checked on upload, compiled ahead of their runs, run by the leader.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use parking_lot::{Condvar, Mutex};
+use quorate_model::recipe::RecipeDigest;
+use quorate_model::run::{RunInput, RunReport, Runner};
+use quorate_sandbox::{Sandbox, SandboxConfig, UploadLimits, interface_of};
+use quorate_tree::RunTree;
+use serde_json::Value;
+
+use crate::http::{CheckedRecipe, Description, RecipeCheck};
+use crate::route::Router;
+
+/// The sandbox, and the worker that compiles for it. Cloning is cheap.
+#[derive(Clone)]
+pub struct Recipes(Arc<Inner>);
+
+struct Inner {
+    sandbox: Sandbox<RunTree>,
+    /// What is mounted and not known to be ready. At most one component per mount.
+    wanted: Mutex<BTreeMap<RecipeDigest, Bytes>>,
+    more: Condvar,
+}
+
+impl Recipes {
+    /// A sandbox that keeps what it compiles in `cache_directory`.
+    ///
+    /// # Errors
+    /// If the engine does not start, or the directory cannot be made.
+    pub fn new(cache_directory: PathBuf) -> anyhow::Result<Recipes> {
+        let config =
+            SandboxConfig { cache_directory: Some(cache_directory), ..SandboxConfig::default() };
+        let sandbox = Sandbox::new(config).context("the sandbox does not start")?;
+        let (wanted, more) = (Mutex::default(), Condvar::new());
+        Ok(Recipes(Arc::new(Inner { sandbox, wanted, more })))
+    }
+
+    /// Has a mounted recipe compiled soon, on the worker (rule C6).
+    pub fn prepare(&self, digest: RecipeDigest, component: Bytes) {
+        self.0.wanted.lock().insert(digest, component);
+        self.0.more.notify_one();
+    }
+
+    /// The worker: one component at a time, for as long as the process lives. `router` is nudged after
+    /// each, since parked calls may wait for it.
+    pub fn compile_forever(&self, router: &Router) {
+        loop {
+            let next = {
+                let mut wanted = self.0.wanted.lock();
+                while wanted.is_empty() {
+                    self.0.more.wait(&mut wanted);
+                }
+                wanted.pop_first()
+            };
+            let Some((digest, component)) = next else { continue };
+            if let Err(error) = self.0.sandbox.make_ready(digest, &component) {
+                tracing::error!(%digest, "a mounted recipe cannot be made ready: {error}");
+            }
+            router.nudge();
+        }
+    }
+
+    /// Makes a component of an upload and compiles it; both take long.
+    fn check(&self, upload: &[u8]) -> Result<CheckedRecipe, String> {
+        let prepared = self.0.sandbox.prepare(upload).map_err(|error| error.to_string())?;
+        self.0
+            .sandbox
+            .make_ready(prepared.digest, &prepared.component)
+            .map_err(|error| error.to_string())?;
+        let description = description(&prepared.interface)?;
+        Ok(CheckedRecipe { component: prepared.component, description })
+    }
+}
+
+fn description(interface: &quorate_sandbox::Interface) -> Result<Description, String> {
+    match serde_json::to_value(interface.describe()) {
+        Ok(Value::Object(description)) => Ok(description),
+        other => Err(format!("its description is no object: {other:?}")),
+    }
+}
+
+impl RecipeCheck for Recipes {
+    fn prepare(&self, upload: Bytes) -> Result<CheckedRecipe, String> {
+        self.check(&upload)
+    }
+
+    fn describe(&self, component: &Bytes) -> Result<Description, String> {
+        let known = self.0.sandbox.interface(&RecipeDigest::of(component));
+        match known {
+            Some(interface) => description(&interface),
+            None => {
+                let interface = interface_of(component, &UploadLimits::default());
+                description(&interface.map_err(|error| error.to_string())?)
+            }
+        }
+    }
+}
+
+impl Runner<RunTree> for Recipes {
+    fn run(&self, input: RunInput, tree: RunTree) -> RunReport<RunTree> {
+        self.0.sandbox.run(input, tree)
+    }
+}

@@ -1,0 +1,530 @@
+//! Respond: answers in the order of the requests, events in between, through one bounded buffer.
+//!
+//! Rule W1: a read stands between its session's writes. A read with nothing pending before it is
+//! answered at once; one behind a write waits in the queue and is answered when that write settles,
+//! from the state as it stands then, before the next transaction is applied.
+
+mod encode;
+mod read;
+mod waiters;
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::BytesMut;
+use parking_lot::Mutex;
+use quorate_model::id::{CallId, Owner, SessionId, Zxid};
+use quorate_model::outcome::{Outcome, Refusal};
+use quorate_model::path::ZnodePath;
+use quorate_tree::State;
+use quorate_wire::{ConnectRequest, ErrorCode, ResponseBody};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+pub use read::{Read, SetWatches};
+
+use crate::metrics::Metrics;
+use crate::notify::Watches;
+use crate::route::{MAX_IN_FLIGHT, MAX_IN_FLIGHT_BYTES, Waiter};
+use waiters::{Handshake, Write};
+
+/// How many requests of one connection may wait for their answers before no more are read from its
+/// socket: enough to fill an entry, and the number at which ZooKeeper begins to throttle.
+pub const MAX_PENDING: usize = 1000;
+
+/// How many bytes of such requests: far more than a client needs to keep the log busy.
+pub const MAX_PENDING_BYTES: usize = 4 << 20;
+
+/// How many requests of all connections may wait before a connection that has one waiting is not read
+/// from: half of what the stream to the leader takes, so that clients are slowed down and not closed.
+const MAX_PENDING_OF_ALL: i64 = (MAX_IN_FLIGHT / 2).cast_signed() as i64;
+
+/// How many bytes of such requests.
+const MAX_PENDING_BYTES_OF_ALL: i64 = (MAX_IN_FLIGHT_BYTES / 2).cast_signed() as i64;
+
+/// How many bytes of answers may wait to be sent before no more requests are read from a socket.
+pub const PAUSE_UNSENT_BYTES: usize = 1 << 20;
+
+/// How many bytes may wait to be sent before the client counts as one that does not read, and is
+/// closed. Far above the bound at which reading pauses, since events come without being asked for,
+/// and since the reads behind a write are answered together.
+pub const MAX_UNSENT_BYTES: usize = 64 << 20;
+
+/// The most memory that an idle connection keeps for its output.
+const IDLE_OUTPUT_BYTES: usize = 4096;
+
+/// A connection of ZooKeeper's protocol: what its answers wait in.
+pub struct Connection {
+    owner: Owner,
+    address: SocketAddr,
+    watches: Arc<Watches>,
+    metrics: Arc<Metrics>,
+    wake: Notify,
+    received: AtomicU64,
+    sent: AtomicU64,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    session: Option<SessionId>,
+    /// What holds from the handshake on.
+    phase: Phase,
+    /// In the order of the requests. Begins with a write, or is empty.
+    pending: VecDeque<Pending>,
+    /// How many bytes of requests that is.
+    pending_bytes: usize,
+    /// How many writes there have been.
+    writes: u64,
+    /// What the receiving task has not taken yet to send it.
+    output: BytesMut,
+    /// How many frames that is.
+    frames: u64,
+    /// What it has taken and not sent yet, in bytes.
+    sending: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// No answer to the handshake yet.
+    Opening,
+    /// Requests are answered.
+    Open,
+    /// To be closed once everything is sent.
+    Ending,
+    /// Nothing is sent any more.
+    Closed(&'static str),
+}
+
+/// What waits for its turn to be answered.
+enum Pending {
+    Write {
+        number: u64,
+        xid: i32,
+        form: Form,
+        bytes: usize,
+        since: Instant,
+    },
+    Read {
+        xid: i32,
+        read: Read,
+        since: Instant,
+    },
+    /// The answer is known already, but not its turn.
+    Reply { xid: i32, reply: Reply },
+}
+
+/// An answer that needs no state: a body, or an error for the header.
+pub type Reply = Result<ResponseBody, ErrorCode>;
+
+/// What the answer to a write looks like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// As its outcome says.
+    Plain,
+    /// A multi: a refusal tells each part its share.
+    Multi {
+        /// How many parts.
+        parts: usize,
+    },
+    /// A call: its refusals are statuses, and a late answer may follow.
+    Call {
+        /// The call's key.
+        key: u64,
+        /// Where its recipe is mounted.
+        mount: ZnodePath,
+    },
+    /// The cancellation of a call: its refusals are statuses.
+    Cancel,
+    /// The connection is closed after the answer.
+    Close,
+}
+
+impl Connection {
+    /// An open connection, registered with `watches`. Whoever reads from its socket calls [`Connection::finish`].
+    pub fn open(
+        owner: Owner,
+        address: SocketAddr,
+        watches: Arc<Watches>,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Connection> {
+        let connection = Arc::new(Connection {
+            owner,
+            address,
+            watches,
+            metrics,
+            wake: Notify::new(),
+            received: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+            inner: Mutex::new(Inner {
+                session: None,
+                phase: Phase::Opening,
+                pending: VecDeque::new(),
+                pending_bytes: 0,
+                writes: 0,
+                output: BytesMut::new(),
+                frames: 0,
+                sending: 0,
+            }),
+        });
+        connection.watches.register(&connection);
+        connection
+    }
+
+    /// Its number at this server.
+    pub fn number(&self) -> u64 {
+        self.owner.connection
+    }
+
+    /// What it is as the owner of a session (rule W3).
+    pub fn owner(&self) -> Owner {
+        self.owner
+    }
+
+    /// The client's address.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The session, once there is one.
+    pub fn session(&self) -> Option<SessionId> {
+        self.inner.lock().session
+    }
+
+    /// How many requests wait, how many frames were received, how many were sent.
+    pub fn traffic(&self) -> (usize, u64, u64) {
+        let queued = self.inner.lock().pending.len();
+        let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        (queued, load(&self.received), load(&self.sent))
+    }
+
+    /// Whoever settles the handshake's request answers the client.
+    pub fn handshake(self: &Arc<Self>, request: ConnectRequest) -> Box<dyn Waiter> {
+        Box::new(Handshake {
+            connection: self.clone(),
+            request,
+        })
+    }
+
+    /// Answers a read, or lets it wait for the write before it. `state` is locked for reading.
+    pub fn read(&self, state: &State, xid: i32, read: Read) {
+        let mut inner = self.inner.lock();
+        if inner.is_closed() {
+            return;
+        }
+        if inner.pending.is_empty() {
+            read::answer(
+                &read,
+                xid,
+                state,
+                self.number(),
+                &self.watches,
+                &mut inner.output,
+            );
+            inner.frames += 1;
+        } else {
+            inner.pending.push_back(Pending::Read {
+                xid,
+                read,
+                since: Instant::now(),
+            });
+            self.metrics.outstanding.inc();
+        }
+    }
+
+    /// Answers what needs no state in its turn.
+    pub fn reply(&self, xid: i32, reply: Reply) {
+        let mut inner = self.inner.lock();
+        if inner.is_closed() {
+            return;
+        }
+        if inner.pending.is_empty() {
+            encode::reply(xid, self.watches.last_zxid(), reply, &mut inner.output);
+            inner.frames += 1;
+        } else {
+            inner.pending.push_back(Pending::Reply { xid, reply });
+            self.metrics.outstanding.inc();
+        }
+    }
+
+    /// Answers out of turn: pings, which wait for nothing (rule W5), and auth, as in ZooKeeper.
+    pub fn reply_at_once(&self, xid: i32, reply: Reply) {
+        let mut inner = self.inner.lock();
+        if !inner.is_closed() {
+            encode::reply(xid, self.watches.last_zxid(), reply, &mut inner.output);
+            inner.frames += 1;
+        }
+    }
+
+    /// A write of so many bytes is about to be submitted. Whoever settles it answers the client.
+    pub fn write(self: &Arc<Self>, xid: i32, form: Form, bytes: usize) -> Box<dyn Waiter> {
+        let mut inner = self.inner.lock();
+        inner.writes += 1;
+        let number = inner.writes;
+        if !inner.is_closed() {
+            inner.pending.push_back(Pending::Write {
+                number,
+                xid,
+                form,
+                bytes,
+                since: Instant::now(),
+            });
+            inner.pending_bytes += bytes;
+            self.metrics.outstanding.inc();
+            self.metrics
+                .outstanding_bytes
+                .inc_by(bytes.cast_signed() as i64);
+        }
+        Box::new(Write {
+            connection: self.clone(),
+            number,
+        })
+    }
+
+    /// Queues a frame: an event or a late answer.
+    pub fn tell(&self, frame: &[u8]) {
+        let mut inner = self.inner.lock();
+        if inner.phase == Phase::Open {
+            inner.output.extend_from_slice(frame);
+            inner.frames += 1;
+            self.check_unsent(&mut inner);
+            self.wake.notify_one();
+        }
+    }
+
+    /// The session has ended. Its own closeSession is answered first; else the connection is closed.
+    pub fn session_ended(&self) {
+        let mut inner = self.inner.lock();
+        let asked_for = inner
+            .pending
+            .iter()
+            .any(|pending| matches!(pending, Pending::Write { form, .. } if *form == Form::Close));
+        if !asked_for {
+            self.close_locked(&mut inner, "its session has ended");
+        }
+    }
+
+    /// Closes without sending what is left.
+    pub fn close(&self, reason: &'static str) {
+        self.close_locked(&mut self.inner.lock(), reason);
+    }
+
+    /// Closes once everything is sent.
+    pub fn end(&self) {
+        self.end_locked(&mut self.inner.lock());
+    }
+
+    /// Why it was closed; none while it is open or still sends.
+    pub fn closed(&self) -> Option<&'static str> {
+        match self.inner.lock().phase {
+            Phase::Closed(reason) => Some(reason),
+            _ => None,
+        }
+    }
+
+    /// The task that reads from the socket has ended: the watches die.
+    pub fn finish(&self) {
+        self.close("the client has gone");
+        self.watches.forget(self);
+    }
+
+    fn end_locked(&self, inner: &mut Inner) {
+        if !inner.is_closed() {
+            self.forget_pending(inner);
+            inner.phase = Phase::Ending;
+            self.wake.notify_one();
+        }
+    }
+
+    fn close_locked(&self, inner: &mut Inner, reason: &'static str) {
+        if matches!(inner.phase, Phase::Closed(_)) {
+            return;
+        }
+        self.forget_pending(inner);
+        inner.phase = Phase::Closed(reason);
+        inner.output = BytesMut::new();
+        self.wake.notify_one();
+    }
+
+    fn forget_pending(&self, inner: &mut Inner) {
+        self.metrics
+            .outstanding
+            .dec_by(inner.pending.len().cast_signed() as i64);
+        self.metrics
+            .outstanding_bytes
+            .dec_by(inner.pending_bytes.cast_signed() as i64);
+        inner.pending = VecDeque::new();
+        inner.pending_bytes = 0;
+    }
+
+    /// A connection with nothing pending is always read from: nothing would wake it later.
+    fn is_pressed(&self, inner: &Inner) -> bool {
+        let unsent = inner.output.len() + inner.sending;
+        let crowded = || {
+            self.metrics.outstanding.get() >= MAX_PENDING_OF_ALL
+                || self.metrics.outstanding_bytes.get() >= MAX_PENDING_BYTES_OF_ALL
+        };
+        unsent >= PAUSE_UNSENT_BYTES
+            || inner.pending.len() >= MAX_PENDING
+            || inner.pending_bytes >= MAX_PENDING_BYTES
+            || (!inner.pending.is_empty() && crowded())
+    }
+
+    fn check_unsent(&self, inner: &mut Inner) {
+        if inner.output.len() + inner.sending > MAX_UNSENT_BYTES {
+            self.metrics.connections_stuck.inc();
+            self.close_locked(inner, "the client does not read its answers");
+        }
+    }
+}
+
+/// For the task that reads from the socket and writes to it.
+impl Connection {
+    /// Frames were received.
+    pub fn received(&self, frames: u64) {
+        self.received.fetch_add(frames, Ordering::Relaxed);
+        self.metrics.received.inc_by(frames);
+    }
+
+    /// Returns when there may be something to send or to close, or a reason to read on.
+    pub async fn woken(&self) {
+        self.wake.notified().await;
+    }
+
+    /// Swaps what is to be sent into `sending`, which is empty. What was taken before counts as sent.
+    pub fn take_output(&self, sending: &mut BytesMut) {
+        debug_assert!(
+            sending.is_empty(),
+            "what was taken is sent before more is taken"
+        );
+        sending.clear();
+        let mut inner = self.inner.lock();
+        if inner.output.is_empty() {
+            if sending.capacity() > IDLE_OUTPUT_BYTES {
+                *sending = BytesMut::new();
+            }
+        } else {
+            std::mem::swap(sending, &mut inner.output);
+            let frames = std::mem::take(&mut inner.frames);
+            self.sent.fetch_add(frames, Ordering::Relaxed);
+            self.metrics.sent.inc_by(frames);
+        }
+        inner.sending = sending.len();
+    }
+
+    /// What the task has to do besides sending.
+    pub fn progress(&self) -> Progress {
+        let inner = self.inner.lock();
+        match inner.phase {
+            Phase::Opening => Progress::Opening,
+            Phase::Open if self.is_pressed(&inner) => Progress::Pressed,
+            Phase::Open => Progress::Open,
+            Phase::Ending => Progress::Ending,
+            Phase::Closed(_) => Progress::Closed,
+        }
+    }
+}
+
+/// How far a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// The handshake is not answered yet: no request is read.
+    Opening,
+    /// Requests are read.
+    Open,
+    /// No more requests are read for now: too many wait, or too much is unsent.
+    Pressed,
+    /// Only what is left is sent.
+    Ending,
+    /// Nothing is done any more.
+    Closed,
+}
+
+impl Inner {
+    fn is_closed(&self) -> bool {
+        matches!(self.phase, Phase::Ending | Phase::Closed(_))
+    }
+}
+
+impl Connection {
+    /// Answers the write, and what waited behind it up to the next.
+    fn settle(&self, number: u64, state: &State, zxid: Zxid, outcome: &Outcome) {
+        let mut inner = self.inner.lock();
+        if inner.is_closed() {
+            return;
+        }
+        let is_next = matches!(
+            inner.pending.front(),
+            Some(Pending::Write { number: next, .. }) if *next == number
+        );
+        let Some(Pending::Write {
+            xid,
+            form,
+            bytes,
+            since,
+            ..
+        }) = inner.pending.pop_front().filter(|_| is_next)
+        else {
+            // A defect of the stages before: rather no answer than one that the client takes for another's.
+            tracing::error!(
+                connection = self.number(),
+                number,
+                "a write settled out of order"
+            );
+            return self.close_locked(&mut inner, "its answers came out of order");
+        };
+        inner.pending_bytes -= bytes;
+        self.metrics.outstanding.dec();
+        self.metrics
+            .outstanding_bytes
+            .dec_by(bytes.cast_signed() as i64);
+        let took = since.elapsed();
+        self.metrics.write_seconds.observe(took.as_secs_f64());
+        self.metrics.latency.record(1, took);
+
+        if matches!(outcome, Outcome::Refused(Refusal::SessionMoved)) {
+            // As ZooKeeper does (its issue 710): an answer would make the client give the session up.
+            return self.close_locked(&mut inner, "its session goes on over another one");
+        }
+        encode::outcome(&form, xid, zxid, outcome, &mut inner.output);
+        inner.frames += 1;
+        if let (Form::Call { key, mount }, Outcome::Parked, Some(session)) =
+            (&form, outcome, inner.session)
+        {
+            let call = CallId { session, key: *key };
+            self.watches.await_call(call, mount.clone(), self.number());
+        }
+        let expired = matches!(outcome, Outcome::Refused(Refusal::SessionExpired));
+        if form == Form::Close || expired {
+            return self.end_locked(&mut inner);
+        }
+        self.answer_waiting(&mut inner, state, zxid);
+        self.check_unsent(&mut inner);
+        self.wake.notify_one();
+    }
+
+    fn answer_waiting(&self, inner: &mut Inner, state: &State, zxid: Zxid) {
+        let Inner {
+            pending,
+            output,
+            frames,
+            ..
+        } = inner;
+        while let Some(next) = pending.pop_front_if(|next| !matches!(next, Pending::Write { .. })) {
+            match next {
+                Pending::Read { xid, read, since } => {
+                    read::answer(&read, xid, state, self.number(), &self.watches, output);
+                    self.metrics.latency.record(1, since.elapsed());
+                }
+                Pending::Reply { xid, reply } => encode::reply(xid, zxid, reply, output),
+                Pending::Write { .. } => unreachable!("writes are not taken here"),
+            }
+            self.metrics.outstanding.dec();
+            *frames += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,189 @@
+//! Reads, answered from the state that their session's earlier writes have made.
+
+use bytes::BytesMut;
+use quorate_model::id::Zxid;
+use quorate_model::path::ZnodePath;
+use quorate_tree::State;
+use quorate_wire::{ErrorCode, EventType, Notification, ResponseBody, Stat, WatcherEvent};
+
+use super::{Reply, encode};
+use crate::notify::{TooManyWatches, Watches};
+
+/// A request that changes nothing but its own connection's watches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Read {
+    /// A znode's stat. The watch is set whether it is there or not.
+    Exists {
+        /// Which.
+        path: ZnodePath,
+        /// Whether to tell of its next change, once.
+        watch: bool,
+    },
+    /// A znode's data and stat.
+    Data {
+        /// Which.
+        path: ZnodePath,
+        /// Whether to tell of its next change, once. Not set if there is no such znode.
+        watch: bool,
+    },
+    /// A znode's children.
+    Children {
+        /// Which.
+        path: ZnodePath,
+        /// Whether to tell of the next child created or deleted, once. Not set if there is no such znode.
+        watch: bool,
+        /// Whether the answer has the stat (getChildren2).
+        with_stat: bool,
+    },
+    /// A znode's access control list and stat.
+    Acl {
+        /// Which.
+        path: ZnodePath,
+    },
+    /// Watches to be set again after a reconnect.
+    SetWatches(Box<SetWatches>),
+}
+
+/// The one-shot watches of a client that has reconnected.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SetWatches {
+    /// The last transaction that the client has seen.
+    pub since: Zxid,
+    /// Set by getData, and by exists where the znode was there.
+    pub data: Vec<ZnodePath>,
+    /// Set by exists where it was not.
+    pub exist: Vec<ZnodePath>,
+    /// Set by getChildren.
+    pub child: Vec<ZnodePath>,
+}
+
+/// Where a read is answered.
+struct Place<'a> {
+    state: &'a State,
+    connection: u64,
+    watches: &'a Watches,
+}
+
+/// Appends the answer, and before it the events of watches that are due at once. The state is locked,
+/// so the watches are set and the answer made as of one moment (rule W2).
+pub(super) fn answer(
+    read: &Read,
+    xid: i32,
+    state: &State,
+    connection: u64,
+    watches: &Watches,
+    out: &mut BytesMut,
+) {
+    let place = Place {
+        state,
+        connection,
+        watches,
+    };
+    let reply = match read {
+        Read::Exists { path, watch } => place.exists(path, *watch),
+        Read::Data { path, watch } => place.data(path, *watch),
+        Read::Children {
+            path,
+            watch,
+            with_stat,
+        } => place.children(path, *watch, *with_stat),
+        Read::Acl { path } => place.acl(path),
+        Read::SetWatches(set) => place.set_watches(set, out),
+    };
+    encode::reply(xid, state.last_zxid(), reply, out);
+}
+
+impl Place<'_> {
+    fn exists(&self, path: &ZnodePath, watch: bool) -> Reply {
+        if watch {
+            self.watch_data(path)?;
+        }
+        let stat = self.state.stat(path).ok_or(ErrorCode::NoNode)?;
+        Ok(ResponseBody::Stat(Stat::from(&stat)))
+    }
+
+    fn data(&self, path: &ZnodePath, watch: bool) -> Reply {
+        let node = self.state.node(path).ok_or(ErrorCode::NoNode)?;
+        if watch {
+            self.watch_data(path)?;
+        }
+        Ok(ResponseBody::Data {
+            data: node.data,
+            stat: Stat::from(&node.stat),
+        })
+    }
+
+    fn children(&self, path: &ZnodePath, watch: bool, with_stat: bool) -> Reply {
+        let children = self.state.children(path).ok_or(ErrorCode::NoNode)?;
+        let stat = self.state.stat(path).ok_or(ErrorCode::NoNode)?;
+        if watch {
+            self.watch_children(path)?;
+        }
+        Ok(if with_stat {
+            ResponseBody::ChildrenWithStat {
+                children,
+                stat: Stat::from(&stat),
+            }
+        } else {
+            ResponseBody::Children(children)
+        })
+    }
+
+    fn acl(&self, path: &ZnodePath) -> Reply {
+        let acl = self.state.acl(path).ok_or(ErrorCode::NoNode)?;
+        let stat = self.state.stat(path).ok_or(ErrorCode::NoNode)?;
+        Ok(ResponseBody::Acl {
+            acl,
+            stat: Stat::from(&stat),
+        })
+    }
+
+    /// ZooKeeper's `DataTree.setWatches`: what has happened since is told now, the rest is watched.
+    fn set_watches(&self, set: &SetWatches, out: &mut BytesMut) -> Reply {
+        let zxid = self.state.last_zxid();
+        let mut tell = |event, path: &ZnodePath| {
+            let event = WatcherEvent::of(event, path.as_str());
+            Notification::Watch(event).encode_frame(zxid, out);
+        };
+        for path in &set.data {
+            match self.state.stat(path) {
+                None => tell(EventType::NodeDeleted, path),
+                Some(stat) if stat.modified > set.since => tell(EventType::NodeDataChanged, path),
+                Some(_) => self.watch_data(path)?,
+            }
+        }
+        for path in &set.exist {
+            match self.state.stat(path) {
+                Some(_) => tell(EventType::NodeCreated, path),
+                None => self.watch_data(path)?,
+            }
+        }
+        for path in &set.child {
+            match self.state.stat(path) {
+                None => tell(EventType::NodeDeleted, path),
+                Some(stat) if stat.children_modified > set.since => {
+                    tell(EventType::NodeChildrenChanged, path);
+                }
+                Some(_) => self.watch_children(path)?,
+            }
+        }
+        Ok(ResponseBody::Empty)
+    }
+
+    fn watch_data(&self, path: &ZnodePath) -> Result<(), ErrorCode> {
+        self.watches
+            .watch_data(self.connection, path)
+            .map_err(quota)
+    }
+
+    fn watch_children(&self, path: &ZnodePath) -> Result<(), ErrorCode> {
+        self.watches
+            .watch_children(self.connection, path)
+            .map_err(quota)
+    }
+}
+
+/// ZooKeeper has no bound on watches, and so no number for it; a quota's is the closest.
+fn quota(_: TooManyWatches) -> ErrorCode {
+    ErrorCode::QuotaExceeded
+}

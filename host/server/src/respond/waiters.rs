@@ -1,0 +1,93 @@
+//! What waits for the leader in a connection's name: its handshake and its writes.
+
+use std::sync::Arc;
+
+use quorate_model::id::Zxid;
+use quorate_model::outcome::{Outcome, Refusal};
+use quorate_tree::State;
+use quorate_wire::{ConnectRequest, ConnectResponse};
+
+use super::{Connection, Phase};
+use crate::route::Waiter;
+
+/// The handshake's request, on its way to the leader.
+pub(super) struct Handshake {
+    pub(super) connection: Arc<Connection>,
+    pub(super) request: ConnectRequest,
+}
+
+impl Waiter for Handshake {
+    fn alive(&self) -> bool {
+        !self.connection.inner.lock().is_closed()
+    }
+
+    fn settle(self: Box<Self>, _state: &State, _zxid: Zxid, outcome: &Outcome) {
+        let connection = &self.connection;
+        let mut inner = connection.inner.lock();
+        if inner.is_closed() {
+            return;
+        }
+        match outcome {
+            Outcome::Session {
+                session,
+                password,
+                timeout_ms,
+            } => {
+                inner.session = Some(*session);
+                inner.phase = Phase::Open;
+                let answer = ConnectResponse {
+                    protocol_version: 0,
+                    timeout_ms: timeout_ms.cast_signed(),
+                    session: session.0.cast_signed(),
+                    password: password.0.to_vec().into(),
+                    read_only: self.request.read_only.map(|_| false),
+                };
+                answer.encode_frame(&mut inner.output);
+                connection
+                    .watches
+                    .own_session(*session, connection.number());
+                connection.metrics.handshakes.inc();
+                inner.frames += 1;
+                connection.wake.notify_one();
+            }
+            Outcome::Refused(Refusal::SessionExpired | Refusal::NoAuth(_)) => {
+                ConnectResponse::expired(&self.request).encode_frame(&mut inner.output);
+                connection.metrics.handshakes_expired.inc();
+                inner.frames += 1;
+                connection.end_locked(&mut inner);
+            }
+            _ => connection.close_locked(&mut inner, "its handshake was refused"),
+        }
+    }
+
+    fn abandon(self: Box<Self>, reason: &str) {
+        tracing::debug!(reason, "a handshake was abandoned");
+        self.connection.close("its handshake was abandoned");
+    }
+}
+
+/// A write, on its way to the leader.
+pub(super) struct Write {
+    pub(super) connection: Arc<Connection>,
+    pub(super) number: u64,
+}
+
+impl Waiter for Write {
+    fn alive(&self) -> bool {
+        !self.connection.inner.lock().is_closed()
+    }
+
+    fn settle(self: Box<Self>, state: &State, zxid: Zxid, outcome: &Outcome) {
+        self.connection.settle(self.number, state, zxid, outcome);
+    }
+
+    /// Nobody knows what became of it, and so the client is told: by ConnectionLoss.
+    fn abandon(self: Box<Self>, reason: &str) {
+        tracing::debug!(
+            reason,
+            connection = self.connection.number(),
+            "a request was abandoned"
+        );
+        self.connection.close("a request of it was abandoned");
+    }
+}

@@ -1,0 +1,389 @@
+//! Route: requests go to the leader over one numbered stream per server (rules S1 and S2).
+//!
+//! The stream lives as long as the server's process. Every committed transaction names the request
+//! that it answers, so what is in flight is known; when a later epoch opens, exactly what is still in
+//! flight is sent again, in order.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+use quorate_model::id::{Incarnation, Origin, Owner, ServerId, SessionId, Zxid};
+use quorate_model::outcome::Outcome;
+use quorate_model::request::{Operation, Request, ZnodeOperation};
+use quorate_tree::State;
+use thiserror::Error;
+use tokio::sync::oneshot;
+
+use crate::expiry::Touches;
+
+/// How many requests of all clients may be in flight: far above what one entry takes, so that the
+/// bound is met only by a server that has no leader or no disk.
+pub const MAX_IN_FLIGHT: usize = 100_000;
+
+/// How many bytes of requests may be in flight.
+pub const MAX_IN_FLIGHT_BYTES: usize = 256 << 20;
+
+/// Who is told what a request came to.
+pub trait Waiter: Send {
+    /// Whether anybody still waits: a request whose connection has closed is not sent again (rule S2).
+    fn alive(&self) -> bool;
+
+    /// Called by apply, under the state's write lock, right after the transaction's watch events were
+    /// queued. Must not block.
+    fn settle(self: Box<Self>, state: &State, zxid: Zxid, outcome: &Outcome);
+
+    /// The request will not be answered; `reason` is for people. It may or may not have been executed.
+    fn abandon(self: Box<Self>, reason: &str);
+}
+
+/// The server's stream to the leader. Cloning is cheap.
+#[derive(Clone)]
+pub struct Router(Arc<Inner>);
+
+struct Inner {
+    server: ServerId,
+    incarnation: Incarnation,
+    connections: AtomicU64,
+    touches: Arc<Touches>,
+    stream: Mutex<Stream>,
+    /// Something for the leader to look at.
+    arrived: Condvar,
+}
+
+#[derive(Default)]
+struct Stream {
+    next_number: u64,
+    in_flight: VecDeque<InFlight>,
+    in_flight_bytes: usize,
+    /// What the leader has not taken yet; a suffix of what is in flight.
+    outbox: VecDeque<Numbered>,
+    nudged: bool,
+    /// Whether the leader waits for requests, rather than for its proposals.
+    wanted: bool,
+    stopped: Option<String>,
+}
+
+struct InFlight {
+    numbered: Numbered,
+    bytes: usize,
+    /// Whether the leader of this epoch has taken it.
+    taken: bool,
+    waiter: Box<dyn Waiter>,
+}
+
+/// A request in its place in the stream.
+#[derive(Clone, Debug)]
+pub struct Numbered {
+    /// Which.
+    pub origin: Origin,
+    /// What.
+    pub request: Arc<Request>,
+    /// In how many epochs it was taken that ended before it was applied (rule S5).
+    pub lost_epochs: u32,
+}
+
+/// Too much is in flight: the request was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("too many requests wait for the leader")]
+pub struct Overloaded;
+
+/// The request has no answer.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Unavailable {
+    /// It was not taken.
+    #[error(transparent)]
+    Overloaded(#[from] Overloaded),
+    /// It may or may not have been executed.
+    #[error("{0}")]
+    Abandoned(String),
+}
+
+impl Router {
+    /// A stream with nothing in flight.
+    pub fn new(server: ServerId, incarnation: Incarnation, touches: Arc<Touches>) -> Router {
+        Router(Arc::new(Inner {
+            server,
+            incarnation,
+            connections: AtomicU64::new(0),
+            touches,
+            stream: Mutex::new(Stream { next_number: 1, ..Stream::default() }),
+            arrived: Condvar::new(),
+        }))
+    }
+
+    /// This server.
+    pub fn server(&self) -> ServerId {
+        self.0.server
+    }
+
+    /// This start of it.
+    pub fn incarnation(&self) -> Incarnation {
+        self.0.incarnation
+    }
+
+    /// The number of a new connection.
+    pub fn next_connection(&self) -> u64 {
+        self.0.connections.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// What a connection is as the owner of a session (rule W3).
+    pub fn owner(&self, connection: u64) -> Owner {
+        Owner { server: self.0.server, incarnation: self.0.incarnation, connection }
+    }
+
+    /// A sign of life of a session's client (rule W5).
+    pub fn touch(&self, session: SessionId) {
+        self.0.touches.touch(session);
+    }
+
+    /// Sends a request. The order of calls is the order of evaluation.
+    ///
+    /// # Errors
+    /// [`Overloaded`]; the waiter is dropped untold.
+    pub fn submit(&self, request: Request, waiter: Box<dyn Waiter>) -> Result<(), Overloaded> {
+        let bytes = request_bytes(&request);
+        let mut stream = self.0.stream.lock();
+        if let Some(reason) = &stream.stopped {
+            let reason = reason.clone();
+            drop(stream);
+            waiter.abandon(&reason);
+            return Ok(());
+        }
+        if stream.in_flight.len() >= MAX_IN_FLIGHT
+            || stream.in_flight_bytes + bytes > MAX_IN_FLIGHT_BYTES
+        {
+            return Err(Overloaded);
+        }
+        let numbered = Numbered {
+            origin: self.origin(stream.next_number),
+            request: Arc::new(request),
+            lost_epochs: 0,
+        };
+        stream.next_number += 1;
+        stream.in_flight_bytes += bytes;
+        stream.outbox.push_back(numbered.clone());
+        stream.in_flight.push_back(InFlight { numbered, bytes, taken: false, waiter });
+        let wanted = std::mem::take(&mut stream.wanted);
+        drop(stream);
+        if wanted {
+            self.0.arrived.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Sends a request and waits for what it comes to.
+    ///
+    /// # Errors
+    /// [`Unavailable`].
+    pub async fn ask(&self, request: Request) -> Result<(Zxid, Outcome), Unavailable> {
+        let (sender, receiver) = oneshot::channel();
+        self.submit(request, Box::new(Asked(sender)))?;
+        match receiver.await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(reason)) => Err(Unavailable::Abandoned(reason)),
+            Err(_) => Err(Unavailable::Abandoned("the server is stopping".into())),
+        }
+    }
+
+    /// The transaction that answers `origin` is applied.
+    pub(crate) fn settle(&self, origin: Origin, state: &State, zxid: Zxid, outcome: &Outcome) {
+        if origin.server != self.0.server || origin.incarnation != self.0.incarnation {
+            return;
+        }
+        let mut stream = self.0.stream.lock();
+        let first = stream.in_flight.front().map(|in_flight| in_flight.numbered.origin);
+        if first != Some(origin) {
+            return;
+        }
+        let Some(in_flight) = stream.in_flight.pop_front() else { return };
+        stream.in_flight_bytes -= in_flight.bytes;
+        drop(stream);
+        in_flight.waiter.settle(state, zxid, outcome);
+    }
+
+    /// A later epoch has opened: nothing that was sent before and is not applied will ever be, so it
+    /// is sent again, in order, under new numbers (rule S2).
+    pub(crate) fn epoch_opened(&self) {
+        let mut stream = self.0.stream.lock();
+        stream.outbox.clear();
+        let before = std::mem::take(&mut stream.in_flight);
+        stream.in_flight_bytes = 0;
+        for mut in_flight in before.into_iter().filter(|in_flight| in_flight.waiter.alive()) {
+            in_flight.numbered.lost_epochs += u32::from(in_flight.taken);
+            in_flight.taken = false;
+            in_flight.numbered.origin = self.origin(stream.next_number);
+            stream.next_number += 1;
+            stream.in_flight_bytes += in_flight.bytes;
+            stream.outbox.push_back(in_flight.numbered.clone());
+            stream.in_flight.push_back(in_flight);
+        }
+        drop(stream);
+        self.0.arrived.notify_one();
+    }
+
+    /// The leader takes what has arrived, at most `limit` requests; it waits for something, or a
+    /// nudge, for at most `patience`.
+    pub(crate) fn take(&self, limit: usize, patience: Duration) -> Vec<Numbered> {
+        let mut stream = self.0.stream.lock();
+        if (stream.outbox.is_empty() || limit == 0) && !stream.nudged {
+            stream.wanted = limit > 0;
+            self.0.arrived.wait_for(&mut stream, patience);
+            stream.wanted = false;
+        }
+        stream.nudged = false;
+        let count = stream.outbox.len().min(limit);
+        let taken: Vec<Numbered> = stream.outbox.drain(..count).collect();
+        let behind = stream.in_flight.len() - stream.outbox.len();
+        for in_flight in stream.in_flight.range_mut(..behind).rev() {
+            if std::mem::replace(&mut in_flight.taken, true) {
+                break;
+            }
+        }
+        taken
+    }
+
+    /// Wakes the leader: a proposal is done, or leadership has changed.
+    pub(crate) fn nudge(&self) {
+        self.0.stream.lock().nudged = true;
+        self.0.arrived.notify_one();
+    }
+
+    /// No request is taken any more, and none in flight is answered.
+    pub fn stop(&self, reason: &str) {
+        let in_flight = {
+            let mut stream = self.0.stream.lock();
+            stream.stopped.get_or_insert_with(|| reason.to_owned());
+            stream.outbox.clear();
+            stream.in_flight_bytes = 0;
+            std::mem::take(&mut stream.in_flight)
+        };
+        for in_flight in in_flight {
+            in_flight.waiter.abandon(reason);
+        }
+        self.nudge();
+    }
+
+    /// How many requests are in flight.
+    pub fn in_flight(&self) -> usize {
+        self.0.stream.lock().in_flight.len()
+    }
+
+    fn origin(&self, number: u64) -> Origin {
+        Origin { server: self.0.server, incarnation: self.0.incarnation, number }
+    }
+}
+
+/// Somebody awaits the answer.
+struct Asked(oneshot::Sender<Result<(Zxid, Outcome), String>>);
+
+impl Waiter for Asked {
+    fn alive(&self) -> bool {
+        !self.0.is_closed()
+    }
+
+    fn settle(self: Box<Self>, _: &State, zxid: Zxid, outcome: &Outcome) {
+        // Whoever asked may have gone away meanwhile.
+        let _ = self.0.send(Ok((zxid, outcome.clone())));
+    }
+
+    fn abandon(self: Box<Self>, reason: &str) {
+        let _ = self.0.send(Err(reason.to_owned()));
+    }
+}
+
+/// About how many bytes a request holds on to.
+fn request_bytes(request: &Request) -> usize {
+    let znode = |operation: &ZnodeOperation| match operation {
+        ZnodeOperation::Create { data, .. } | ZnodeOperation::Set { data, .. } => data.len(),
+        _ => 0,
+    };
+    let payload = match &request.operation {
+        Operation::Znode(operation) => znode(operation),
+        Operation::Multi(operations) => {
+            operations.iter().map(|operation| 100 + znode(operation)).sum()
+        }
+        Operation::Call(call) => call.arguments.len(),
+        Operation::PushRecipe { component, .. } => component.len(),
+        _ => 0,
+    };
+    200 + payload
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_model::path::ZnodePath;
+
+    use super::*;
+
+    struct Told {
+        alive: bool,
+        sender: std::sync::mpsc::SyncSender<u64>,
+        name: u64,
+    }
+
+    impl Waiter for Told {
+        fn alive(&self) -> bool {
+            self.alive
+        }
+        fn settle(self: Box<Self>, _: &State, _: Zxid, _: &Outcome) {
+            self.sender.send(self.name).unwrap();
+        }
+        fn abandon(self: Box<Self>, _: &str) {
+            self.sender.send(1000 + self.name).unwrap();
+        }
+    }
+
+    fn request() -> Request {
+        let operation = Operation::Sync(ZnodePath::root());
+        Request { session: SessionId(1), owner: None, identities: Vec::new(), operation }
+    }
+
+    fn router() -> Router {
+        Router::new(ServerId(1), Incarnation(7), Arc::new(Touches::default()))
+    }
+
+    #[test]
+    fn s1_requests_are_numbered_consecutively_and_settle_in_order() {
+        let (router, state) = (router(), State::new());
+        let (sender, told) = std::sync::mpsc::sync_channel(10);
+        for name in 0..3 {
+            let waiter = Told { alive: true, sender: sender.clone(), name };
+            router.submit(request(), Box::new(waiter)).unwrap();
+        }
+        let taken = router.take(2, Duration::ZERO);
+        assert_eq!(taken.iter().map(|n| n.origin.number).collect::<Vec<_>>(), [1, 2]);
+        let outcome = Outcome::Synced(ZnodePath::root());
+        let other = Origin { incarnation: Incarnation(6), ..taken[0].origin };
+        router.settle(other, &state, Zxid(1), &outcome);
+        router.settle(taken[0].origin, &state, Zxid(1), &outcome);
+        router.settle(taken[1].origin, &state, Zxid(2), &outcome);
+        assert_eq!(told.try_iter().collect::<Vec<_>>(), [0, 1]);
+        assert_eq!(router.in_flight(), 1);
+        router.stop("test");
+        assert_eq!(told.try_iter().collect::<Vec<_>>(), [1002]);
+    }
+
+    #[test]
+    fn s2_a_later_epoch_sends_again_what_is_in_flight_and_still_wanted() {
+        let (router, state) = (router(), State::new());
+        let (sender, told) = std::sync::mpsc::sync_channel(10);
+        for name in 0..4 {
+            let waiter = Told { alive: name != 2, sender: sender.clone(), name };
+            router.submit(request(), Box::new(waiter)).unwrap();
+        }
+        let taken = router.take(3, Duration::ZERO);
+        let outcome = Outcome::Synced(ZnodePath::root());
+        router.settle(taken[0].origin, &state, Zxid(1), &outcome);
+        router.epoch_opened();
+        let again = router.take(10, Duration::ZERO);
+        let shape: Vec<_> = again.iter().map(|n| (n.origin.number, n.lost_epochs)).collect();
+        assert_eq!(shape, [(5, 1), (6, 0)], "request 1 was taken, 3 was not, 2 is not wanted");
+        for numbered in again {
+            router.settle(numbered.origin, &state, Zxid(2), &outcome);
+        }
+        assert_eq!(told.try_iter().collect::<Vec<_>>(), [0, 1, 3]);
+    }
+}

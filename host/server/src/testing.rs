@@ -1,0 +1,308 @@
+//! A server for tests: the real stages that face clients, the real evaluator, and no log between.
+//!
+//! It takes a step when it is told to, so that a test decides what is in one entry.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use parking_lot::{Mutex, RwLock};
+use quorate_model::acl::Acl;
+use quorate_model::id::{Incarnation, ServerId, SessionId, Timestamp, Zxid};
+use quorate_model::outcome::Outcome;
+use quorate_model::path::{RelativePath, ZnodePath};
+use quorate_model::request::{
+    CreateLifetime, CreatePath, Operation, Password, Request, ZnodeOperation,
+};
+use quorate_model::run::{RunEnding, RunInput, RunReport, RunWatch, Runner, TreeAccess as _};
+use quorate_model::write_set::{Entry, EpochStart};
+use quorate_tree::{Bounds, Evaluator, RunTree, State};
+use quorate_wire::{ConnectRequest, frame};
+
+use crate::expiry::Touches;
+use crate::metrics::Metrics;
+use crate::notify::Watches;
+use crate::receive::{Edge, Limits};
+use crate::respond::{Connection, Form};
+use crate::route::{Router, Waiter};
+
+pub(crate) fn path(text: &str) -> ZnodePath {
+    ZnodePath::parse(text).unwrap()
+}
+
+/// The server. Its clock stands still.
+pub(crate) struct TestServer {
+    pub(crate) edge: Arc<Edge>,
+    evaluator: Mutex<Evaluator<TestRecipe>>,
+    /// Of the test itself.
+    session: SessionId,
+}
+
+/// `echo` returns its arguments; `wait` parks until the znode `gate` is there.
+pub(crate) struct TestRecipe;
+
+impl Runner<RunTree> for TestRecipe {
+    fn run(&self, input: RunInput, mut tree: RunTree) -> RunReport<RunTree> {
+        let gate = RelativePath::parse("gate").unwrap();
+        let ending = match input.operation.as_str() {
+            "echo" => RunEnding::Returned(input.arguments),
+            "wait" if tree.exists(&gate).unwrap().is_none() => RunEnding::Parked {
+                memo: Bytes::new(),
+                watches: vec![RunWatch::Node(gate)],
+            },
+            "wait" => RunEnding::Returned("\"go\"".into()),
+            other => RunEnding::BadCall(format!("there is no operation {other:?}")),
+        };
+        RunReport {
+            tree,
+            ending,
+            fuel: 1,
+            log: Vec::new(),
+        }
+    }
+}
+
+impl TestServer {
+    pub(crate) fn new() -> Arc<TestServer> {
+        TestServer::with_limits(Limits::default())
+    }
+
+    pub(crate) fn with_limits(limits: Limits) -> Arc<TestServer> {
+        let mut state = State::new();
+        let start = EpochStart {
+            epoch: 1,
+            leader: ServerId(1),
+            incarnation: Incarnation(1),
+            nonce: 1,
+            time: Timestamp(1),
+        };
+        state
+            .apply(&Entry::EpochStart(start), |_, _, _| {})
+            .unwrap();
+        let metrics = Arc::new(Metrics::new());
+        let watches = Watches::new(&state, metrics.clone());
+        let state = Arc::new(RwLock::new(state));
+        let router = Router::new(ServerId(1), Incarnation(1), Arc::new(Touches::default()));
+        let mut server = TestServer {
+            session: SessionId::NONE,
+            evaluator: Mutex::new(Evaluator::new(state.clone(), TestRecipe, Bounds::default())),
+            edge: Arc::new(Edge {
+                router,
+                state,
+                watches,
+                metrics,
+                limits,
+            }),
+        };
+        let (_, outcome) = server.ask(Operation::OpenSession {
+            timeout_ms: 10_000,
+            password: Password([0; 16]),
+        });
+        let Outcome::Session { session, .. } = outcome else {
+            panic!("{outcome:?}");
+        };
+        server.session = session;
+        Arc::new(server)
+    }
+
+    /// Makes one entry of all requests that have arrived, and applies it. Says how many they were.
+    pub(crate) fn step(&self) -> usize {
+        self.step_within(Duration::ZERO)
+    }
+
+    fn step_within(&self, patience: Duration) -> usize {
+        let edge = &self.edge;
+        let requests = edge.router.take(usize::MAX, patience);
+        let mut evaluator = self.evaluator.lock();
+        for numbered in &requests {
+            evaluator.evaluate(&numbered.request, Some(numbered.origin), Timestamp(1000));
+        }
+        if let Some(batch) = evaluator.take_batch() {
+            let mut state = edge.state.write();
+            state
+                .apply(&Entry::Transactions(batch), |state, zxid, transaction| {
+                    edge.watches.notify(state, zxid, transaction);
+                    if let (Some(origin), Some(outcome)) =
+                        (transaction.origin, &transaction.outcome)
+                    {
+                        edge.router.settle(origin, state, zxid, outcome);
+                    }
+                })
+                .unwrap();
+            let applied = state.last_zxid();
+            drop(state);
+            evaluator.applied(applied);
+        }
+        requests.len()
+    }
+
+    /// Takes steps by itself until the last handle of the server is gone.
+    pub(crate) fn run(self: &Arc<Self>) {
+        let server = Arc::downgrade(self);
+        std::thread::spawn(move || {
+            while let Some(server) = server.upgrade() {
+                server.step_within(Duration::from_millis(10));
+            }
+        });
+    }
+
+    /// Does it at once.
+    pub(crate) fn ask(&self, operation: Operation) -> (Zxid, Outcome) {
+        let answer = Arc::new(Mutex::new(None));
+        let session = match operation {
+            Operation::Znode(_) => self.session,
+            _ => SessionId::NONE,
+        };
+        let request = Request {
+            session,
+            owner: None,
+            identities: Vec::new(),
+            operation,
+        };
+        let told = Box::new(Told(answer.clone()));
+        self.edge.router.submit(request, told).unwrap();
+        self.step();
+        let answer = answer.lock().take();
+        answer.expect("the step answers it")
+    }
+
+    pub(crate) fn create(&self, at: &str, data: &str) -> Zxid {
+        let (zxid, outcome) = self.ask(Operation::Znode(create(at, data)));
+        assert!(matches!(outcome, Outcome::Znode(_)), "{outcome:?}");
+        zxid
+    }
+
+    pub(crate) fn delete(&self, at: &str) -> Zxid {
+        let (zxid, outcome) = self.ask(Operation::Znode(ZnodeOperation::Delete {
+            path: path(at),
+            version: -1,
+        }));
+        assert!(matches!(outcome, Outcome::Znode(_)), "{outcome:?}");
+        zxid
+    }
+
+    pub(crate) fn set(&self, at: &str, data: &str) -> Zxid {
+        let (zxid, outcome) = self.ask(Operation::Znode(set(at, data)));
+        assert!(matches!(outcome, Outcome::Znode(_)), "{outcome:?}");
+        zxid
+    }
+
+    /// Mounts the test's recipe.
+    pub(crate) fn mount(&self, at: &str) {
+        self.ask(Operation::PushRecipe {
+            name: "test".into(),
+            component: Bytes::from_static(b"a component"),
+        });
+        let (_, outcome) = self.ask(Operation::Mount {
+            path: path(at),
+            recipe: "test".into(),
+            digest: None,
+            parameters: None,
+            sealed: false,
+        });
+        assert!(matches!(outcome, Outcome::Mounted(_)), "{outcome:?}");
+    }
+
+    /// A connection without a socket.
+    pub(crate) fn connection(&self) -> Arc<Connection> {
+        let edge = &self.edge;
+        let owner = edge.router.owner(edge.router.next_connection());
+        let address = SocketAddr::from(([127, 0, 0, 1], 50_000));
+        Connection::open(owner, address, edge.watches.clone(), edge.metrics.clone())
+    }
+
+    /// The same with a session; what it has been sent is taken.
+    pub(crate) fn open_session(&self) -> Arc<Connection> {
+        let connection = self.connection();
+        let request = Request {
+            session: SessionId::NONE,
+            owner: Some(connection.owner()),
+            identities: Vec::new(),
+            operation: Operation::OpenSession {
+                timeout_ms: 10_000,
+                password: Password([1; 16]),
+            },
+        };
+        let waiter = connection.handshake(connect_request());
+        self.edge.router.submit(request, waiter).unwrap();
+        self.step();
+        assert!(connection.session().is_some());
+        sent(&connection);
+        connection
+    }
+
+    /// Submits a write of `connection`; the next step answers it.
+    pub(crate) fn write(
+        &self,
+        connection: &Arc<Connection>,
+        xid: i32,
+        operation: Operation,
+        form: Form,
+    ) {
+        let request = Request {
+            session: connection.session().unwrap(),
+            owner: Some(connection.owner()),
+            identities: Vec::new(),
+            operation,
+        };
+        let waiter = connection.write(xid, form, 100);
+        self.edge.router.submit(request, waiter).unwrap();
+    }
+}
+
+pub(crate) fn connect_request() -> ConnectRequest {
+    ConnectRequest {
+        protocol_version: 0,
+        last_zxid_seen: 0,
+        timeout_ms: 10_000,
+        session: 0,
+        password: Bytes::from_static(&[0; 16]),
+        read_only: Some(false),
+    }
+}
+
+pub(crate) fn create(at: &str, data: &str) -> ZnodeOperation {
+    ZnodeOperation::Create {
+        path: CreatePath::parse(at, false).unwrap(),
+        data: Bytes::copy_from_slice(data.as_bytes()),
+        acl: Acl::open(),
+        lifetime: CreateLifetime::Persistent,
+        with_stat: false,
+    }
+}
+
+pub(crate) fn set(at: &str, data: &str) -> ZnodeOperation {
+    ZnodeOperation::Set {
+        path: path(at),
+        data: Bytes::copy_from_slice(data.as_bytes()),
+        version: -1,
+    }
+}
+
+/// The frames that were queued for the client since the last call.
+pub(crate) fn sent(connection: &Connection) -> Vec<Bytes> {
+    let mut bytes = BytesMut::new();
+    connection.take_output(&mut bytes);
+    let mut frames = Vec::new();
+    while let Some(frame) = frame::decode(&mut bytes, usize::MAX).unwrap() {
+        frames.push(frame);
+    }
+    assert!(bytes.is_empty(), "only whole frames are queued");
+    connection.take_output(&mut BytesMut::new());
+    frames
+}
+
+struct Told(Arc<Mutex<Option<(Zxid, Outcome)>>>);
+
+impl Waiter for Told {
+    fn alive(&self) -> bool {
+        true
+    }
+    fn settle(self: Box<Self>, _: &State, zxid: Zxid, outcome: &Outcome) {
+        *self.0.lock() = Some((zxid, outcome.clone()));
+    }
+    fn abandon(self: Box<Self>, reason: &str) {
+        panic!("abandoned: {reason}");
+    }
+}

@@ -1,0 +1,331 @@
+//! Administration over HTTP: recipes and mounts.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::{Method, RequestBuilder, Url};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::error::ClientError;
+
+/// How long a server may take to answer; compiling a large recipe takes most of it.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How long it may take to reach it.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Speaks to a server's HTTP port.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    client: reqwest::Client,
+    /// `host:port`, for messages.
+    server: String,
+    base: Url,
+}
+
+/// A recipe that a server keeps.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Recipe {
+    /// What operators call it.
+    pub name: String,
+    /// The SHA-256 of its component, in hexadecimal.
+    pub digest: String,
+    /// The size of its component. Not in the answer to a push.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// When it was pushed, in milliseconds since the Unix epoch. Not in the answer to a push.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pushed_at: Option<u64>,
+    /// Where this very component is mounted. In a list only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mounts: Option<Vec<String>>,
+    /// What it offers. Not in a list.
+    #[serde(flatten)]
+    pub interface: Option<Interface>,
+}
+
+/// What a recipe offers, as its author wrote it in WIT.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Interface {
+    /// What its author wrote about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub documentation: Option<String>,
+    /// What can be called.
+    pub operations: Vec<Operation>,
+    /// The named types that the operations use, each before whatever uses it.
+    #[serde(default)]
+    pub types: Vec<NamedType>,
+}
+
+/// One operation of a recipe.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Operation {
+    /// `operation`, or `interface.operation` where two interfaces export the same name.
+    pub name: String,
+    /// In order.
+    pub parameters: Vec<Parameter>,
+    /// Its type in WIT; none if it gives nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<String>,
+    /// What its author wrote about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub documentation: Option<String>,
+}
+
+impl Operation {
+    /// `acquire(name: string) -> grant`.
+    pub fn signature(&self) -> String {
+        let parameter = |parameter: &Parameter| format!("{}: {}", parameter.name, parameter.kind);
+        let parameters: Vec<String> = self.parameters.iter().map(parameter).collect();
+        let result = self.result.as_ref().map(|result| format!(" -> {result}"));
+        let result = result.unwrap_or_default();
+        format!("{}({}){result}", self.name, parameters.join(", "))
+    }
+}
+
+/// One parameter of an operation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Parameter {
+    /// Its name.
+    pub name: String,
+    /// Its type in WIT.
+    #[serde(rename = "type")]
+    pub kind: String,
+}
+
+/// A type that an operation names.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NamedType {
+    /// Its name.
+    pub name: String,
+    /// Its definition in WIT, in one line.
+    pub definition: String,
+    /// What its author wrote about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub documentation: Option<String>,
+}
+
+/// A recipe bound to a znode.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Mount {
+    /// The znode.
+    pub path: String,
+    /// The recipe's name when it was mounted.
+    pub recipe: String,
+    /// Which component runs: the SHA-256, in hexadecimal.
+    pub digest: String,
+    /// Whether only the recipe writes below it.
+    pub sealed: bool,
+}
+
+/// How to mount a recipe.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct MountOptions {
+    /// The znode's data: the recipe's parameters. None leaves them as they are.
+    pub parameters: Option<Value>,
+    /// Let other clients write below it too.
+    pub open: bool,
+}
+
+#[derive(Deserialize)]
+struct Recipes {
+    recipes: Vec<Recipe>,
+}
+
+#[derive(Deserialize)]
+struct Mounts {
+    mounts: Vec<Mount>,
+}
+
+#[derive(Deserialize)]
+struct Ended {
+    ended_calls: u32,
+}
+
+#[derive(Deserialize)]
+struct Nothing {}
+
+#[derive(Deserialize)]
+struct Problem {
+    error: ProblemDetail,
+}
+
+#[derive(Deserialize)]
+struct ProblemDetail {
+    code: String,
+    message: String,
+}
+
+impl Admin {
+    /// Of the server at `server`, as `host:port`.
+    ///
+    /// # Errors
+    /// [`ClientError::NoHttp`] if that is no address. Nothing is sent yet.
+    pub fn new(server: &str) -> Result<Admin, ClientError> {
+        let wrong = |reason: String| ClientError::NoHttp {
+            server: server.to_owned(),
+            reason,
+        };
+        let base = Url::parse(&format!("http://{server}/"))
+            .map_err(|error| wrong(format!("it is no host:port ({error})")))?;
+        let client = reqwest::Client::builder()
+            .timeout(PATIENCE)
+            .connect_timeout(CONNECT_PATIENCE)
+            // A server's administration is near by; a proxy for the web is in the way.
+            .no_proxy()
+            .build()
+            .map_err(|error| wrong(error.to_string()))?;
+        Ok(Admin {
+            client,
+            server: server.to_owned(),
+            base,
+        })
+    }
+
+    /// Uploads a component, or a core module that carries its interface, under a name. Gives what it offers.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] says what is wrong with it.
+    pub async fn push_recipe(
+        &self,
+        name: &str,
+        component: impl Into<Bytes>,
+    ) -> Result<Recipe, ClientError> {
+        let request = self.request(Method::PUT, &["recipes", name]);
+        self.send(request.body(component.into())).await
+    }
+
+    /// All recipes.
+    ///
+    /// # Errors
+    /// [`ClientError::NoHttp`].
+    pub async fn recipes(&self) -> Result<Vec<Recipe>, ClientError> {
+        let answer: Recipes = self.send(self.request(Method::GET, &["recipes"])).await?;
+        Ok(answer.recipes)
+    }
+
+    /// One recipe with its operations.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with the code `no-recipe`.
+    pub async fn recipe(&self, name: &str) -> Result<Recipe, ClientError> {
+        self.send(self.request(Method::GET, &["recipes", name]))
+            .await
+    }
+
+    /// Forgets a recipe that is not mounted.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with the code `no-recipe` or `recipe-in-use`.
+    pub async fn remove_recipe(&self, name: &str) -> Result<(), ClientError> {
+        let request = self.request(Method::DELETE, &["recipes", name]);
+        let Nothing {} = self.send(request).await?;
+        Ok(())
+    }
+
+    /// Binds a recipe to the znode at `path`, which is created if need be.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with the code `no-recipe` or `mounts-nest`.
+    pub async fn mount(
+        &self,
+        path: &str,
+        recipe: &str,
+        options: MountOptions,
+    ) -> Result<Mount, ClientError> {
+        let mut body = json!({"recipe": recipe, "sealed": !options.open});
+        if let Some(parameters) = options.parameters {
+            body["parameters"] = parameters;
+        }
+        self.send(self.mount_request(Method::PUT, path).json(&body))
+            .await
+    }
+
+    /// All mounts.
+    ///
+    /// # Errors
+    /// [`ClientError::NoHttp`].
+    pub async fn mounts(&self) -> Result<Vec<Mount>, ClientError> {
+        let answer: Mounts = self.send(self.request(Method::GET, &["mounts"])).await?;
+        Ok(answer.mounts)
+    }
+
+    /// Unbinds the recipe at `path`; its znodes stay. Gives how many parked calls that ended.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with the code `not-mounted`.
+    pub async fn unmount(&self, path: &str) -> Result<u32, ClientError> {
+        let answer: Ended = self.send(self.mount_request(Method::DELETE, path)).await?;
+        Ok(answer.ended_calls)
+    }
+
+    fn mount_request(&self, method: Method, path: &str) -> RequestBuilder {
+        let names = path.split('/').filter(|name| !name.is_empty());
+        let segments: Vec<&str> = std::iter::once("mounts").chain(names).collect();
+        self.request(method, &segments)
+    }
+
+    /// The segments are escaped where a URL needs it.
+    fn request(&self, method: Method, segments: &[&str]) -> RequestBuilder {
+        let mut url = self.base.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().push("v1").extend(segments);
+        }
+        self.client.request(method, url)
+    }
+
+    async fn send<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, ClientError> {
+        let broken = |error: reqwest::Error| self.unreachable(&error);
+        let response = request.send().await.map_err(broken)?;
+        let status = response.status();
+        let body = response.bytes().await.map_err(broken)?;
+        if !status.is_success() {
+            return Err(match serde_json::from_slice::<Problem>(&body) {
+                Ok(Problem { error }) => ClientError::Refused {
+                    code: error.code,
+                    message: error.message,
+                },
+                Err(_) => ClientError::NoHttp {
+                    server: self.server.clone(),
+                    reason: format!("it answered {status}, which Quorate does not"),
+                },
+            });
+        }
+        serde_json::from_slice(&body).map_err(|error| ClientError::NoHttp {
+            server: self.server.clone(),
+            reason: format!("its answer is not Quorate's ({error})"),
+        })
+    }
+
+    fn unreachable(&self, error: &reqwest::Error) -> ClientError {
+        let reason = if error.is_connect() {
+            "nobody listens there".into()
+        } else if error.is_timeout() {
+            format!("nothing came within {} s", PATIENCE.as_secs())
+        } else {
+            error.to_string()
+        };
+        ClientError::NoHttp {
+            server: self.server.clone(),
+            reason,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_escaped_segment_by_segment() {
+        let admin = Admin::new("127.0.0.1:2180").unwrap();
+        let request = admin.mount_request(Method::GET, "/a b/ü?").build().unwrap();
+        assert_eq!(
+            request.url().as_str(),
+            "http://127.0.0.1:2180/v1/mounts/a%20b/%C3%BC%3F"
+        );
+        assert!(Admin::new("no host").is_err());
+    }
+}

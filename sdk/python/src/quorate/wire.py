@@ -1,0 +1,130 @@
+"""The three requests that Quorate adds to ZooKeeper's protocol, in the shape that kazoo sends.
+
+Integers are big-endian; a string is its length in bytes (4 bytes) and its UTF-8.
+"""
+
+import struct
+from typing import NamedTuple, Optional, Tuple
+
+CALL = 700
+CANCEL = 701
+ACKNOWLEDGE = 702
+#: The type in a watch event that carries a late answer.
+ANSWER_EVENT = 700
+
+RETURNED = 0
+PARKED = 1
+FAILED = 2
+REFUSED = 3
+TRAPPED = 4
+EXCEEDED = 5
+CANCELLED = 6
+TIMED_OUT = 7
+UNMOUNTED = 8
+BAD_CALL = 9
+NOT_READY = 10
+
+_INT = struct.Struct("!i")
+_LONG = struct.Struct("!q")
+_TWO_INTS = struct.Struct("!ii")
+_TWO_LONGS = struct.Struct("!qq")
+
+
+def _string(text: str) -> bytes:
+    encoded = text.encode("utf-8")
+    return _INT.pack(len(encoded)) + encoded
+
+
+def _read_string(data: bytes, offset: int) -> Tuple[str, int]:
+    (length,) = _INT.unpack_from(data, offset)
+    offset += _INT.size
+    if length <= 0:  # ZooKeeper writes a null string as -1.
+        return "", offset
+    return data[offset : offset + length].decode("utf-8"), offset + length
+
+
+class Answer(NamedTuple):
+    """A status, and what belongs to it: a JSON result, a JSON error, or a message."""
+
+    status: int
+    result: str
+
+    @classmethod
+    def read(cls, data: bytes, offset: int) -> "Answer":
+        (status,) = _INT.unpack_from(data, offset)
+        result, _ = _read_string(data, offset + _INT.size)
+        return cls(status, result)
+
+
+class CallRequest(NamedTuple):
+    """Run an operation. ``arguments`` is a JSON array or object, ``timeout_ms`` 0 for none."""
+
+    key: int
+    mount: str
+    operation: str
+    arguments: str
+    timeout_ms: int
+    acknowledged: int
+
+    type = CALL
+
+    def serialize(self) -> bytes:
+        return (
+            _LONG.pack(self.key)
+            + _string(self.mount)
+            + _string(self.operation)
+            + _string(self.arguments)
+            + _TWO_LONGS.pack(self.timeout_ms, self.acknowledged)
+        )
+
+    @classmethod
+    def deserialize(cls, data: bytes, offset: int) -> Answer:
+        return Answer.read(data, offset)
+
+
+class CancelRequest(NamedTuple):
+    """End a parked call; answers with the result if there is one already."""
+
+    key: int
+
+    type = CANCEL
+
+    def serialize(self) -> bytes:
+        return _LONG.pack(self.key)
+
+    @classmethod
+    def deserialize(cls, data: bytes, offset: int) -> Answer:
+        return Answer.read(data, offset)
+
+
+class AcknowledgeRequest(NamedTuple):
+    """Forget the answers of every key up to this one."""
+
+    key: int
+
+    type = ACKNOWLEDGE
+
+    def serialize(self) -> bytes:
+        return _LONG.pack(self.key)
+
+    @classmethod
+    def deserialize(cls, data: bytes, offset: int) -> bool:
+        return True
+
+
+class LateAnswer(NamedTuple):
+    """The event that ends a parked call."""
+
+    mount: str
+    key: int
+    answer: Answer
+
+
+def read_late_answer(data: bytes, offset: int) -> Optional[LateAnswer]:
+    """Reads the body of a watch event; none if it is one of ZooKeeper's own."""
+    kind, _state = _TWO_INTS.unpack_from(data, offset)
+    if kind != ANSWER_EVENT:
+        return None
+    mount, offset = _read_string(data, offset + _TWO_INTS.size)
+    (key,) = _LONG.unpack_from(data, offset)
+    return LateAnswer(mount, key, Answer.read(data, offset + _LONG.size))

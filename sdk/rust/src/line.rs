@@ -1,0 +1,44 @@
+//! Standing in line, which locks, elections, semaphores and queues share: take a ticket, see who stands
+//! ahead, watch that one, wait.
+
+use crate::{call, refuse, tree, watch};
+
+/// A place at the head of a line.
+pub struct Place {
+    /// The ticket's path.
+    pub path: String,
+    /// The ticket's name: its path without the line.
+    pub ticket: String,
+    /// The transaction that made the ticket: a fencing token, since nobody who stands in the line later
+    /// has a smaller one.
+    pub token: u64,
+    /// What the ticket carries.
+    pub data: Vec<u8>,
+}
+
+/// Stands in `line`, a path, with a ticket that carries `data` and goes with the caller's session. Returns
+/// when nobody stands ahead; until then the call is parked, and the run does not come back from here.
+///
+/// Refuses if the ticket has been taken out of the line meanwhile. The memo is the ticket's: an operation
+/// that waits here has none of its own.
+#[track_caller]
+pub fn stand_in(line: &str, data: impl AsRef<[u8]>) -> Place {
+    let ticket = call::memo()
+        .unwrap_or_else(|| tree::create_sequential(line, "ticket-", data, tree::mine()));
+    let path = format!("{line}/{ticket}");
+    let Some(node) = tree::get(&path) else {
+        refuse!("the ticket was taken out of the line");
+    };
+    if let Some(ahead) = tree::child_before(line, &ticket) {
+        watch::node(&format!("{line}/{ahead}"));
+        // Whoever takes the ticket away ends the wait.
+        watch::node(&path);
+        call::park(ticket);
+    }
+    Place {
+        path,
+        ticket,
+        token: node.stat.created,
+        data: node.data,
+    }
+}

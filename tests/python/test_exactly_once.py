@@ -1,0 +1,226 @@
+"""One key, one execution: repeated, over cut connections, and across a restart of the server."""
+
+import json
+import random
+import threading
+
+import pytest
+from quorate import Recipes
+
+from harness import wire as w
+from harness.proxy import Proxy
+from harness.waiting import DEADLINE_S, until
+from harness.wire import Closed, Wire
+
+pytestmark = [pytest.mark.quorate, pytest.mark.timeout(170)]
+
+
+@pytest.fixture
+def counters(mounted):
+    return mounted("counter")
+
+
+def add(zk: Wire, mount: str, key: int, amount: int = 1, **more):
+    return zk.call(key, mount, "add", json.dumps(["c", amount]), **more)
+
+
+def value(zk: Wire, mount: str, key: int) -> int:
+    status, result = zk.call(key, mount, "get", '["c"]')
+    assert status == w.RETURNED, (status, result)
+    return int(result)
+
+
+def test_a_repeated_key_is_executed_once(wire, counters):
+    zk = wire()
+    assert [add(zk, counters, 1) for _ in range(5)] == [(w.RETURNED, "1")] * 5
+    assert add(zk, counters, 2) == (w.RETURNED, "2")
+    assert add(zk, counters, 1) == (w.RETURNED, "1"), "the kept answer, not a new one"
+    assert value(zk, counters, 3) == 2
+
+
+def test_keys_belong_to_their_session(wire, counters):
+    one, two = wire(), wire()
+    assert add(one, counters, 1) == (w.RETURNED, "1")
+    assert add(two, counters, 1) == (w.RETURNED, "2")
+
+
+def test_keys_may_come_in_any_order(wire, counters):
+    zk = wire()
+    for key in (7, 3, 900_000_000_000, 5):
+        assert add(zk, counters, key)[0] == w.RETURNED
+    assert value(zk, counters, 1) == 4
+
+
+def test_a_key_with_other_arguments_is_refused(wire, counters):
+    zk = wire()
+    add(zk, counters, 1)
+    status, message = add(zk, counters, 1, amount=2)
+    assert status == w.BAD_CALL
+    assert "1" in message
+    assert zk.call(1, counters, "get", '["c"]')[0] == w.BAD_CALL
+    assert value(zk, counters, 2) == 1
+
+
+def test_an_acknowledged_key_never_runs_again(wire, counters):
+    zk = wire()
+    for key in (1, 2, 3):
+        add(zk, counters, key)
+    assert add(zk, counters, 4, acknowledged=2) == (w.RETURNED, "4")
+    assert add(zk, counters, 1)[0] == w.BAD_CALL
+    assert add(zk, counters, 2)[0] == w.BAD_CALL
+    assert add(zk, counters, 3) == (w.RETURNED, "3")
+    assert zk.request(w.ACKNOWLEDGE, (3).to_bytes(8, "big")).err == w.OK
+    assert add(zk, counters, 3)[0] == w.BAD_CALL
+    assert value(zk, counters, 5) == 4
+
+
+@pytest.mark.parametrize("key", [0, -1])
+def test_a_key_is_at_least_one(wire, counters, key):
+    zk = wire()
+    assert add(zk, counters, key)[0] == w.BAD_CALL
+    assert value(zk, counters, 1) == 0
+
+
+def test_a_refusal_is_an_answer_that_is_kept(wire, mounted):
+    locks = mounted("fair-lock")
+    zk = wire()
+    first = zk.call(1, locks, "release", '["x"]')
+    assert first[0] == w.REFUSED
+    zk.call(2, locks, "acquire", '["x"]')
+    assert zk.call(1, locks, "release", '["x"]') == first
+    assert json.loads(zk.call(3, locks, "holder", '["x"]')[1]) is not None
+
+
+def test_answers_that_nobody_acknowledges_are_bounded_and_never_evicted(wire, counters):
+    zk = wire()
+    answered = 0
+    bound = 100_000
+    for start in range(1, bound, 500):
+        for key in range(start, start + 500):
+            zk.send(w.CALL, w.call_body(key, counters, "add", '["c",1]'))
+        statuses = [w.Reader(zk.receive().body).int() for _ in range(500)]
+        answered += statuses.count(w.RETURNED)
+        if w.BAD_CALL in statuses:
+            break
+    else:
+        raise AssertionError(f"{bound} answers are kept for one session: where is the bound?")
+    status, message = add(zk, counters, answered + 1)
+    assert status == w.BAD_CALL
+    assert "acknowledge" in message
+    assert add(zk, counters, 1) == (w.RETURNED, "1")
+    assert add(zk, counters, answered + 2, acknowledged=answered) == (w.RETURNED, str(answered + 1))
+
+
+def test_cutting_the_connection_after_every_byte_of_a_call(server, wire, counters, capsys):
+    """Towards the server: it gets any part of the request. Towards the client: any part of the answer."""
+    proxy = Proxy(server.address)
+    watcher = wire()
+    zk = Wire(proxy.address, timeout_ms=30_000)
+    session, password = zk.session, zk.password
+    up_start, down_start = len(proxy.sent[0]), len(proxy.received[0])
+    add(zk, counters, 1, amount=1)
+    up_end, down_end = len(proxy.sent[0]), len(proxy.received[0])
+    assert up_end > up_start + 40 and down_end > down_start + 24
+
+    keys = 1
+    rounds = [("cut_up", cut) for cut in range(up_start + 1, up_end + 1)]
+    rounds += [("cut_down", cut) for cut in range(down_start + 1, down_end + 1)]
+    for direction, cut in rounds:
+        keys += 1
+        zk.drop()
+        setattr(proxy, direction, cut)
+        zk = Wire(proxy.address, session=session, password=password, timeout_ms=30_000)
+        assert zk.session == session
+        try:
+            zk.send(w.CALL, w.call_body(keys, counters, "add", '["c",1]'))
+            zk.receive()
+            assert (direction, cut) == ("cut_down", down_end), "the connection should have been cut"
+        except (Closed, OSError):
+            pass
+        zk.drop()
+        zk = Wire(proxy.address, session=session, password=password, timeout_ms=30_000)
+        assert add(zk, counters, keys, acknowledged=keys - 1) == (w.RETURNED, str(keys))
+    assert value(watcher, counters, 1) == keys
+    with capsys.disabled():
+        print(f"\n{len(rounds)} cuts, {keys} keys, counter at {keys}")
+    zk.drop()
+    proxy.close()
+
+
+def test_kazoo_counts_right_over_a_connection_that_breaks_all_the_time(server, kazoo, counters):
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    proxy = Proxy(server.address)
+    zk = kazoo(hosts=proxy.hosts, timeout=30.0)
+    recipes = Recipes(zk)
+    done = threading.Event()
+    cuts = []
+
+    def cutter():
+        while not done.wait(rng.uniform(0.005, 0.05)):
+            cuts.append(1)
+            proxy.cut()
+
+    thread = threading.Thread(target=cutter)
+    thread.start()
+    try:
+        results = []
+        for _ in range(20):
+            calls = [recipes.call_async(counters, "add", "c", 1) for _ in range(10)]
+            results += [call.get(timeout=60) for call in calls]
+    finally:
+        done.set()
+        thread.join()
+    assert results == list(range(1, 201))
+    assert len(cuts) > 5
+    proxy.close()
+
+
+def test_a_repeated_key_is_executed_once_across_a_restart(own_server):
+    own_server.http.mount("/counters", "counter")
+    zk = Wire(own_server.address, timeout_ms=30_000)
+    for key in range(1, 6):
+        assert add(zk, "/counters", key) == (w.RETURNED, str(key))
+    zk.send(w.CALL, w.call_body(6, "/counters", "add", '["c",1]'))
+    own_server.restart()
+    zk = Wire(own_server.address, session=zk.session, password=zk.password, timeout_ms=30_000)
+
+    def repeated():
+        answer = add(zk, "/counters", 6)
+        return answer if answer[0] != w.NOT_READY else None
+
+    assert until(repeated, "the recipe is ready") == (w.RETURNED, "6")
+    assert add(zk, "/counters", 3) == (w.RETURNED, "3")
+    assert value(zk, "/counters", 7) == 6
+    zk.close_session()
+
+
+def test_an_acknowledgement_holds_across_a_restart(own_server):
+    own_server.http.mount("/counters", "counter")
+    zk = Wire(own_server.address, timeout_ms=30_000)
+    add(zk, "/counters", 1)
+    add(zk, "/counters", 2, acknowledged=1)
+    own_server.restart()
+    zk = Wire(own_server.address, session=zk.session, password=zk.password, timeout_ms=30_000)
+    until(lambda: zk.call(3, "/counters", "get", '["c"]')[0] != w.NOT_READY, "the recipe is ready")
+    assert add(zk, "/counters", 1)[0] == w.BAD_CALL
+    assert add(zk, "/counters", 2) == (w.RETURNED, "2")
+
+
+def test_a_parked_call_waits_on_across_a_restart(own_server, own_kazoo):
+    own_server.http.mount("/locks", "fair-lock")
+    holder, waiter, last = (Recipes(own_kazoo(timeout=30.0)) for _ in range(3))
+    grant = holder.call("/locks", "acquire", "x")
+    waiting = waiter.call_async("/locks", "acquire", "x")
+    until(lambda: waiting.parked, "it is parked")
+    lasting = last.call_async("/locks", "acquire", "x")
+    until(lambda: lasting.parked, "it is parked")
+    own_server.restart()
+    assert holder.call("/locks", "holder", "x")["token"] == grant["token"]
+    assert not waiting.ready()
+    assert holder.call("/locks", "release", "x") == 0
+    assert waiting.get(timeout=DEADLINE_S)["token"] > grant["token"]
+    assert not lasting.ready()
+    waiter.call("/locks", "release", "x")
+    assert lasting.get(timeout=DEADLINE_S)

@@ -1,0 +1,60 @@
+//! Arrows between the crates go down only.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+
+use serde_json::Value;
+
+/// What each crate may name of ours, and which crate alone may name an engine.
+fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
+    BTreeMap::from([
+        ("quorate-model", &[][..]),
+        ("quorate-wire", &["quorate-model"]),
+        ("quorate-tree", &["quorate-model"]),
+        ("quorate-sandbox", &["quorate-model"]),
+        ("quorate-consensus", &["quorate-model"]),
+        ("quorate-recipes", &[]),
+        ("quorate-client", &["quorate-model", "quorate-wire"]),
+        ("quorate-recipe", &["quorate-recipe-macros"]),
+        ("quorate-recipe-macros", &[]),
+        ("fair-lock", &["quorate-recipe"]),
+        ("counter", &["quorate-recipe"]),
+        ("election", &["quorate-recipe"]),
+    ])
+}
+
+/// Engines, and the one crate that names each.
+const ENGINES: [(&str, &str); 2] =
+    [("openraft", "quorate-consensus"), ("wasmtime", "quorate-sandbox")];
+
+/// What the pure middle must not name.
+const IMPURE: [&str; 4] = ["tokio", "openraft", "wasmtime", "getrandom"];
+
+#[test]
+fn arrows_between_crates_go_down_only() {
+    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
+    let arguments = ["metadata", "--no-deps", "--offline", "--format-version=1", "--manifest-path"];
+    let output = Command::new(env!("CARGO")).args(arguments).arg(manifest).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let packages = metadata["packages"].as_array().unwrap();
+    assert!(packages.len() > 8, "the workspace has more crates than that");
+    let allowed = allowed();
+    for package in packages {
+        let name = package["name"].as_str().unwrap();
+        let dependencies = package["dependencies"].as_array().unwrap().iter();
+        for dependency in dependencies.filter(|dependency| dependency["kind"].is_null()) {
+            let used = dependency["name"].as_str().unwrap();
+            for (engine, crate_of_it) in ENGINES {
+                assert!(used != engine || name == crate_of_it, "{name} names {engine}");
+            }
+            if ["quorate-model", "quorate-tree", "quorate-wire"].contains(&name) {
+                assert!(!IMPURE.contains(&used), "{name} is pure and names {used}");
+            }
+            let ours = packages.iter().any(|other| other["name"] == *used);
+            if let Some(allowed) = allowed.get(name) {
+                assert!(!ours || allowed.contains(&used), "{name} must not depend on {used}");
+            }
+        }
+    }
+}
