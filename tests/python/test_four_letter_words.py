@@ -31,7 +31,7 @@ def test_stat_lists_the_connections(server, wire):
     port = zk.socket.getsockname()[1]
     answer = server.four_letter_word("stat")
     assert re.search(r"^Clients:$", answer, re.M)
-    assert re.search(rf"^ /127\.0\.0\.1:{port}\[1\]\(queued=\d+,recved=\d+,sent=\d+\)$", answer, re.M)
+    assert re.search(rf"^ /127\.0\.0\.1:{port}\[\d\]\(queued=\d+,recved=\d+,sent=\d+\)$", answer, re.M)
     assert re.search(r"^Mode: ", answer, re.M)
 
 

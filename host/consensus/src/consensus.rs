@@ -233,7 +233,12 @@ impl Consensus {
                 .map(ServerId)
                 .collect(),
             last_index: data.last_log.as_ref().map(index),
-            applied_index: data.last_applied.as_ref().map(index),
+            applied_index: self
+                .0
+                .upkeep
+                .applied_end
+                .load(Ordering::Relaxed)
+                .checked_sub(1),
             applied_entries: self.0.upkeep.applied_entries.load(Ordering::Relaxed),
             snapshot_index: snapshot
                 .as_ref()

@@ -61,10 +61,11 @@ impl Watch {
                 break;
             }
         }
+        let term = self.leadership.borrow().term;
         self.publish(Leadership {
-            leading: false,
+            term,
             leader: None,
-            ..self.leadership.borrow().clone()
+            leading: false,
         });
         let reason = self.raft.metrics().borrow_watched().running_state.clone();
         match reason {

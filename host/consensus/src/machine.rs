@@ -34,6 +34,8 @@ pub(crate) struct Upkeep {
     pub(crate) wanted: AtomicBool,
     /// Entries applied since this server started.
     pub(crate) applied_entries: AtomicU64,
+    /// The index behind the last applied entry; 0 for none.
+    pub(crate) applied_end: AtomicU64,
     health: HealthNote,
     /// The snapshot that is being built gives up when this is set.
     cancel: Mutex<Arc<AtomicBool>>,
@@ -46,6 +48,7 @@ impl Upkeep {
             due: Notify::new(),
             wanted: AtomicBool::new(false),
             applied_entries: AtomicU64::new(0),
+            applied_end: AtomicU64::new(0),
             health,
             cancel: Mutex::default(),
         })
@@ -97,7 +100,7 @@ impl Machine {
                     source,
                 },
             })?;
-            machine.last_applied = file.meta.last_log_id;
+            machine.set_applied(file.meta.last_log_id);
             machine.membership = file.meta.last_membership;
         }
         Ok(machine)
@@ -111,6 +114,12 @@ impl Machine {
         let verdict = applied.map_err(|panic| self.fail(id, panic_text(panic.as_ref())))?;
         self.bytes_since += command.len() as u64;
         Ok(verdict)
+    }
+
+    fn set_applied(&mut self, id: Option<LogId>) {
+        self.last_applied = id;
+        let end = id.map_or(0, |id| id.index + 1);
+        self.upkeep.applied_end.store(end, Ordering::Relaxed);
     }
 
     fn fail(&self, id: LogId, what: &str) -> io::Error {
@@ -171,7 +180,7 @@ impl RaftStateMachine<Types> for Machine {
                     Verdict::NoOp
                 }
             };
-            self.last_applied = Some(entry.log_id);
+            self.set_applied(Some(entry.log_id));
             self.entries_since += 1;
             self.upkeep.applied_entries.fetch_add(1, Ordering::Relaxed);
             if let Some(responder) = responder {
@@ -221,7 +230,7 @@ impl RaftStateMachine<Types> for Machine {
                 .failed(format!("cannot install a snapshot: {error}"));
             return Err(error);
         }
-        self.last_applied = meta.last_log_id;
+        self.set_applied(meta.last_log_id);
         self.membership = meta.last_membership.clone();
         self.bytes_since = 0;
         self.entries_since = 0;

@@ -231,6 +231,13 @@ fn write_file(
     Ok(out.bytes)
 }
 
+fn head_bytes() -> [u8; HEAD_BYTES] {
+    let mut head = [0; HEAD_BYTES];
+    head[..8].copy_from_slice(&MAGIC);
+    head[8..12].copy_from_slice(&SNAPSHOT_VERSION.to_le_bytes());
+    head
+}
+
 struct FrameWriter {
     file: BufWriter<File>,
     number: u64,
@@ -240,9 +247,7 @@ struct FrameWriter {
 
 impl FrameWriter {
     fn head(&mut self) -> io::Result<()> {
-        self.file.write_all(&MAGIC)?;
-        self.file.write_all(&SNAPSHOT_VERSION.to_le_bytes())?;
-        self.file.write_all(&[0; 4])?;
+        self.file.write_all(&head_bytes())?;
         self.bytes += HEAD_BYTES as u64;
         Ok(())
     }
@@ -283,7 +288,7 @@ fn read_meta(path: &Path) -> Result<SnapshotMeta, OpenError> {
     let mut file = File::open(path).map_err(OpenError::io("open", path))?;
     file.read_exact(&mut head).map_err(damaged)?;
     let found = u32::from_le_bytes([head[8], head[9], head[10], head[11]]);
-    if head[..8] == MAGIC && found != SNAPSHOT_VERSION {
+    if head[..8] == MAGIC && found != SNAPSHOT_VERSION && head[12..] == [0; 4] {
         let reads = SNAPSHOT_VERSION;
         return Err(OpenError::Version {
             path: path.to_owned(),
@@ -312,7 +317,7 @@ impl Chunks {
         };
         let mut head = [0; HEAD_BYTES];
         chunks.file.read_exact(&mut head)?;
-        if head[..8] != MAGIC || head[8..12] != SNAPSHOT_VERSION.to_le_bytes() {
+        if head != head_bytes() {
             return Err(damaged("it does not begin as a snapshot does".into()));
         }
         let (kind, body) = chunks.frame()?;

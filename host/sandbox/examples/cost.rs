@@ -1,6 +1,7 @@
 //! What a run of the fair lock costs: `cargo run --release -p quorate-sandbox --example cost`.
 
 #![allow(clippy::disallowed_methods, reason = "it measures")]
+#![allow(clippy::unwrap_used, reason = "the double is a test's")]
 
 #[path = "../tests/double/mod.rs"]
 mod double;

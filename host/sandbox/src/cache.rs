@@ -35,7 +35,7 @@ impl Cache {
             directory: directory.to_owned(),
             engine: hasher.finish(),
         };
-        fs::create_dir_all(directory)?;
+        create_private(directory)?;
         let current = cache.suffix();
         for entry in fs::read_dir(directory)? {
             let path = entry?.path();
@@ -86,6 +86,15 @@ impl Cache {
         // What cannot be removed does no harm.
         let _ = fs::remove_file(self.path(digest));
     }
+}
+
+/// Creates the directory, for this user alone.
+fn create_private(directory: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(directory)
 }
 
 /// Makes a component of what this engine compiled.

@@ -71,7 +71,8 @@ pub struct RunLimits {
     pub tree_operations: u64,
     /// Children that one call of `tree.children` or `tree.entries` gives.
     pub children: usize,
-    /// Bytes that one host call takes from or gives to the recipe, and that its result has in the host's memory.
+    /// Bytes that one host call takes from or gives to the recipe, and that its result takes in the host's
+    /// memory, where each element of a list takes some 40.
     pub crossing_bytes: usize,
     /// Bytes of paths and data written.
     pub write_set_bytes: usize,
@@ -99,7 +100,7 @@ impl Default for RunLimits {
             stack_bytes: 512 << 10,
             tree_operations: 10_000,
             children: 10_000,
-            crossing_bytes: 16 << 20,
+            crossing_bytes: 64 << 20,
             write_set_bytes: 1 << 20,
             argument_bytes: 256 << 10,
             result_bytes: 1 << 20,

@@ -1,5 +1,7 @@
 //! What an upload is refused for, and what it is told.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use quorate_sandbox::{UploadError, UploadLimits, prepare};
 
 fn refused(upload: &[u8]) -> UploadError {
@@ -154,7 +156,8 @@ fn bounds_are_named() {
     );
     // The last function does not validate, but the counts are held before that.
     let component = component.unwrap();
-    let cases: [(fn(&mut UploadLimits), &str); 7] = [
+    type Change = fn(&mut UploadLimits);
+    let cases: [(Change, &str); 7] = [
         (|it| it.bytes = 100, "bytes"),
         (|it| it.modules = 2, "modules"),
         (|it| it.functions = 1, "functions"),

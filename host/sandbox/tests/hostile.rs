@@ -1,6 +1,8 @@
 //! Components that mean ill. Each run ends with the right message, the host and the tree are as before, and
 //! the next run is as good as the first.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod double;
 
 use std::time::Duration;

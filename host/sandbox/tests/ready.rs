@@ -1,5 +1,7 @@
 //! Making components ready: compiled once, kept on disk, bounded in memory.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod double;
 
 use std::fs;
@@ -9,6 +11,7 @@ use double::{MemoryTree, input, returned};
 use quorate_model::recipe::RecipeDigest;
 use quorate_model::run::{RunEnding, Runner as _};
 use quorate_sandbox::{PreparedRecipe, ReadyError, Sandbox, SandboxConfig, UploadLimits, prepare};
+use wit_parser::{LiftLowerAbi, ManglingAndAbi, Resolve};
 
 fn standard(name: &str) -> PreparedRecipe {
     let upload = quorate_recipes::find(name).unwrap().wasm;
@@ -126,4 +129,49 @@ fn only_the_component_of_that_digest_is_made_ready() {
     let [counter, election] = ["counter", "election"].map(standard);
     let error = sandbox.make_ready(counter.digest, &election.component);
     assert_eq!(error, Err(ReadyError::WrongDigest(election.digest)));
+}
+
+/// Every import of the ABI has the type that `wit/recipe.wit` gives it, also those that no recipe here uses.
+#[test]
+fn the_host_gives_what_the_abi_says() {
+    let mut resolve = Resolve::default();
+    let abi = include_str!("../../../wit/recipe.wit");
+    resolve.push_str("recipe.wit", abi).unwrap();
+    let text = "package example:all;
+        world recipe { include quorate:recipe/imports@0.1.0; export nothing: func(); }";
+    let package = resolve.push_str("all.wit", text).unwrap();
+    let world = resolve.select_world(&[package], None).unwrap();
+    let mangling = ManglingAndAbi::Legacy(LiftLowerAbi::Sync);
+    let mut module = wit_component::dummy_module(&resolve, world, mangling);
+    let encoding = wit_component::StringEncoding::UTF8;
+    wit_component::embed_component_metadata(&mut module, &resolve, world, encoding).unwrap();
+
+    let sandbox = sandbox(None);
+    let prepared = sandbox.prepare(&module).unwrap();
+    sandbox
+        .make_ready(prepared.digest, &prepared.component)
+        .unwrap();
+}
+
+/// Functions are added within 0.1.x, so a recipe built with a later patch runs if it uses none of them.
+#[test]
+fn a_later_patch_version_of_the_abi_links() {
+    let component = wat::parse_str(
+        r#"(component
+            (import "quorate:recipe/call@0.1.9" (instance $call (export "now" (func (result u64)))))
+            (core func $now (canon lower (func $call "now")))
+            (core module $m
+                (import "call" "now" (func $now (result i64)))
+                (func (export "get") (result i64) (call $now)))
+            (core instance $i (instantiate $m (with "call" (instance (export "now" (func $now))))))
+            (func (export "get") (result u64) (canon lift (core func $i "get"))))"#,
+    );
+    let sandbox = sandbox(None);
+    let prepared = sandbox.prepare(&component.unwrap()).unwrap();
+    sandbox
+        .make_ready(prepared.digest, &prepared.component)
+        .unwrap();
+    let input = input(prepared.digest, 1, "get", "", None, 7);
+    let ending = sandbox.run(input, MemoryTree::new()).ending;
+    assert_eq!(ending, returned("1007"));
 }

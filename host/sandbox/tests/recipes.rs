@@ -1,5 +1,7 @@
 //! The standard recipes, run by the sandbox on a tree in memory.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod double;
 
 use double::{MemoryTree, Mounted, parked, returned};

@@ -1,5 +1,7 @@
 //! Values of every kind go into a component and come out again, and its interface is described as written.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod double;
 
 use double::{Mounted, returned};

@@ -17,6 +17,7 @@ pub mod clock;
 pub mod expiry;
 pub mod metrics;
 
+pub mod command;
 pub mod serve;
 
 #[cfg(test)]

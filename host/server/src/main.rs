@@ -1,23 +1,29 @@
-//! The binary.
+//! The binary: command line, log lines, runtime.
 
-fn main() -> anyhow::Result<()> {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
-    let mut args = std::env::args().skip(1);
-    let (Some(dir), Some(zk), Some(http)) = (args.next(), args.next(), args.next()) else {
-        anyhow::bail!("usage");
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use quorate::command::{self, Cli};
+use tracing_subscriber::EnvFilter;
+
+/// What is logged, unless `QUORATE_LOG` says otherwise: openraft tells a lot that is of no use to an operator.
+const DEFAULT_LOG: &str = "info,openraft=warn";
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let filter = EnvFilter::try_from_env("QUORATE_LOG").unwrap_or_else(|_| DEFAULT_LOG.into());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("quorate: the runtime does not start: {error}");
+            return ExitCode::FAILURE;
+        }
     };
-    let settings = quorate::serve::Settings {
-        data_dir: dir.into(),
-        listen: zk,
-        http,
-        limits: Default::default(),
-    };
-    let runtime = tokio::runtime::Runtime::new()?;
-    runtime.block_on(quorate::serve::serve(
-        settings,
-        |ready| println!("ready {ready:?}"),
-        async {
-            let _ = tokio::signal::ctrl_c().await;
-        },
-    ))
+    runtime.block_on(command::run(cli))
 }

@@ -1,7 +1,7 @@
 //! Locks by name, first come first served, with fencing tokens.
 //!
 //! A lock is a container with one ticket for each session that holds it or waits for it; the first ticket
-//! holds it, and its data say how often.
+//! holds it, and its data say how often. The lock is that line: there is nothing else to keep in step with it.
 
 use quorate_recipe::prelude::*;
 
@@ -53,24 +53,23 @@ recipe!(
 
 fn acquire(name: String) -> Grant {
     require_name(&name);
-    let ticket = call::memo().unwrap_or_else(|| match tree::first(&name) {
-        Some(held) if held.is_mine() => held.name,
-        _ => stand_in_line(&name),
-    });
-    if let Some(ahead) = tree::child_before(&name, &ticket) {
-        park!(ticket; path!(name, ahead));
+    if let Some(ticket) = call::memo() {
+        return wait(&name, ticket);
     }
-    hold(&name, &ticket)
+    match tree::first(&name) {
+        None => take(&name),
+        Some(held) if held.is_mine() => hold_once_more(&name, &held),
+        Some(_) => wait(&name, stand_in_line(&name)),
+    }
 }
 
 fn try_acquire(name: String) -> Option<Grant> {
     require_name(&name);
-    let ticket = match tree::first(&name) {
-        Some(held) if held.is_mine() => held.name,
-        Some(_) => return None,
-        None => stand_in_line(&name),
-    };
-    Some(hold(&name, &ticket))
+    match tree::first(&name) {
+        None => Some(take(&name)),
+        Some(held) if held.is_mine() => Some(hold_once_more(&name, &held)),
+        Some(_) => None,
+    }
 }
 
 fn release(name: String) -> i64 {
@@ -99,20 +98,39 @@ fn holder(name: String) -> Option<Holding> {
     })
 }
 
+/// A ticket is good for one hold, once its turn comes.
 fn stand_in_line(name: &str) -> String {
-    tree::create_sequential(name, "ticket-", "0", mine())
+    tree::create_sequential(name, "ticket-", "1", mine())
 }
 
-/// One more hold by the ticket, which is the first in line.
-fn hold(name: &str, ticket: &str) -> Grant {
-    let path = path!(name, ticket);
-    let Some(node) = tree::get(&path) else {
+/// Takes the lock, for which nobody stands in line.
+fn take(name: &str) -> Grant {
+    stand_in_line(name);
+    Grant {
+        token: call::transaction(),
+        holds: 1,
+    }
+}
+
+/// Parks until nobody stands ahead of the ticket.
+fn wait(name: &str, ticket: String) -> Grant {
+    if let Some(ahead) = tree::child_before(name, &ticket) {
+        park!(ticket; path!(name, ahead));
+    }
+    let Some(node) = tree::get(&path!(name, ticket)) else {
         refuse!("the ticket for the lock {name:?} was taken out of the line");
     };
-    let holds = node.parse::<i64>() + 1;
-    tree::set(&path, holds.to_string());
     Grant {
         token: node.stat.created,
+        holds: node.parse(),
+    }
+}
+
+fn hold_once_more(name: &str, held: &Child) -> Grant {
+    let holds = held.parse::<i64>() + 1;
+    tree::set(&path!(name, held.name), holds.to_string());
+    Grant {
+        token: held.stat.created,
         holds,
     }
 }

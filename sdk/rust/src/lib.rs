@@ -36,6 +36,7 @@
 //!     require_name(name);
 //!     tree::get(name).map_or(0, |node| node.parse())
 //! }
+//! # fn main() {}
 //! ```
 //!
 //! `Cargo.toml` says `crate-type = ["cdylib"]` under `[lib]`, and nothing but cargo is needed:

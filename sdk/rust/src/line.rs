@@ -23,12 +23,20 @@ pub struct Place {
 /// that waits here has none of its own.
 #[track_caller]
 pub fn stand_in(line: &str, data: impl AsRef<[u8]>) -> Place {
-    let ticket = call::memo()
-        .unwrap_or_else(|| tree::create_sequential(line, "ticket-", data, tree::mine()));
-    let path = format!("{line}/{ticket}");
-    let Some(node) = tree::get(&path) else {
+    let data = data.as_ref();
+    let Some(ticket) = call::memo() else {
+        let ticket = tree::create_sequential(line, "ticket-", data, tree::mine());
+        return at_head(line, ticket, call::transaction(), data.to_owned());
+    };
+    let Some(node) = tree::get(&format!("{line}/{ticket}")) else {
         refuse!("the ticket was taken out of the line");
     };
+    at_head(line, ticket, node.stat.created, node.data)
+}
+
+/// Parks unless the ticket is the first.
+fn at_head(line: &str, ticket: String, token: u64, data: Vec<u8>) -> Place {
+    let path = format!("{line}/{ticket}");
     if let Some(ahead) = tree::child_before(line, &ticket) {
         watch::node(&format!("{line}/{ahead}"));
         // Whoever takes the ticket away ends the wait.
@@ -38,7 +46,7 @@ pub fn stand_in(line: &str, data: impl AsRef<[u8]>) -> Place {
     Place {
         path,
         ticket,
-        token: node.stat.created,
-        data: node.data,
+        token,
+        data,
     }
 }

@@ -136,7 +136,8 @@ class QuorateServer(Server):
         super().__init__(directory)
         self.http_address = ("127.0.0.1", free_port())
         self.data_dir = data_dir or directory / "data"
-        self.options: List[str] = []
+        # Short sessions, so that expiry is quick to test.
+        self.options = ["--min-session-timeout-ms", "500", "--max-session-timeout-ms", "60000"]
 
     @property
     def http(self) -> Http:

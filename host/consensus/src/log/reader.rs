@@ -132,7 +132,8 @@ impl RaftLogReader<Types> for LogReader {
         Ok(self.shared.index(|index| index.vote))
     }
 
-    /// From memory: openraft's own search would read and decode entries.
+    /// The last log id of every leader, as openraft's suite has it; its documentation says the first.
+    /// From memory: openraft's own search would read entries.
     async fn get_key_log_ids(
         &mut self,
         range: RangeInclusive<LogId>,
@@ -141,12 +142,10 @@ impl RaftLogReader<Types> for LogReader {
         Ok(self.shared.index(|index| {
             let mut key: Vec<LogId> = Vec::new();
             for id in (first.index..=last.index).filter_map(|at| index.log_id(at)) {
-                if key.last().is_none_or(|last| last.leader_id != id.leader_id) {
-                    key.push(id);
+                match key.last_mut() {
+                    Some(last) if last.leader_id == id.leader_id => *last = id,
+                    _ => key.push(id),
                 }
-            }
-            if key.last().is_some_and(|key| *key != last) {
-                key.push(last);
             }
             key
         }))

@@ -45,8 +45,9 @@ async fn a_full_disk_acknowledges_nothing_and_says_so() {
     let health = health
         .wait_for(|health| *health != Health::Running)
         .await
-        .expect("watched");
-    assert!(matches!(&*health, Health::Failed(why) if why.contains("cannot write the log")));
+        .expect("watched")
+        .clone();
+    assert!(matches!(&health, Health::Failed(why) if why.contains("cannot write the log")));
     assert_eq!(server.tally.applied(), acknowledged);
     let mut leadership = server.consensus.leadership();
     leadership
@@ -76,9 +77,10 @@ async fn a_panic_in_apply_stops_consensus_and_says_so() {
     let health = health
         .wait_for(|health| *health != Health::Running)
         .await
-        .expect("watched");
+        .expect("watched")
+        .clone();
     assert!(
-        matches!(&*health, Health::Failed(why) if why.contains("told to")),
+        matches!(&health, Health::Failed(why) if why.contains("told to")),
         "{health:?}"
     );
     server.consensus.shutdown().await;

@@ -79,7 +79,7 @@ async fn proposals_resolve_in_order_and_a_gap_is_a_no_op() {
 
 fn now(proposal: crate::Proposal) -> Option<Resolution> {
     use futures_util::FutureExt;
-    proposal.now_or_never()
+    tokio::task::unconstrained(proposal).now_or_never()
 }
 
 #[tokio::test]

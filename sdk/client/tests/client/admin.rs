@@ -54,9 +54,10 @@ async fn recipes_are_pushed_shown_and_listed() {
             "result": "grant",
             "documentation": "Waits its turn.",
         }],
-    });
+    })
+    .to_string();
     let (request, recipe) = tokio::join!(
-        answer(&listener, "201 Created", &body.to_string()),
+        answer(&listener, "201 Created", &body),
         admin.push_recipe("fair-lock", "bytes")
     );
     assert_eq!(request, "PUT /v1/recipes/fair-lock HTTP/1.1 bytes");
