@@ -305,7 +305,7 @@ def test_a_mount_survives_a_restart(own_server):
     [
         (b"", ["WebAssembly"]),
         (b"#!/bin/sh\necho no\n", ["WebAssembly"]),
-        (b"\0asm\1\0\0\0", ["interface"]),
+        (b"\0asm\1\0\0\0", ["core module"]),
         (b"\0asm\x0d\0\1\0", ["operation"]),
         (b"\0asm\x0d\0\1\0garbage", []),
     ],

@@ -49,7 +49,10 @@ pub fn run(script: &str) -> Result<String> {
             skipping = false;
             writeln!(output, "{line}")?;
         } else if !skipping {
-            bail!("line {}: neither a command (>), nor a comment (#), nor output", number + 1);
+            bail!(
+                "line {}: neither a command (>), nor a comment (#), nor output",
+                number + 1
+            );
         }
     }
     Ok(output)
@@ -81,7 +84,15 @@ impl Scene {
         let state = Arc::new(RwLock::new(State::new()));
         let evaluator = open_epoch(&state, &sandbox, BEGIN)?;
         let (sessions, keys) = (BTreeMap::new(), BTreeMap::new());
-        Ok(Scene { state, sandbox, evaluator, now: BEGIN, sessions, keys, requests: 0 })
+        Ok(Scene {
+            state,
+            sandbox,
+            evaluator,
+            now: BEGIN,
+            sessions,
+            keys,
+            requests: 0,
+        })
     }
 
     fn command(&mut self, command: &str) -> Result<String> {
@@ -91,18 +102,23 @@ impl Scene {
         let words: Vec<&str> = command.split_whitespace().collect();
         match words[..] {
             ["session", name] => {
-                let operation =
-                    Operation::OpenSession { timeout_ms: 10_000, password: Password([0; 16]) };
+                let operation = Operation::OpenSession {
+                    timeout_ms: 10_000,
+                    password: Password([0; 16]),
+                };
                 let said = self.evaluate(SessionId::NONE, operation)?;
                 let opened = SessionId(self.state.read().last_zxid().0);
                 self.sessions.insert(name.to_owned(), opened);
                 Ok(said)
             }
             ["mount", path, recipe] => {
-                let standard = quorate_recipes::all().iter().find(|other| other.name == recipe);
+                let standard = quorate_recipes::all()
+                    .iter()
+                    .find(|other| other.name == recipe);
                 let standard = standard.ok_or_else(|| anyhow!("no recipe {recipe}"))?;
                 let prepared = self.sandbox.prepare(standard.wasm)?;
-                self.sandbox.make_ready(prepared.digest, &prepared.component)?;
+                self.sandbox
+                    .make_ready(prepared.digest, &prepared.component)?;
                 let push = Operation::PushRecipe {
                     name: recipe.to_owned(),
                     component: prepared.component,
@@ -117,9 +133,12 @@ impl Scene {
                 };
                 self.evaluate(SessionId::NONE, mount)
             }
-            ["unmount", path] => {
-                self.evaluate(SessionId::NONE, Operation::Unmount { path: ZnodePath::parse(path)? })
-            }
+            ["unmount", path] => self.evaluate(
+                SessionId::NONE,
+                Operation::Unmount {
+                    path: ZnodePath::parse(path)?,
+                },
+            ),
             ["expire", name] => self.evaluate(self.session(name)?, Operation::ExpireSession),
             ["pass", milliseconds] => {
                 self.now = self.now.plus(milliseconds.parse()?);
@@ -137,7 +156,10 @@ impl Scene {
     }
 
     fn session(&self, name: &str) -> Result<SessionId> {
-        self.sessions.get(name).copied().ok_or_else(|| anyhow!("no session {name}"))
+        self.sessions
+            .get(name)
+            .copied()
+            .ok_or_else(|| anyhow!("no session {name}"))
     }
 
     fn ask(&mut self, name: &str, asked: &str) -> Result<String> {
@@ -165,9 +187,10 @@ impl Scene {
                 data: data(rest),
                 version: -1,
             }),
-            ["delete", at] => {
-                Operation::Znode(ZnodeOperation::Delete { path: path(at)?, version: -1 })
-            }
+            ["delete", at] => Operation::Znode(ZnodeOperation::Delete {
+                path: path(at)?,
+                version: -1,
+            }),
             ["cancel", key] => Operation::Cancel { key: key.parse()? },
             ["acknowledge", key] => Operation::Acknowledge { key: key.parse()? },
             ["call", mount, operation, ref rest @ ..] => {
@@ -204,21 +227,38 @@ impl Scene {
     fn evaluate(&mut self, session: SessionId, operation: Operation) -> Result<String> {
         self.requests += 1;
         let (server, incarnation) = (ServerId(1), Incarnation(1));
-        let origin = Origin { server, incarnation, number: self.requests };
-        let identities = vec![Identity { scheme: "ip".into(), id: "127.0.0.1".into() }];
-        let request = Request { session, owner: None, identities, operation };
+        let origin = Origin {
+            server,
+            incarnation,
+            number: self.requests,
+        };
+        let identities = vec![Identity {
+            scheme: "ip".into(),
+            id: "127.0.0.1".into(),
+        }];
+        let request = Request {
+            session,
+            owner: None,
+            identities,
+            operation,
+        };
         self.evaluator.evaluate(&request, Some(origin), self.now);
         self.apply()
     }
 
     /// Applies what was evaluated, and tells it.
     fn apply(&mut self) -> Result<String> {
-        let Some(batch) = self.evaluator.take_batch() else { return Ok(String::new()) };
+        let Some(batch) = self.evaluator.take_batch() else {
+            return Ok(String::new());
+        };
         let mut said = String::new();
         for transaction in &batch.transactions {
             self.tell(transaction, &mut said);
         }
-        let verdict = self.state.write().apply(&Entry::Transactions(batch), |_, _, _| {})?;
+        let verdict = self
+            .state
+            .write()
+            .apply(&Entry::Transactions(batch), |_, _, _| {})?;
         if verdict != quorate_tree::Verdict::Applied {
             bail!("the batch was not the next one");
         }
@@ -288,7 +328,11 @@ impl Scene {
                 writeln!(said, "nothing at {path}")?;
                 continue;
             };
-            let name = if depth == 0 { path.as_str() } else { path.name() };
+            let name = if depth == 0 {
+                path.as_str()
+            } else {
+                path.name()
+            };
             let lifetime = match node.stat.lifetime {
                 Lifetime::Persistent => String::new(),
                 Lifetime::Container => " (container)".into(),
@@ -320,8 +364,14 @@ fn open_epoch(
         nonce: 1,
         time: now,
     };
-    state.write().apply(&Entry::EpochStart(start), |_, _, _| {})?;
-    Ok(Evaluator::new(state.clone(), Shared(sandbox.clone()), Bounds::default()))
+    state
+        .write()
+        .apply(&Entry::EpochStart(start), |_, _, _| {})?;
+    Ok(Evaluator::new(
+        state.clone(),
+        Shared(sandbox.clone()),
+        Bounds::default(),
+    ))
 }
 
 fn create(at: &str, data: Bytes, lifetime: CreateLifetime, sequential: bool) -> Result<Operation> {

@@ -24,8 +24,10 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
 }
 
 /// Engines, and the one crate that names each.
-const ENGINES: [(&str, &str); 2] =
-    [("openraft", "quorate-consensus"), ("wasmtime", "quorate-sandbox")];
+const ENGINES: [(&str, &str); 2] = [
+    ("openraft", "quorate-consensus"),
+    ("wasmtime", "quorate-sandbox"),
+];
 
 /// What the pure middle must not name.
 const IMPURE: [&str; 4] = ["tokio", "openraft", "wasmtime", "getrandom"];
@@ -33,12 +35,29 @@ const IMPURE: [&str; 4] = ["tokio", "openraft", "wasmtime", "getrandom"];
 #[test]
 fn arrows_between_crates_go_down_only() {
     let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
-    let arguments = ["metadata", "--no-deps", "--offline", "--format-version=1", "--manifest-path"];
-    let output = Command::new(env!("CARGO")).args(arguments).arg(manifest).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let arguments = [
+        "metadata",
+        "--no-deps",
+        "--offline",
+        "--format-version=1",
+        "--manifest-path",
+    ];
+    let output = Command::new(env!("CARGO"))
+        .args(arguments)
+        .arg(manifest)
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
     let packages = metadata["packages"].as_array().unwrap();
-    assert!(packages.len() > 8, "the workspace has more crates than that");
+    assert!(
+        packages.len() > 8,
+        "the workspace has more crates than that"
+    );
     let allowed = allowed();
     for package in packages {
         let name = package["name"].as_str().unwrap();
@@ -46,14 +65,20 @@ fn arrows_between_crates_go_down_only() {
         for dependency in dependencies.filter(|dependency| dependency["kind"].is_null()) {
             let used = dependency["name"].as_str().unwrap();
             for (engine, crate_of_it) in ENGINES {
-                assert!(used != engine || name == crate_of_it, "{name} names {engine}");
+                assert!(
+                    used != engine || name == crate_of_it,
+                    "{name} names {engine}"
+                );
             }
             if ["quorate-model", "quorate-tree", "quorate-wire"].contains(&name) {
                 assert!(!IMPURE.contains(&used), "{name} is pure and names {used}");
             }
             let ours = packages.iter().any(|other| other["name"] == *used);
             if let Some(allowed) = allowed.get(name) {
-                assert!(!ours || allowed.contains(&used), "{name} must not depend on {used}");
+                assert!(
+                    !ours || allowed.contains(&used),
+                    "{name} must not depend on {used}"
+                );
             }
         }
     }

@@ -28,7 +28,9 @@ async fn main() -> Result<()> {
     println!("{myself}: leading with token {}", term["token"]);
     tokio::time::sleep(Duration::from_secs(5)).await;
 
-    client.call("/elections", "resign", json!(["shard-1"])).await?;
+    client
+        .call("/elections", "resign", json!(["shard-1"]))
+        .await?;
     println!("{myself}: stepped down");
     client.close().await?;
     Ok(())

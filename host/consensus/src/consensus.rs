@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use openraft::ReadPolicy;
@@ -52,6 +52,7 @@ struct Inner {
     health: HealthNote,
     log: LogStore,
     upkeep: Arc<Upkeep>,
+    stopping: Arc<AtomicBool>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     /// Held as long as anything may be written in it.
     directory: Mutex<Option<Directory>>,
@@ -132,6 +133,7 @@ impl Consensus {
         }
 
         let in_flight = Arc::new(InFlight::default());
+        let stopping = Arc::new(AtomicBool::new(false));
         let (leadership_sender, leadership) = watch::channel(Leadership::default());
         let watch = Watch {
             raft: raft.clone(),
@@ -139,6 +141,7 @@ impl Consensus {
             leadership: leadership_sender,
             in_flight: in_flight.clone(),
             health: health.clone(),
+            stopping: stopping.clone(),
             lease: Duration::from_millis(config.election_ms.1),
         };
         let keep = keep_up(
@@ -156,6 +159,7 @@ impl Consensus {
             health,
             log,
             upkeep,
+            stopping,
             tasks: Mutex::new(tasks),
             directory: Mutex::new(Some(directory)),
         })))
@@ -261,6 +265,7 @@ impl Consensus {
 
     /// Stops: what was queued for the log is written, and the directory can be opened again when this returns.
     pub async fn shutdown(&self) {
+        self.0.stopping.store(true, Ordering::SeqCst);
         self.0.upkeep.cancel_snapshot();
         // It fails only when the core is gone, which is what is wanted.
         let _ = self.0.raft.shutdown().await;

@@ -47,24 +47,15 @@ impl Directory {
     /// Locks the directory, makes what is missing in it, and checks that it is this server's.
     pub(crate) fn open(path: &Path, server: ServerId) -> Result<Directory, OpenError> {
         fs::create_dir_all(path).map_err(OpenError::io("make", path))?;
-        let manifest = read_manifest(&path.join(MANIFEST))?;
-        match &manifest {
-            // Looked at before anything is made, so that a wrong path stays as it is.
-            None => check_empty(path)?,
-            Some(manifest) if manifest.server != server.0 => {
-                return Err(OpenError::OtherServer {
-                    path: path.join(MANIFEST),
-                    found: ServerId(manifest.server),
-                    expected: server,
-                });
-            }
-            Some(_) => {}
-        }
+        // Looked at before the lock is made, so that a wrong path stays as it is; and once more with
+        // it, as another server may have made the directory its own meanwhile.
+        check(path, server)?;
         let lock = lock(&path.join(LOCK))?;
+        let fresh = check(path, server)?;
         let directory = Directory {
             path: path.to_owned(),
             server,
-            fresh: manifest.is_none(),
+            fresh,
             _lock: lock,
         };
         for dir in [directory.log(), directory.snapshots()] {
@@ -116,6 +107,20 @@ impl Directory {
         write().map_err(OpenError::io("write", &path))?;
         self.fresh = false;
         Ok(())
+    }
+}
+
+/// Whether the directory is new; an error when it is not this server's.
+fn check(path: &Path, server: ServerId) -> Result<bool, OpenError> {
+    let manifest_path = path.join(MANIFEST);
+    match read_manifest(&manifest_path)? {
+        None => check_empty(path).map(|()| true),
+        Some(manifest) if manifest.server == server.0 => Ok(false),
+        Some(manifest) => Err(OpenError::OtherServer {
+            path: manifest_path,
+            found: ServerId(manifest.server),
+            expected: server,
+        }),
     }
 }
 

@@ -1,9 +1,11 @@
 //! Who leads, as this server knows it, and the task that watches over it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::Fatal;
 use openraft::metrics::RaftServerMetrics;
 use openraft::type_config::alias::WatchReceiverOf;
 use openraft::{Instant as _, ServerState};
@@ -11,11 +13,14 @@ use quorate_model::id::ServerId;
 use tokio::sync::watch;
 
 use crate::consensus::Raft;
-use crate::health::HealthNote;
+use crate::health::{Health, HealthNote};
 use crate::proposal::InFlight;
 use crate::raft::Types;
 
 type ServerMetrics = WatchReceiverOf<Types, RaftServerMetrics<Types>>;
+
+/// So often per lease a leader of several looks whether it still holds.
+const LOOKS_PER_LEASE: u32 = 4;
 
 /// Who leads, as this server knows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,6 +40,8 @@ pub(crate) struct Watch {
     pub(crate) leadership: watch::Sender<Leadership>,
     pub(crate) in_flight: Arc<InFlight>,
     pub(crate) health: HealthNote,
+    /// Set when this server is being shut down.
+    pub(crate) stopping: Arc<AtomicBool>,
     /// For so long a leader may rely on its last word from a quorum.
     pub(crate) lease: Duration,
 }
@@ -42,23 +49,20 @@ pub(crate) struct Watch {
 impl Watch {
     pub(crate) async fn run(self) {
         let mut metrics = self.raft.server_metrics();
+        let mut health = self.health.watch();
         loop {
             let (alone, state) = self.look(&metrics);
             let idle = matches!(state, ServerState::Follower | ServerState::Learner);
             if alone && idle && self.raft.trigger().elect(false).await.is_err() {
                 break;
             }
-            // A leader that is cut off stays the leader in its own eyes, and no metric changes.
-            let changed = if state == ServerState::Leader && !alone {
-                tokio::select! {
-                    changed = metrics.changed() => changed,
-                    () = tokio::time::sleep(self.lease / 4) => Ok(()),
-                }
-            } else {
-                metrics.changed().await
-            };
-            if changed.is_err() {
-                break;
+            let led = state == ServerState::Leader && !alone;
+            tokio::select! {
+                changed = metrics.changed() => if changed.is_err() { break },
+                // Whatever failed, openraft may not know of it yet, and proposals must not wait for it to.
+                _ = health.wait_for(|health| matches!(health, Health::Failed(_))) => break,
+                // A leader that is cut off stays the leader in its own eyes, and no metric changes.
+                () = tokio::time::sleep(self.lease / LOOKS_PER_LEASE), if led => {}
             }
         }
         let term = self.leadership.borrow().term;
@@ -67,11 +71,13 @@ impl Watch {
             leader: None,
             leading: false,
         });
-        let reason = self.raft.metrics().borrow_watched().running_state.clone();
-        match reason {
-            Err(openraft::errors::Fatal::Stopped) => self.health.stopped(),
-            Err(fatal) => self.health.failed(fatal.to_string()),
-            // The core went without a word, which is a panic.
+        let ended = self.raft.metrics().borrow_watched().running_state.clone();
+        match ended {
+            Err(Fatal::Stopped) if self.stopping.load(Ordering::SeqCst) => self.health.stopped(),
+            Err(fatal) => self
+                .health
+                .failed(format!("consensus stopped by itself: {fatal}")),
+            // The core went without a word, which is a panic; unless something had failed before.
             Ok(()) => self
                 .health
                 .failed("consensus panicked; the log says where".into()),

@@ -130,7 +130,7 @@ impl Machine {
 
     /// Asks for a snapshot when enough was applied since the last one.
     fn consider_snapshot(&self) {
-        let last_bytes = self.upkeep.snapshots.current().map_or(0, |file| file.bytes);
+        let last_bytes = self.upkeep.snapshots.current_bytes();
         let due = self.bytes_since > self.bounds.bytes.max(last_bytes)
             || self.entries_since > self.bounds.entries;
         if due && !self.upkeep.wanted.swap(true, Ordering::Relaxed) {

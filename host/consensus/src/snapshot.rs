@@ -79,8 +79,10 @@ impl SnapshotFile {
 /// The directory of snapshots.
 pub(crate) struct SnapshotStore {
     dir: PathBuf,
-    /// The newest whole one. The lock also keeps two from being put in place at once.
+    /// The newest whole one. Locked for a moment only: `apply` asks for it.
     current: Mutex<Option<SnapshotFile>>,
+    /// Held while one is put in place, so that two are not at once.
+    placing: Mutex<()>,
 }
 
 impl SnapshotStore {
@@ -106,7 +108,8 @@ impl SnapshotStore {
         }
         let store = SnapshotStore {
             dir: dir.to_owned(),
-            current: Mutex::new(None),
+            current: Mutex::default(),
+            placing: Mutex::default(),
         };
         if let Some((id, path)) = newest {
             let meta = read_meta(&path)?;
@@ -127,6 +130,14 @@ impl SnapshotStore {
         self.current.lock().clone()
     }
 
+    /// The newest snapshot's size in bytes; 0 for none.
+    pub(crate) fn current_bytes(&self) -> u64 {
+        self.current
+            .lock()
+            .as_ref()
+            .map_or(0, |current| current.bytes)
+    }
+
     /// Writes a snapshot of `meta`'s instant, durably. `next` gives the chunks, and `None` at their end.
     pub(crate) fn write(
         &self,
@@ -145,12 +156,12 @@ impl SnapshotStore {
 
     /// Puts a whole and synced file in place, and removes the older ones.
     fn place(&self, from: &Path, meta: &SnapshotMeta, bytes: u64) -> io::Result<SnapshotFile> {
-        let mut current = self.current.lock();
-        if let Some(current) = current.as_ref()
+        let _placing = self.placing.lock();
+        if let Some(current) = self.current()
             && current.meta.last_log_id >= meta.last_log_id
         {
             fs::remove_file(from)?;
-            return Ok(current.clone());
+            return Ok(current);
         }
         let path = self.dir.join(name(meta));
         fs::rename(from, &path)?;
@@ -160,7 +171,7 @@ impl SnapshotStore {
             meta: meta.clone(),
             bytes,
         };
-        *current = Some(file.clone());
+        *self.current.lock() = Some(file.clone());
         for entry in fs::read_dir(&self.dir)? {
             let path = entry?.path();
             if path != file.path && parse_name(&path).is_some() {

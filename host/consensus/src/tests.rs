@@ -5,6 +5,7 @@ mod tally;
 mod directory;
 mod faults;
 mod log;
+mod model;
 mod restart;
 mod snapshots;
 mod suite;

@@ -10,6 +10,7 @@ use quorate_tree::{SharedState, SnapshotError, State};
 use tokio::sync::watch;
 
 use crate::expiry::Touches;
+use crate::metrics::Metrics;
 use crate::notify::Watches;
 use crate::recipes::Recipes;
 use crate::route::Router;
@@ -33,6 +34,7 @@ pub struct Applier {
     watches: Arc<Watches>,
     touches: Arc<Touches>,
     recipes: Recipes,
+    metrics: Arc<Metrics>,
     opened: watch::Sender<Opened>,
     snapshot_written: Condvar,
     /// Only there for the condition variable.
@@ -47,6 +49,7 @@ impl Applier {
         watches: Arc<Watches>,
         touches: Arc<Touches>,
         recipes: Recipes,
+        metrics: Arc<Metrics>,
     ) -> Applier {
         Applier {
             state,
@@ -54,6 +57,7 @@ impl Applier {
             watches,
             touches,
             recipes,
+            metrics,
             opened: watch::Sender::new(Opened::default()),
             snapshot_written: Condvar::new(),
             snapshot_lock: Mutex::new(()),
@@ -98,6 +102,7 @@ impl StateMachine for Applier {
         self.give_way_to_snapshot();
         let mut state = self.state.write();
         let applied = state.apply(entry, |state, zxid, transaction| {
+            self.metrics.applied.inc();
             self.follow(state, zxid, transaction);
             self.watches.notify(state, zxid, transaction);
             if let (Some(origin), Some(outcome)) = (transaction.origin, &transaction.outcome) {
@@ -107,8 +112,12 @@ impl StateMachine for Applier {
         drop(state);
         match (applied, entry) {
             (Ok(quorate_tree::Verdict::Applied), Entry::EpochStart(start)) => {
+                self.watches.advance(Zxid::new(start.epoch, 0));
                 self.router.epoch_opened();
-                self.opened.send_replace(Opened { epoch: start.epoch, nonce: start.nonce });
+                self.opened.send_replace(Opened {
+                    epoch: start.epoch,
+                    nonce: start.nonce,
+                });
                 Verdict::Applied
             }
             (Ok(quorate_tree::Verdict::Applied), Entry::Transactions(_)) => Verdict::Applied,
@@ -139,7 +148,8 @@ impl StateMachine for Applier {
         let chunks = chunks.map(|chunk| chunk.map_err(Broken::from));
         let loaded = State::load(chunks).map_err(|broken| broken.0)?;
         // Rule S3: whoever was connected has missed answers and events.
-        self.watches.close_all("the server has installed a snapshot");
+        self.watches
+            .close_all("the server has installed a snapshot");
         for (session, value) in loaded.sessions() {
             self.touches.open(session, value.timeout_ms);
         }
@@ -148,7 +158,9 @@ impl StateMachine for Applier {
                 self.recipes.prepare(mount.digest, component.clone());
             }
         }
+        let zxid = loaded.last_zxid();
         *self.state.write() = loaded;
+        self.watches.advance(zxid);
         Ok(())
     }
 }

@@ -1,5 +1,8 @@
 //! The one place that reads clocks. Everywhere else time is an argument.
-#![allow(clippy::disallowed_methods, reason = "this file is the exception that the rule names")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "this file is the exception that the rule names"
+)]
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -53,7 +56,9 @@ impl Clock {
 }
 
 fn system_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     since.as_millis() as i64
 }
 
@@ -66,9 +71,15 @@ mod tests {
         let clock = Clock::start();
         clock.correction_ms.store(60_000, Ordering::Relaxed);
         clock.correct();
-        assert_eq!(clock.correction_ms.load(Ordering::Relaxed), 60_000 - MAX_CORRECTION_MS);
+        assert_eq!(
+            clock.correction_ms.load(Ordering::Relaxed),
+            60_000 - MAX_CORRECTION_MS
+        );
         clock.correction_ms.store(-60_000, Ordering::Relaxed);
         clock.correct();
-        assert_eq!(clock.correction_ms.load(Ordering::Relaxed), -60_000 + MAX_CORRECTION_MS);
+        assert_eq!(
+            clock.correction_ms.load(Ordering::Relaxed),
+            -60_000 + MAX_CORRECTION_MS
+        );
     }
 }

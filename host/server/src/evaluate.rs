@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use crate::apply::Opened;
 use crate::clock::Clock;
 use crate::expiry::{self, Expiry, Touches};
+use crate::metrics::Metrics;
 use crate::propose::{EpochLost, Proposer};
 use crate::route::{Numbered, Router, Waiter};
 
@@ -58,6 +59,8 @@ pub struct Leader<R> {
     pub clock: Arc<Clock>,
     /// Signs of life.
     pub touches: Arc<Touches>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     /// Which epoch was opened last, and by whose nonce.
     pub opened: watch::Receiver<Opened>,
     /// To wait for consensus with.
@@ -71,8 +74,12 @@ impl<R: Runner<RunTree> + Clone> Leader<R> {
     pub fn run(mut self) {
         let mut leadership = self.consensus.leadership();
         loop {
-            let leading = self.runtime.block_on(leadership.wait_for(|now| now.leading));
-            let Ok(term) = leading.map(|now| now.term) else { return };
+            let leading = self
+                .runtime
+                .block_on(leadership.wait_for(|now| now.leading));
+            let Ok(term) = leading.map(|now| now.term) else {
+                return;
+            };
             match self.open_epoch(term) {
                 Ok(epoch) => {
                     tracing::info!(epoch, term, "leading");
@@ -104,21 +111,36 @@ impl<R: Runner<RunTree> + Clone> Leader<R> {
             nonce: self.nonce,
             time: self.clock.now().max(time),
         };
-        let mut proposer =
-            Proposer::new(self.consensus.clone(), self.router.clone(), self.runtime.clone(), term);
+        let mut proposer = Proposer::new(
+            self.consensus.clone(),
+            self.router.clone(),
+            self.runtime.clone(),
+            term,
+        );
         proposer.propose(Entry::EpochStart(start), Zxid::new(epoch, 0))?;
         proposer.wait()?;
         let opened = *self.opened.borrow_and_update();
-        if opened != (Opened { epoch, nonce: self.nonce }) {
-            return Err(EpochLost(format!("epoch {epoch} was opened by another server")));
+        if opened
+            != (Opened {
+                epoch,
+                nonce: self.nonce,
+            })
+        {
+            return Err(EpochLost(format!(
+                "epoch {epoch} was opened by another server"
+            )));
         }
         Ok(epoch)
     }
 
     /// Evaluates and proposes until the epoch is lost; says why it is.
     fn lead(&self, term: u64, leadership: &watch::Receiver<Leadership>) -> String {
-        let mut proposer =
-            Proposer::new(self.consensus.clone(), self.router.clone(), self.runtime.clone(), term);
+        let mut proposer = Proposer::new(
+            self.consensus.clone(),
+            self.router.clone(),
+            self.runtime.clone(),
+            term,
+        );
         let mut evaluator =
             Evaluator::new(self.state.clone(), self.runner.clone(), Bounds::default());
         let mut expiry = Expiry::default();
@@ -142,7 +164,11 @@ impl<R: Runner<RunTree> + Clone> Leader<R> {
                 next_tick_ms = monotonic_ms + expiry::TICK.as_millis() as u64;
                 self.expire(&mut expiry, monotonic_ms);
             }
-            let limit = if proposer.has_room() { BATCH_REQUESTS } else { 0 };
+            let limit = if proposer.has_room() {
+                BATCH_REQUESTS
+            } else {
+                0
+            };
             let mut patience = Duration::from_millis(next_tick_ms - monotonic_ms);
             if proposer.has_room() {
                 if evaluator.has_wakes() {
@@ -184,30 +210,70 @@ impl<R: Runner<RunTree> + Clone> Leader<R> {
             }
             let alone = numbered.lost_epochs >= ALONE_AFTER;
             if alone {
-                flush(evaluator, proposer)?;
+                self.flush(evaluator, proposer)?;
             }
             let origin = Some(numbered.origin);
+            self.metrics.evaluated.inc();
             if numbered.lost_epochs >= REFUSED_AFTER {
                 let times = numbered.lost_epochs;
-                let refusal = Refusal::Defect(format!("{times} epochs ended while it was evaluated"));
+                let refusal =
+                    Refusal::Defect(format!("{times} epochs ended while it was evaluated"));
                 evaluator.refuse(&numbered.request, origin, refusal);
             } else {
                 barrier(|| evaluator.evaluate(&numbered.request, origin, now))?;
             }
             if alone || evaluator.batch_bytes() >= BATCH_BYTES {
-                flush(evaluator, proposer)?;
+                self.flush(evaluator, proposer)?;
             }
         }
-        flush(evaluator, proposer)
+        self.flush(evaluator, proposer)
+    }
+
+    /// Proposes what was evaluated, waiting for room if need be.
+    fn flush(
+        &self,
+        evaluator: &mut Evaluator<R>,
+        proposer: &mut Proposer,
+    ) -> Result<(), EpochLost> {
+        evaluator.take_log().iter().for_each(tell);
+        let bytes = evaluator.batch_bytes() as u64;
+        let Some(batch) = evaluator.take_batch() else {
+            return Ok(());
+        };
+        while !proposer.has_room() {
+            if let Some(zxid) = proposer.wait()? {
+                evaluator.applied(zxid);
+            }
+        }
+        let transactions = batch.transactions.iter();
+        let refused = |outcome: &Option<Outcome>| matches!(outcome, Some(Outcome::Refused(_)));
+        let refused = transactions
+            .filter(|transaction| refused(&transaction.outcome))
+            .count();
+        self.metrics.refused.inc_by(refused as u64);
+        self.metrics.entries.inc();
+        self.metrics.entry_bytes.inc_by(bytes);
+        self.metrics
+            .entry_transactions
+            .observe(batch.transactions.len() as f64);
+        let last = batch.first_counter + (batch.transactions.len() as u32 - 1);
+        let zxid = Zxid::new(batch.epoch, last);
+        proposer.propose(Entry::Transactions(batch), zxid)
     }
 
     /// Asks for the end of sessions whose clients are silent.
     fn expire(&self, expiry: &mut Expiry, monotonic_ms: u64) {
         let silent = expiry.tick(&self.touches, monotonic_ms, &self.state.read());
         for session in silent {
-            tracing::info!(%session, "the session's client was silent for its timeout");
+            tracing::debug!(%session, "the session's client was silent for its timeout");
+            self.metrics.expired.inc();
             let operation = Operation::ExpireSession;
-            let request = Request { session, owner: None, identities: Vec::new(), operation };
+            let request = Request {
+                session,
+                owner: None,
+                identities: Vec::new(),
+                operation,
+            };
             if self.router.submit(request, Box::new(NobodyWaits)).is_err() {
                 tracing::warn!(%session, "its end has to wait: too much is in flight");
             }
@@ -224,30 +290,19 @@ fn is_leading(leadership: &Leadership, term: u64) -> bool {
 fn barrier(evaluate: impl FnOnce()) -> Result<(), EpochLost> {
     catch_unwind(AssertUnwindSafe(evaluate)).map_err(|panic| {
         let said = panic.downcast_ref::<String>().map(String::as_str);
-        let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+        let said = said
+            .or_else(|| panic.downcast_ref::<&str>().copied())
+            .unwrap_or("no message");
         EpochLost(format!("evaluation panicked: {said}"))
     })
 }
 
-/// Proposes what was evaluated, waiting for room if need be.
-fn flush<R: Runner<RunTree>>(
-    evaluator: &mut Evaluator<R>,
-    proposer: &mut Proposer,
-) -> Result<(), EpochLost> {
-    evaluator.take_log().iter().for_each(tell);
-    let Some(batch) = evaluator.take_batch() else { return Ok(()) };
-    while !proposer.has_room() {
-        if let Some(zxid) = proposer.wait()? {
-            evaluator.applied(zxid);
-        }
-    }
-    let last = batch.first_counter + (batch.transactions.len() as u32 - 1);
-    let zxid = Zxid::new(batch.epoch, last);
-    proposer.propose(Entry::Transactions(batch), zxid)
-}
-
 fn tell(line: &RecipeLine) {
-    let RecipeLine { mount, operation, line } = line;
+    let RecipeLine {
+        mount,
+        operation,
+        line,
+    } = line;
     let message = line.message.as_str();
     match line.level {
         LogLevel::Debug => tracing::debug!(target: "recipe", %mount, operation, "{message}"),
@@ -264,7 +319,10 @@ struct Streams(HashMap<(ServerId, Incarnation), u64>);
 impl Streams {
     /// Whether it is the next one. A lower number was evaluated already; a gap is refused.
     fn admit(&mut self, origin: Origin) -> bool {
-        let next = self.0.entry((origin.server, origin.incarnation)).or_insert(origin.number);
+        let next = self
+            .0
+            .entry((origin.server, origin.incarnation))
+            .or_insert(origin.number);
         if *next != origin.number {
             return false;
         }
@@ -287,7 +345,12 @@ impl Waiter for NobodyWaits {
 
 /// A request of no session, for administration and for the server's own start.
 pub fn administration(operation: Operation) -> Request {
-    Request { session: SessionId::NONE, owner: None, identities: Vec::new(), operation }
+    Request {
+        session: SessionId::NONE,
+        owner: None,
+        identities: Vec::new(),
+        operation,
+    }
 }
 
 #[cfg(test)]
@@ -302,7 +365,10 @@ mod tests {
             incarnation: Incarnation(incarnation),
             number,
         };
-        assert!(streams.admit(origin(1, 7)), "the first states where the stream starts");
+        assert!(
+            streams.admit(origin(1, 7)),
+            "the first states where the stream starts"
+        );
         assert!(streams.admit(origin(1, 8)));
         assert!(!streams.admit(origin(1, 8)), "evaluated already");
         assert!(!streams.admit(origin(1, 10)), "a gap");

@@ -36,7 +36,9 @@ impl Touches {
 
     /// A session is there from now on.
     pub(crate) fn open(&self, session: SessionId, timeout_ms: u32) {
-        self.last.write().insert(session, AtomicU64::new(self.now_ms()));
+        self.last
+            .write()
+            .insert(session, AtomicU64::new(self.now_ms()));
         self.opened.lock().push((session, timeout_ms));
     }
 
@@ -55,7 +57,10 @@ impl Touches {
     }
 
     fn last(&self, session: SessionId) -> Option<u64> {
-        self.last.read().get(&session).map(|last| last.load(Ordering::Relaxed))
+        self.last
+            .read()
+            .get(&session)
+            .map(|last| last.load(Ordering::Relaxed))
     }
 }
 
@@ -87,7 +92,10 @@ impl Expiry {
 
     /// Moves the time on to `monotonic_ms`, and gives the sessions whose clients were silent for too long.
     pub fn tick(&mut self, touches: &Touches, monotonic_ms: u64, state: &State) -> Vec<SessionId> {
-        let before = self.last_tick_ms.replace(monotonic_ms).unwrap_or(monotonic_ms);
+        let before = self
+            .last_tick_ms
+            .replace(monotonic_ms)
+            .unwrap_or(monotonic_ms);
         let step = monotonic_ms.saturating_sub(before).min(MAX_TICK_MS);
         let now = touches.now_ms.fetch_add(step, Ordering::Relaxed) + step;
         let later = self.looks.split_off(&(now + 1));
@@ -132,9 +140,14 @@ mod tests {
             nonce: 1,
             time: Timestamp(1),
         };
-        state.apply(&Entry::EpochStart(start), |_, _, _| {}).unwrap();
-        let open =
-            Change::OpenSession { password: Password([0; 16]), timeout_ms: 1000, owner: None };
+        state
+            .apply(&Entry::EpochStart(start), |_, _, _| {})
+            .unwrap();
+        let open = Change::OpenSession {
+            password: Password([0; 16]),
+            timeout_ms: 1000,
+            owner: None,
+        };
         let transaction = Transaction {
             time: Timestamp(1),
             origin: None,
@@ -142,15 +155,24 @@ mod tests {
             changes: vec![open],
             outcome: None,
         };
-        let batch = Batch { epoch: 1, first_counter: 1, transactions: vec![transaction] };
-        state.apply(&Entry::Transactions(batch), |_, _, _| {}).unwrap();
+        let batch = Batch {
+            epoch: 1,
+            first_counter: 1,
+            transactions: vec![transaction],
+        };
+        state
+            .apply(&Entry::Transactions(batch), |_, _, _| {})
+            .unwrap();
         let session = SessionId(state.last_zxid().0);
         (state, session)
     }
 
     fn ticks(expiry: &mut Expiry, touches: &Touches, state: &State, to: u64) -> Vec<SessionId> {
         let from = expiry.last_tick_ms.unwrap_or(0);
-        (from..=to).step_by(100).flat_map(|at| expiry.tick(touches, at, state)).collect()
+        (from..=to)
+            .step_by(100)
+            .flat_map(|at| expiry.tick(touches, at, state))
+            .collect()
     }
 
     #[test]
@@ -170,7 +192,11 @@ mod tests {
         let (touches, mut expiry) = (Touches::default(), Expiry::default());
         expiry.begin(&touches, &state);
         assert_eq!(expiry.tick(&touches, 0, &state), []);
-        assert_eq!(expiry.tick(&touches, 60_000, &state), [], "a minute counts as half a second");
+        assert_eq!(
+            expiry.tick(&touches, 60_000, &state),
+            [],
+            "a minute counts as half a second"
+        );
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! The server by its stages: receive, route, evaluate, propose, apply, notify, respond.
 
-pub mod receive;
-pub mod route;
-pub mod evaluate;
-pub mod propose;
 pub mod apply;
+pub mod evaluate;
 pub mod notify;
+pub mod propose;
+pub mod receive;
 pub mod respond;
+pub mod route;
 
 pub mod four_letter;
 pub mod http;

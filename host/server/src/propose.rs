@@ -48,7 +48,14 @@ impl Proposer {
         term: u64,
     ) -> Proposer {
         let waker = Waker::from(Arc::new(Nudge(router.clone())));
-        Proposer { consensus, router, runtime, term, in_flight: VecDeque::new(), waker }
+        Proposer {
+            consensus,
+            router,
+            runtime,
+            term,
+            in_flight: VecDeque::new(),
+            waker,
+        }
     }
 
     /// Whether another entry may be proposed.
@@ -71,7 +78,9 @@ impl Proposer {
         let mut applied = None;
         let mut context = Context::from_waker(&self.waker);
         while let Some((last, proposal)) = self.in_flight.front_mut() {
-            let Poll::Ready(resolution) = Pin::new(proposal).poll(&mut context) else { break };
+            let Poll::Ready(resolution) = Pin::new(proposal).poll(&mut context) else {
+                break;
+            };
             expect_applied(resolution)?;
             applied = Some(*last);
             self.in_flight.pop_front();
@@ -81,7 +90,9 @@ impl Proposer {
 
     /// Waits for the first entry in flight; gives its last transaction.
     pub(crate) fn wait(&mut self) -> Result<Option<Zxid>, EpochLost> {
-        let Some((last, proposal)) = self.in_flight.pop_front() else { return Ok(None) };
+        let Some((last, proposal)) = self.in_flight.pop_front() else {
+            return Ok(None);
+        };
         expect_applied(self.runtime.block_on(proposal))?;
         Ok(Some(last))
     }

@@ -8,12 +8,13 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use quorate_model::recipe::RecipeDigest;
-use quorate_model::run::{RunInput, RunReport, Runner};
+use quorate_model::run::{RunEnding, RunInput, RunReport, Runner};
 use quorate_sandbox::{Sandbox, SandboxConfig, UploadLimits, interface_of};
 use quorate_tree::RunTree;
 use serde_json::Value;
 
 use crate::http::{CheckedRecipe, Description, RecipeCheck};
+use crate::metrics::Metrics;
 use crate::route::Router;
 
 /// The sandbox, and the worker that compiles for it. Cloning is cheap.
@@ -22,6 +23,7 @@ pub struct Recipes(Arc<Inner>);
 
 struct Inner {
     sandbox: Sandbox<RunTree>,
+    metrics: Arc<Metrics>,
     /// What is mounted and not known to be ready. At most one component per mount.
     wanted: Mutex<BTreeMap<RecipeDigest, Bytes>>,
     more: Condvar,
@@ -32,12 +34,19 @@ impl Recipes {
     ///
     /// # Errors
     /// If the engine does not start, or the directory cannot be made.
-    pub fn new(cache_directory: PathBuf) -> anyhow::Result<Recipes> {
-        let config =
-            SandboxConfig { cache_directory: Some(cache_directory), ..SandboxConfig::default() };
+    pub fn new(cache_directory: PathBuf, metrics: Arc<Metrics>) -> anyhow::Result<Recipes> {
+        let config = SandboxConfig {
+            cache_directory: Some(cache_directory),
+            ..SandboxConfig::default()
+        };
         let sandbox = Sandbox::new(config).context("the sandbox does not start")?;
         let (wanted, more) = (Mutex::default(), Condvar::new());
-        Ok(Recipes(Arc::new(Inner { sandbox, wanted, more })))
+        Ok(Recipes(Arc::new(Inner {
+            sandbox,
+            metrics,
+            wanted,
+            more,
+        })))
     }
 
     /// Has a mounted recipe compiled soon, on the worker (rule C6).
@@ -57,7 +66,9 @@ impl Recipes {
                 }
                 wanted.pop_first()
             };
-            let Some((digest, component)) = next else { continue };
+            let Some((digest, component)) = next else {
+                continue;
+            };
             if let Err(error) = self.0.sandbox.make_ready(digest, &component) {
                 tracing::error!(%digest, "a mounted recipe cannot be made ready: {error}");
             }
@@ -67,13 +78,20 @@ impl Recipes {
 
     /// Makes a component of an upload and compiles it; both take long.
     fn check(&self, upload: &[u8]) -> Result<CheckedRecipe, String> {
-        let prepared = self.0.sandbox.prepare(upload).map_err(|error| error.to_string())?;
+        let prepared = self
+            .0
+            .sandbox
+            .prepare(upload)
+            .map_err(|error| error.to_string())?;
         self.0
             .sandbox
             .make_ready(prepared.digest, &prepared.component)
             .map_err(|error| error.to_string())?;
         let description = description(&prepared.interface)?;
-        Ok(CheckedRecipe { component: prepared.component, description })
+        Ok(CheckedRecipe {
+            component: prepared.component,
+            description,
+        })
     }
 }
 
@@ -103,6 +121,20 @@ impl RecipeCheck for Recipes {
 
 impl Runner<RunTree> for Recipes {
     fn run(&self, input: RunInput, tree: RunTree) -> RunReport<RunTree> {
-        self.0.sandbox.run(input, tree)
+        let woken = input.memo.is_some();
+        let report = self.0.sandbox.run(input, tree);
+        let metrics = &self.0.metrics;
+        metrics.runs.inc();
+        metrics.fuel.inc_by(report.fuel);
+        if woken {
+            metrics.wakes.inc();
+        }
+        if matches!(
+            report.ending,
+            RunEnding::Trapped(_) | RunEnding::Exceeded { .. }
+        ) {
+            metrics.runs_failed.inc();
+        }
+        report
     }
 }

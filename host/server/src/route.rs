@@ -109,7 +109,10 @@ impl Router {
             incarnation,
             connections: AtomicU64::new(0),
             touches,
-            stream: Mutex::new(Stream { next_number: 1, ..Stream::default() }),
+            stream: Mutex::new(Stream {
+                next_number: 1,
+                ..Stream::default()
+            }),
             arrived: Condvar::new(),
         }))
     }
@@ -131,7 +134,11 @@ impl Router {
 
     /// What a connection is as the owner of a session (rule W3).
     pub fn owner(&self, connection: u64) -> Owner {
-        Owner { server: self.0.server, incarnation: self.0.incarnation, connection }
+        Owner {
+            server: self.0.server,
+            incarnation: self.0.incarnation,
+            connection,
+        }
     }
 
     /// A sign of life of a session's client (rule W5).
@@ -165,7 +172,12 @@ impl Router {
         stream.next_number += 1;
         stream.in_flight_bytes += bytes;
         stream.outbox.push_back(numbered.clone());
-        stream.in_flight.push_back(InFlight { numbered, bytes, taken: false, waiter });
+        stream.in_flight.push_back(InFlight {
+            numbered,
+            bytes,
+            taken: false,
+            waiter,
+        });
         let wanted = std::mem::take(&mut stream.wanted);
         drop(stream);
         if wanted {
@@ -194,11 +206,16 @@ impl Router {
             return;
         }
         let mut stream = self.0.stream.lock();
-        let first = stream.in_flight.front().map(|in_flight| in_flight.numbered.origin);
+        let first = stream
+            .in_flight
+            .front()
+            .map(|in_flight| in_flight.numbered.origin);
         if first != Some(origin) {
             return;
         }
-        let Some(in_flight) = stream.in_flight.pop_front() else { return };
+        let Some(in_flight) = stream.in_flight.pop_front() else {
+            return;
+        };
         stream.in_flight_bytes -= in_flight.bytes;
         drop(stream);
         in_flight.waiter.settle(state, zxid, outcome);
@@ -211,7 +228,10 @@ impl Router {
         stream.outbox.clear();
         let before = std::mem::take(&mut stream.in_flight);
         stream.in_flight_bytes = 0;
-        for mut in_flight in before.into_iter().filter(|in_flight| in_flight.waiter.alive()) {
+        for mut in_flight in before
+            .into_iter()
+            .filter(|in_flight| in_flight.waiter.alive())
+        {
             in_flight.numbered.lost_epochs += u32::from(in_flight.taken);
             in_flight.taken = false;
             in_flight.numbered.origin = self.origin(stream.next_number);
@@ -272,7 +292,11 @@ impl Router {
     }
 
     fn origin(&self, number: u64) -> Origin {
-        Origin { server: self.0.server, incarnation: self.0.incarnation, number }
+        Origin {
+            server: self.0.server,
+            incarnation: self.0.incarnation,
+            number,
+        }
     }
 }
 
@@ -302,9 +326,10 @@ fn request_bytes(request: &Request) -> usize {
     };
     let payload = match &request.operation {
         Operation::Znode(operation) => znode(operation),
-        Operation::Multi(operations) => {
-            operations.iter().map(|operation| 100 + znode(operation)).sum()
-        }
+        Operation::Multi(operations) => operations
+            .iter()
+            .map(|operation| 100 + znode(operation))
+            .sum(),
         Operation::Call(call) => call.arguments.len(),
         Operation::PushRecipe { component, .. } => component.len(),
         _ => 0,
@@ -338,7 +363,12 @@ mod tests {
 
     fn request() -> Request {
         let operation = Operation::Sync(ZnodePath::root());
-        Request { session: SessionId(1), owner: None, identities: Vec::new(), operation }
+        Request {
+            session: SessionId(1),
+            owner: None,
+            identities: Vec::new(),
+            operation,
+        }
     }
 
     fn router() -> Router {
@@ -350,13 +380,23 @@ mod tests {
         let (router, state) = (router(), State::new());
         let (sender, told) = std::sync::mpsc::sync_channel(10);
         for name in 0..3 {
-            let waiter = Told { alive: true, sender: sender.clone(), name };
+            let waiter = Told {
+                alive: true,
+                sender: sender.clone(),
+                name,
+            };
             router.submit(request(), Box::new(waiter)).unwrap();
         }
         let taken = router.take(2, Duration::ZERO);
-        assert_eq!(taken.iter().map(|n| n.origin.number).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(
+            taken.iter().map(|n| n.origin.number).collect::<Vec<_>>(),
+            [1, 2]
+        );
         let outcome = Outcome::Synced(ZnodePath::root());
-        let other = Origin { incarnation: Incarnation(6), ..taken[0].origin };
+        let other = Origin {
+            incarnation: Incarnation(6),
+            ..taken[0].origin
+        };
         router.settle(other, &state, Zxid(1), &outcome);
         router.settle(taken[0].origin, &state, Zxid(1), &outcome);
         router.settle(taken[1].origin, &state, Zxid(2), &outcome);
@@ -371,7 +411,11 @@ mod tests {
         let (router, state) = (router(), State::new());
         let (sender, told) = std::sync::mpsc::sync_channel(10);
         for name in 0..4 {
-            let waiter = Told { alive: name != 2, sender: sender.clone(), name };
+            let waiter = Told {
+                alive: name != 2,
+                sender: sender.clone(),
+                name,
+            };
             router.submit(request(), Box::new(waiter)).unwrap();
         }
         let taken = router.take(3, Duration::ZERO);
@@ -379,8 +423,15 @@ mod tests {
         router.settle(taken[0].origin, &state, Zxid(1), &outcome);
         router.epoch_opened();
         let again = router.take(10, Duration::ZERO);
-        let shape: Vec<_> = again.iter().map(|n| (n.origin.number, n.lost_epochs)).collect();
-        assert_eq!(shape, [(5, 1), (6, 0)], "request 1 was taken, 3 was not, 2 is not wanted");
+        let shape: Vec<_> = again
+            .iter()
+            .map(|n| (n.origin.number, n.lost_epochs))
+            .collect();
+        assert_eq!(
+            shape,
+            [(5, 1), (6, 0)],
+            "request 1 was taken, 3 was not, 2 is not wanted"
+        );
         for numbered in again {
             router.settle(numbered.origin, &state, Zxid(2), &outcome);
         }

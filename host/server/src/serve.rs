@@ -68,7 +68,10 @@ pub async fn serve(
     // The listeners first: an address in use is the commonest mistake, and the cheapest to tell.
     let zookeeper = bind(&settings.listen, "--listen").await?;
     let http = bind(&settings.http, "--http").await?;
-    let addresses = Ready { zookeeper: zookeeper.local_addr()?, http: http.local_addr()? };
+    let addresses = Ready {
+        zookeeper: zookeeper.local_addr()?,
+        http: http.local_addr()?,
+    };
 
     let clock = Arc::new(Clock::start());
     let state = Arc::new(RwLock::new(State::new()));
@@ -78,13 +81,14 @@ pub async fn serve(
     let router = Router::new(SERVER, incarnation, touches.clone());
     let metrics = Arc::new(Metrics::new());
     let watches = Watches::new(&state.read(), metrics.clone());
-    let recipes = Recipes::new(settings.data_dir.join("compiled"))?;
+    let recipes = Recipes::new(settings.data_dir.join("compiled"), metrics.clone())?;
     let applier = Arc::new(Applier::new(
         state.clone(),
         router.clone(),
         watches.clone(),
         touches.clone(),
         recipes.clone(),
+        metrics.clone(),
     ));
     let config = Config::new(settings.data_dir.join("raft"), SERVER);
     let consensus = Consensus::open(config, applier.clone()).await?;
@@ -101,24 +105,42 @@ pub async fn serve(
         runner: recipes.clone(),
         clock: clock.clone(),
         touches,
+        metrics: metrics.clone(),
         opened: applier.opened(),
         runtime: tokio::runtime::Handle::current(),
         nonce: random()?,
     };
-    let leader = std::thread::Builder::new().name("evaluate".into()).spawn(move || leader.run())?;
+    let leader = std::thread::Builder::new()
+        .name("evaluate".into())
+        .spawn(move || leader.run())?;
 
     let (stopping, stopped) = watch::channel(false);
     tokio::spawn(correct_clock(clock, stopped.clone()));
-    tokio::spawn(tell_health(consensus.clone(), router.clone(), watches.clone()));
+    tokio::spawn(tell_health(
+        consensus.clone(),
+        router.clone(),
+        watches.clone(),
+    ));
     let leading = tokio::time::timeout(LEAD_PATIENCE, opened.changed()).await;
     if leading.is_err() {
-        bail!("this server did not become the leader of its log: {:?}", *consensus.health().borrow());
+        bail!(
+            "this server did not become the leader of its log: {:?}",
+            *consensus.health().borrow()
+        );
     }
     push_standard_recipes(&router, &state, &recipes).await?;
 
-    let edge = Arc::new(Edge { router: router.clone(), state, watches, metrics, limits: settings.limits });
+    let edge = Arc::new(Edge {
+        router: router.clone(),
+        state,
+        watches,
+        metrics,
+        limits: settings.limits,
+    });
     let health = consensus.health();
-    let http_service = Http::new(edge.clone(), Arc::new(recipes), move || is_well(&health.borrow()));
+    let http_service = Http::new(edge.clone(), Arc::new(recipes), move || {
+        is_well(&health.borrow())
+    });
     let zookeeper = tokio::spawn(receive::serve(zookeeper, edge, stopped.clone()));
     let http = tokio::spawn(http::serve(http, http_service, stopped));
     ready(addresses);
@@ -130,7 +152,9 @@ pub async fn serve(
     http.await?;
     consensus.shutdown().await;
     // Its lead is over with consensus.
-    tokio::task::spawn_blocking(move || leader.join()).await?.ok();
+    tokio::task::spawn_blocking(move || leader.join())
+        .await?
+        .ok();
     Ok(())
 }
 
@@ -189,19 +213,27 @@ async fn push_standard_recipes(
         }
         let upload = bytes::Bytes::from_static(standard.wasm);
         let recipes = recipes.clone();
-        let checked = tokio::task::spawn_blocking(move || {
-            http::RecipeCheck::prepare(&recipes, upload)
-        });
-        let checked = checked.await?.map_err(anyhow::Error::msg).with_context(|| {
-            format!("the standard recipe {} does not pass the check", standard.name)
-        })?;
+        let checked =
+            tokio::task::spawn_blocking(move || http::RecipeCheck::prepare(&recipes, upload));
+        let checked = checked
+            .await?
+            .map_err(anyhow::Error::msg)
+            .with_context(|| {
+                format!(
+                    "the standard recipe {} does not pass the check",
+                    standard.name
+                )
+            })?;
         let push = Operation::PushRecipe {
             name: standard.name.to_owned(),
             component: checked.component,
         };
         let (_, outcome) = router.ask(administration(push)).await?;
         if let Outcome::Refused(refusal) = outcome {
-            bail!("the standard recipe {} was refused: {refusal}", standard.name);
+            bail!(
+                "the standard recipe {} was refused: {refusal}",
+                standard.name
+            );
         }
     }
     Ok(())

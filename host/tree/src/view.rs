@@ -305,7 +305,9 @@ impl View {
         let mut calls: BTreeSet<CallId> = self.base.read().calls_of(session).collect();
         for (key, value) in self.overlay.from(Key::Parked(CallId { session, key: 0 })) {
             match key {
-                Key::Parked(call) if call.session == session => overlay_one(&mut calls, *call, value),
+                Key::Parked(call) if call.session == session => {
+                    overlay_one(&mut calls, *call, value)
+                }
                 _ => break,
             }
         }

@@ -184,7 +184,7 @@ impl Client {
     /// Creates a znode that everyone may read and write; gives its path, with its number if sequential.
     ///
     /// # Errors
-    /// NodeExists, NoNode (no parent), NoChildrenForEphemerals.
+    /// NodeExists, [`ClientError::NoParent`], NoChildrenForEphemerals.
     pub async fn create(
         &self,
         path: &str,
@@ -216,9 +216,13 @@ impl Client {
             CreateMode::Container => RequestBody::CreateContainer(create),
             _ => RequestBody::Create(create),
         };
-        match self.ask(path, body, None).await? {
-            ResponseBody::Path(path) | ResponseBody::Created { path, .. } => Ok(path),
-            other => Err(unexpected(&other)),
+        match self.ask(path, body, None).await {
+            Ok(ResponseBody::Path(path) | ResponseBody::Created { path, .. }) => Ok(path),
+            Ok(other) => Err(unexpected(&other)),
+            Err(error) if error.is_no_node() => Err(ClientError::NoParent {
+                path: path.to_owned(),
+            }),
+            Err(error) => Err(error),
         }
     }
 

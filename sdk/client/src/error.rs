@@ -67,6 +67,12 @@ pub enum ClientError {
         /// Why.
         code: ErrorCode,
     },
+    /// A znode cannot be created: its parent is missing.
+    #[error("{path} cannot be created: its parent is missing")]
+    NoParent {
+        /// Which znode.
+        path: String,
+    },
     /// One part of a multi failed, so none was done.
     #[error("part {index} of the multi failed, so nothing of it was done: {}", refused(path, *code))]
     Multi {
@@ -115,9 +121,13 @@ pub enum ClientError {
 }
 
 impl ClientError {
-    /// Whether a znode was not there.
+    /// Whether a znode was not there, or the parent of one to create.
     pub fn is_no_node(&self) -> bool {
-        matches!(self, ClientError::Znode { code, .. } if *code == ErrorCode::NoNode)
+        match self {
+            ClientError::NoParent { .. } => true,
+            ClientError::Znode { code, .. } => *code == ErrorCode::NoNode,
+            _ => false,
+        }
     }
 
     /// Whether a znode was there already.

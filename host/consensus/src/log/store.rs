@@ -105,6 +105,30 @@ impl State {
     }
 }
 
+/// The writer's thread. It is told to end when the last store goes.
+struct WriterThread {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl WriterThread {
+    fn end(&self) {
+        self.shared.state.lock().closed = true;
+        self.shared.work.notify_all();
+        if let Some(thread) = self.thread.lock().take()
+            && thread.join().is_err()
+        {
+            self.shared.fail("the log's writer panicked");
+        }
+    }
+}
+
+impl Drop for WriterThread {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
 /// The log. Cheap to clone; [`LogStore::close`] ends it for all clones.
 #[derive(Clone)]
 pub(crate) struct LogStore {
@@ -112,7 +136,7 @@ pub(crate) struct LogStore {
     dir: PathBuf,
     server: u64,
     segment_bytes: u64,
-    writer: Arc<Mutex<Option<JoinHandle<()>>>>,
+    writer: Arc<WriterThread>,
 }
 
 impl LogStore {
@@ -157,26 +181,22 @@ impl LogStore {
         let thread = thread
             .spawn(|| writer.run())
             .map_err(OpenError::io("start a thread for", dir))?;
+        let writer = Arc::new(WriterThread {
+            shared: shared.clone(),
+            thread: Mutex::new(Some(thread)),
+        });
         Ok(LogStore {
             shared,
             dir: dir.to_owned(),
             server,
             segment_bytes,
-            writer: Arc::new(Mutex::new(Some(thread))),
+            writer,
         })
     }
 
     /// Writes what is queued, and says in the log that it was closed in order. Blocks meanwhile.
     pub(crate) fn close(&self) {
-        self.shared.state.lock().closed = true;
-        self.shared.work.notify_all();
-        if let Some(writer) = self.writer.lock().take()
-            && writer.join().is_err()
-        {
-            self.shared
-                .health
-                .failed("the log's writer panicked".into());
-        }
+        self.writer.end();
     }
 
     /// A reader.

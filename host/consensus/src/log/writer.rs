@@ -1,6 +1,7 @@
 //! The thread that writes the log. What is queued while it syncs goes out with its next sync.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -68,6 +69,13 @@ impl Writer {
 
     /// Writes until the log is closed or a write fails.
     pub(crate) fn run(mut self) {
+        let shared = self.shared.clone();
+        if catch_unwind(AssertUnwindSafe(|| self.work())).is_err() {
+            shared.fail("the log's writer panicked");
+        }
+    }
+
+    fn work(&mut self) {
         while let Some(mut ops) = self.shared.take_ops() {
             let result = self.write(&mut ops);
             if let Err(error) = result {

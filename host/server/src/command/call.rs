@@ -1,5 +1,6 @@
 //! `quorate call`: an operation of a recipe.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use anyhow::bail;
@@ -9,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::Global;
-use super::output::{Output, value_text};
+use super::output::{Hint, Output, value_text};
 use super::session::{self, SessionTimeout, interrupted};
 
 /// After how long a call that has no answer yet is mentioned.
@@ -27,6 +28,7 @@ pub(super) struct Call {
     /// The operation; `quorate recipe show NAME` lists them
     operation: String,
     /// Arguments: each as JSON or a bare word, or all in one JSON array or object
+    #[arg(allow_negative_numbers = true)]
     arguments: Vec<String>,
     /// Keep the session after the answer, and so the lock, until Ctrl-C
     #[arg(long)]
@@ -56,23 +58,26 @@ impl Call {
             .map(|timeout| session::seconds("--timeout", timeout))
             .transpose()?;
         let client = session::open_for(global, self.session_timeout.duration()?).await?;
-        let result = self.wait(&client, timeout, output).await;
+        // One for both waits: between two, Ctrl-C would be lost.
+        let mut interrupted = std::pin::pin!(interrupted());
+        let result = self
+            .wait(&client, timeout, output, interrupted.as_mut())
+            .await;
         let value = match result {
             Ok(value) => value,
             Err(error) => {
                 session::close(client).await;
-                return Err(self.explain(error));
+                return Err(explain(error));
             }
         };
         let session = client.session().to_string();
-        let text = match &value {
-            Value::Null => "done".to_owned(),
-            value => value_text(value),
-        };
-        output.print(text, json!({"result": value, "session": session}))?;
+        output.print(
+            value_text(&value),
+            json!({"result": value, "session": session}),
+        )?;
         if self.hold {
             let what = format!("session {session}");
-            session::hold(client, output, &what).await?;
+            session::hold(client, output, &what, interrupted).await?;
         } else {
             session::close(client).await;
         }
@@ -84,6 +89,7 @@ impl Call {
         client: &Client,
         timeout: Option<Duration>,
         output: &Output,
+        mut interrupted: Pin<&mut impl Future<Output = ()>>,
     ) -> anyhow::Result<Value> {
         let mut call = client.call(&self.mount, &self.operation, arguments(&self.arguments));
         if let Some(timeout) = timeout {
@@ -92,18 +98,16 @@ impl Call {
         if let Some(key) = self.key {
             call = call.key(key);
         }
-        let call = call.into_future();
-        tokio::pin!(call);
+        let mut call = call.into_future();
+        let mut ended = std::pin::pin!(session::ended(client, output));
         // Answers usually come at once: then a note would be noise.
         let mut noted = false;
-        let watched = session::ended(client, output);
-        tokio::pin!(watched);
         loop {
             tokio::select! {
                 biased;
                 result = &mut call => return Ok(result?),
-                error = &mut watched => return Err(error.into()),
-                () = interrupted() => bail!("interrupted: the call was given up"),
+                error = &mut ended => return Err(error.into()),
+                () = &mut interrupted => bail!("interrupted: the call was given up"),
                 () = sleep(WAITING_NOTE_AFTER), if !noted => {
                     noted = true;
                     output.note("waiting for the answer: Ctrl-C gives up", json!({"event": "waiting"}));
@@ -111,17 +115,15 @@ impl Call {
             }
         }
     }
+}
 
-    /// Adds what to do next, where the command line knows more than the client.
-    fn explain(&self, error: anyhow::Error) -> anyhow::Error {
-        match error.downcast_ref::<ClientError>() {
-            Some(ClientError::Call(CallError::BadCall(_))) => {
-                let hint = "`quorate mounts` lists the mounts, `quorate recipe show NAME` a recipe's operations";
-                let message = format!("{error}\n{hint}");
-                error.context(message)
-            }
-            _ => error,
-        }
+/// Adds what to do next.
+fn explain(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast_ref::<ClientError>() {
+        Some(ClientError::Call(CallError::BadCall(_))) => error.context(Hint(
+            "`quorate mounts` lists the mounts, `quorate recipe show NAME` a recipe's operations",
+        )),
+        _ => error,
     }
 }
 

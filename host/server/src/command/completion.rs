@@ -7,7 +7,9 @@ use super::Cli;
 
 /// Print the completion script for a shell
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  quorate completion bash > ~/.local/share/bash-completion/completions/quorate")]
+#[command(
+    after_help = "Example:\n  quorate completion bash > ~/.local/share/bash-completion/completions/quorate"
+)]
 pub(super) struct Completion {
     /// The shell
     shell: Shell,

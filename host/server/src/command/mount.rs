@@ -52,7 +52,10 @@ impl Mount {
             parameters,
             open: self.open,
         };
-        let mount = global.admin()?.mount(&self.path, &self.recipe, options).await?;
+        let mount = global
+            .admin()?
+            .mount(&self.path, &self.recipe, options)
+            .await?;
         let text = format!(
             "mounted {recipe} at {path}\ncall it: quorate call {path} OPERATION; `quorate recipe show {recipe}` lists the operations",
             recipe = mount.recipe,
@@ -67,7 +70,10 @@ impl Mounts {
     pub(super) async fn run(self, global: &Global, output: &Output) -> anyhow::Result<()> {
         let mounts = global.admin()?.mounts().await?;
         if output.is_for_people() && mounts.is_empty() {
-            output.print("no mounts: make one with `quorate mount PATH RECIPE`", json!({}))?;
+            output.print(
+                "no mounts: make one with `quorate mount PATH RECIPE`",
+                json!({}),
+            )?;
         }
         for mount in mounts {
             output.print(line(&mount), serde_json::to_value(&mount)?)?;

@@ -62,12 +62,26 @@ impl Output {
         };
     }
 
-    /// Why it failed.
+    /// Why it failed, and what to do.
     pub(super) fn failure(&self, error: &anyhow::Error) {
-        let document = json!({"error": {"code": code(error), "message": format!("{error:#}")}});
-        self.note(format!("quorate: {error:#}"), document);
+        let hint = error.downcast_ref::<Hint>();
+        let causes = error.chain().skip(usize::from(hint.is_some()));
+        let message: Vec<String> = causes.map(ToString::to_string).collect();
+        let message = message.join(": ");
+        let mut document = json!({"error": {"code": code(error), "message": message}});
+        let mut text = format!("quorate: {message}");
+        if let Some(Hint(hint)) = hint {
+            document["error"]["hint"] = (*hint).into();
+            text += &format!("\n  {hint}");
+        }
+        self.note(text, document);
     }
 }
+
+/// What to do about a failure, where the command line knows more than the client. A context of the error.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Hint(pub(super) &'static str);
 
 /// Whether the reader of the output has gone.
 pub(super) fn is_broken_pipe(error: &anyhow::Error) -> bool {
@@ -94,6 +108,7 @@ fn code(error: &anyhow::Error) -> String {
         ClientError::SessionMoved => "session-moved",
         ClientError::Closed => "closed",
         ClientError::Path(_) => "bad-path",
+        ClientError::NoParent { .. } => "no-node",
         ClientError::Znode { code, .. } | ClientError::Multi { code, .. } => return kebab(*code),
         ClientError::TooLarge { .. } => "too-large",
         ClientError::NoCalls => "no-calls",

@@ -28,7 +28,9 @@ pub(super) enum Recipe {
 /// `cargo build --target wasm32-unknown-unknown` makes with the SDK. The server checks it and says what is wrong.
 /// Mounts keep the component that they were made with: mount again to move one to the new component.
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  quorate recipe push target/wasm32-unknown-unknown/recipe/my_lock.wasm")]
+#[command(
+    after_help = "Example:\n  quorate recipe push target/wasm32-unknown-unknown/recipe/my_lock.wasm"
+)]
 pub(super) struct Push {
     /// The .wasm file
     file: PathBuf,
@@ -80,7 +82,10 @@ impl Recipe {
             Recipe::List(List {}) => {
                 let recipes = admin.recipes().await?;
                 if output.is_for_people() && recipes.is_empty() {
-                    output.print("no recipes: push one with `quorate recipe push FILE`", json!({}))?;
+                    output.print(
+                        "no recipes: push one with `quorate recipe push FILE`",
+                        json!({}),
+                    )?;
                 }
                 for recipe in recipes {
                     output.print(line(&recipe), serde_json::to_value(&recipe)?)?;
@@ -121,7 +126,10 @@ fn short(digest: &str) -> &str {
 }
 
 fn names(recipe: &admin::Recipe) -> String {
-    let operations = recipe.interface.iter().flat_map(|interface| &interface.operations);
+    let operations = recipe
+        .interface
+        .iter()
+        .flat_map(|interface| &interface.operations);
     let names: Vec<&str> = operations.map(|operation| &*operation.name).collect();
     names.join(", ")
 }
@@ -132,7 +140,11 @@ fn line(recipe: &admin::Recipe) -> String {
         None | Some([]) => "not mounted".to_owned(),
         Some(mounts) => format!("mounted at {}", mounts.join(", ")),
     };
-    format!("{:<20} {}  {size:>6} KiB  {mounts}", recipe.name, short(&recipe.digest))
+    format!(
+        "{:<20} {}  {size:>6} KiB  {mounts}",
+        recipe.name,
+        short(&recipe.digest)
+    )
 }
 
 /// All of it, operation by operation.
@@ -146,7 +158,10 @@ fn page(recipe: &admin::Recipe) -> String {
     }
     for operation in &interface.operations {
         page += &format!("\n{}\n", operation.signature());
-        page += &indented(operation.documentation.as_deref().unwrap_or_default(), "    ");
+        page += &indented(
+            operation.documentation.as_deref().unwrap_or_default(),
+            "    ",
+        );
     }
     if !interface.types.is_empty() {
         page += "\nTypes:\n";
@@ -169,7 +184,14 @@ mod tests {
 
     #[test]
     fn a_recipe_is_called_after_its_file() {
-        let name = |file: &str| Push { file: file.into(), name: None }.name().map_err(|usage| usage.0);
+        let name = |file: &str| {
+            Push {
+                file: file.into(),
+                name: None,
+            }
+            .name()
+            .map_err(|usage| usage.0)
+        };
         assert_eq!(name("target/Fair_Lock.wasm"), Ok("fair-lock".into()));
         assert!(name("/").is_err());
     }

@@ -145,7 +145,8 @@ async fn read(path: &Path) -> anyhow::Result<File> {
     let text = tokio::fs::read_to_string(path)
         .await
         .with_context(|| format!("cannot read the configuration file {shown}"))?;
-    parse(&text).map_err(|error| Usage(format!("in the configuration file {shown}: {error}")).into())
+    parse(&text)
+        .map_err(|error| Usage(format!("in the configuration file {shown}: {error}")).into())
 }
 
 fn parse(text: &str) -> Result<File, toml::de::Error> {
@@ -190,6 +191,9 @@ mod tests {
         assert!(settings(&["--min-session-timeout-ms", "50000"], "").is_err());
         assert!(settings(&["--min-session-timeout-ms", "0"], "").is_err());
         let unknown = parse("data_directory = 'x'").unwrap_err().to_string();
-        assert!(unknown.contains("data_directory") && unknown.contains("data_dir"), "{unknown}");
+        assert!(
+            unknown.contains("data_directory") && unknown.contains("data_dir"),
+            "{unknown}"
+        );
     }
 }

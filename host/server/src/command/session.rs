@@ -57,17 +57,22 @@ pub(super) async fn close(client: Client) {
     let _ = client.close().await;
 }
 
-/// Holds the session until interrupted, and says when the connection goes and comes.
+/// Holds the session until `interrupted`, and says when the connection goes and comes.
 ///
 /// # Errors
 /// [`ClientError::SessionExpired`]: what was held is lost.
-pub(super) async fn hold(client: Client, output: &Output, what: &str) -> Result<(), ClientError> {
+pub(super) async fn hold(
+    client: Client,
+    output: &Output,
+    what: &str,
+    interrupted: impl Future<Output = ()>,
+) -> Result<(), ClientError> {
     output.note(
         format!("holding {what}: Ctrl-C lets go"),
         json!({"event": "holding"}),
     );
     tokio::select! {
-        () = interrupted() => client.close().await,
+        () = interrupted => client.close().await,
         error = ended(&client, output) => Err(error),
     }
 }

@@ -8,8 +8,8 @@ use serde_json::json;
 use tokio::io::AsyncReadExt as _;
 
 use super::Global;
-use super::output::{Output, stat_document, stat_lines, with_data};
-use super::session::{self, SessionTimeout};
+use super::output::{Hint, Output, stat_document, stat_lines, with_data};
+use super::session::{self, SessionTimeout, interrupted};
 
 /// List a znode's children, in the order of their names
 #[derive(Args, Debug)]
@@ -30,11 +30,14 @@ pub(super) struct Get {
 
 /// Replace a znode's data
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  quorate set /config updated\n  quorate set /config - < config.toml")]
+#[command(
+    after_help = "Examples:\n  quorate set /config updated\n  quorate set /config - < config.toml"
+)]
 pub(super) struct Set {
     /// The znode
     path: String,
     /// The new data; - reads them from standard input
+    #[arg(allow_negative_numbers = true)]
     data: String,
     /// Only if it is at this version; `quorate stat PATH` shows it
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
@@ -48,7 +51,7 @@ pub(super) struct Create {
     /// The znode; with -s, what its path begins with
     path: String,
     /// Its data; - reads them from standard input
-    #[arg(default_value = "")]
+    #[arg(default_value = "", allow_negative_numbers = true)]
     data: String,
     /// Until the session ends: the command holds it until Ctrl-C
     #[arg(short, long)]
@@ -96,12 +99,10 @@ impl Ls {
         let client = session::open(global).await?;
         let (mut children, _) = client.children(&self.path).await?;
         children.sort();
-        if output.is_for_people() {
-            for child in &children {
-                output.print(child, ())?;
-            }
-        } else {
-            output.print("", json!({"path": self.path, "children": children}))?;
+        // Nothing, rather than an empty line.
+        if !(output.is_for_people() && children.is_empty()) {
+            let document = json!({"path": self.path, "children": children});
+            output.print(children.join("\n"), document)?;
         }
         session::close(client).await;
         Ok(())
@@ -145,13 +146,16 @@ impl Create {
         let client = session::open_for(global, self.session_timeout.duration()?).await?;
         if self.parents {
             // A sequential path may end in a slash, and then is no path yet.
-            client.create_parents(&format!("{}0", self.path)).await?;
+            let number = if self.sequential { "0" } else { "" };
+            client
+                .create_parents(&format!("{}{number}", self.path))
+                .await?;
         }
         let created = client.create(&self.path, data, mode).await;
-        let created = created.map_err(|error| explain(error, "create", self.parents))?;
+        let created = created.map_err(explain)?;
         output.print(&created, json!({"path": created}))?;
         if self.ephemeral {
-            session::hold(client, output, &created).await?;
+            session::hold(client, output, &created, interrupted()).await?;
         } else {
             session::close(client).await;
         }
@@ -165,8 +169,10 @@ impl Delete {
         let deleted = if self.recursive {
             delete_all(&client, &self.path).await?
         } else {
-            let deleted = client.delete(&self.path, self.version).await;
-            deleted.map_err(|error| explain(error, "delete", true))?;
+            client
+                .delete(&self.path, self.version)
+                .await
+                .map_err(explain)?;
             1
         };
         let text = match deleted {
@@ -207,7 +213,10 @@ async fn delete_all(client: &Client, path: &str) -> Result<u64, ClientError> {
         }
         let (children, _) = client.children(&path).await?;
         let parent = if path == "/" { "" } else { &path };
-        let below: Vec<String> = children.iter().map(|child| format!("{parent}/{child}")).collect();
+        let below: Vec<String> = children
+            .iter()
+            .map(|child| format!("{parent}/{child}"))
+            .collect();
         waiting.push((path, true));
         waiting.extend(below.into_iter().map(|child| (child, false)));
     }
@@ -215,16 +224,16 @@ async fn delete_all(client: &Client, path: &str) -> Result<u64, ClientError> {
 }
 
 /// Adds what to do next.
-fn explain(error: ClientError, verb: &str, parents: bool) -> anyhow::Error {
+fn explain(error: ClientError) -> anyhow::Error {
     let hint = match &error {
-        ClientError::Znode { code: ErrorCode::NoNode, .. } if !parents => {
-            "its parent is missing: --parents creates it"
-        }
-        ClientError::Znode { code: ErrorCode::NotEmpty, .. } => "or --recursive deletes them too",
+        ClientError::NoParent { .. } => Hint("--parents creates it"),
+        ClientError::Znode {
+            code: ErrorCode::NotEmpty,
+            ..
+        } => Hint("or --recursive deletes all"),
         _ => return error.into(),
     };
-    let message = format!("cannot {verb}: {error} ({hint})");
-    anyhow::Error::from(error).context(message)
+    anyhow::Error::from(error).context(hint)
 }
 
 /// Data from an argument or from standard input.

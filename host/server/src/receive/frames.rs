@@ -339,11 +339,18 @@ fn call(request: quorate_wire::CallRequest) -> Result<Asked, Answer> {
         key: request.key,
         mount,
         operation: request.operation,
-        arguments: request.arguments,
+        arguments: canonical(request.arguments),
         timeout_ms: Some(request.timeout_ms).filter(|&timeout_ms| timeout_ms > 0),
         acknowledged: request.acknowledged,
     };
     Ok(Asked::Write(Operation::Call(request), form))
+}
+
+/// The same JSON in its shortest form, as HTTP has it: a call that is repeated with other white space is
+/// the same call (rule C1). What is no JSON is refused by the sandbox, by name.
+fn canonical(arguments: String) -> String {
+    let parsed: Result<serde_json::Value, _> = serde_json::from_str(&arguments);
+    parsed.map_or(arguments, |value| value.to_string())
 }
 
 /// What auth proves. `ip` and `world` prove nothing that the connection does not have already.
