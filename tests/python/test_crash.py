@@ -220,3 +220,47 @@ def test_a_restart_while_starting(own_server):
     own_server.start()
     again = Wire(own_server.address)
     assert {f"n{i}" for i in range(200)} <= set(again.children("/"))
+
+
+@pytest.mark.quorate
+@pytest.mark.parametrize("nodes, size", [(40, 500_000), (4000, 5000)])
+def test_kill_9_while_snapshots_are_written(own_server, capsys, nodes, size):
+    """Half a gigabyte is written over a state of twenty megabytes: the log must be cut behind snapshots."""
+    zk = Wire(own_server.address, timeout_ms=SESSION_MS)
+    rounds = 25
+    zk.create("/big")
+    for number in range(nodes):
+        zk.create(f"/big/{number}")
+    versions = {}
+    largest = 0
+    for written in range(1, rounds + 1):
+        data = b"%d " % written + b"x" * size
+        for start in range(0, nodes, 40):
+            window = range(start, min(start + 40, nodes))
+            burst = [zk.frame(w.SET_DATA, w.set_body(f"/big/{number}", data)) for number in window]
+            zk.send_raw(b"".join(burst))
+            for number in window:
+                reply = zk.receive()
+                assert reply.err == w.OK
+                versions[number] = Reader(reply.body).stat().version
+        largest = max(largest, directory_size(own_server.data_dir))
+        if written % 6 == 0:
+            own_server.restart()
+            old, zk = zk, Wire(
+                own_server.address, timeout_ms=SESSION_MS, session=zk.session, password=zk.password
+            )
+            old.drop()
+            assert zk.session == old.session
+        for number in range(0, nodes, nodes // 8):
+            data, stat = zk.get(f"/big/{number}")
+            assert data.startswith(b"%d " % written)
+            assert stat.version == versions[number]
+    total = nodes * size * rounds
+    with capsys.disabled():
+        print(f"\n{total >> 20} MiB written, the directory had at most {largest >> 20} MiB")
+    assert "impaired" not in own_server.log
+    assert largest < total * 3 // 4, "the log is not cut"
+
+
+def directory_size(directory) -> int:
+    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())

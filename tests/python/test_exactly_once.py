@@ -38,6 +38,13 @@ def test_a_repeated_key_is_executed_once(wire, counters):
     assert value(zk, counters, 3) == 2
 
 
+def test_a_repetition_may_space_its_arguments_differently(wire, counters):
+    zk = wire()
+    assert zk.call(1, counters, "add", '["c",1]') == (w.RETURNED, "1")
+    assert zk.call(1, counters, "add", ' [ "c" , 1 ] ') == (w.RETURNED, "1")
+    assert value(zk, counters, 2) == 1
+
+
 def test_keys_belong_to_their_session(wire, counters):
     one, two = wire(), wire()
     assert add(one, counters, 1) == (w.RETURNED, "1")

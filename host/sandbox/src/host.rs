@@ -1,4 +1,4 @@
-//! The host functions: what a recipe's imports do. Each is charged, bounded, and passed on to the tree.
+//! A run from the host's side: what it was given, what it has used, and how it ends.
 
 use bytes::Bytes;
 use quorate_model::id::Timestamp;
@@ -68,35 +68,39 @@ impl<T> Run<T> {
 pub(crate) struct Ended;
 
 impl<T> Run<T> {
-    fn end<V>(&mut self, ending: RunEnding) -> wasmtime::Result<V> {
+    pub(crate) fn end<V>(&mut self, ending: RunEnding) -> wasmtime::Result<V> {
         // The first reason is the one.
         self.ending.get_or_insert(ending);
         Err(Ended.into())
     }
 
-    fn exceed<V>(&mut self, bound: &'static str, message: String) -> wasmtime::Result<V> {
+    pub(crate) fn exceed<V>(
+        &mut self,
+        bound: &'static str,
+        message: String,
+    ) -> wasmtime::Result<V> {
         self.end(RunEnding::Exceeded { bound, message })
     }
 
-    fn breach<V>(&mut self, message: impl Into<String>) -> wasmtime::Result<V> {
+    pub(crate) fn breach<V>(&mut self, message: impl Into<String>) -> wasmtime::Result<V> {
         self.end(RunEnding::Trapped(message.into()))
     }
 
-    fn path(&mut self, text: &str) -> wasmtime::Result<RelativePath> {
+    pub(crate) fn path(&mut self, text: &str) -> wasmtime::Result<RelativePath> {
         match RelativePath::parse(text) {
             Ok(path) => Ok(path),
             Err(error) => self.breach(error.to_string()),
         }
     }
 
-    fn ok<V>(&mut self, result: Result<V, Breach>) -> wasmtime::Result<V> {
+    pub(crate) fn ok<V>(&mut self, result: Result<V, Breach>) -> wasmtime::Result<V> {
         match result {
             Ok(value) => Ok(value),
             Err(breach) => self.breach(breach.0),
         }
     }
 
-    fn changed<V>(
+    pub(crate) fn changed<V>(
         &mut self,
         result: Result<V, TreeError>,
     ) -> wasmtime::Result<Result<V, abi::Error>> {
@@ -104,7 +108,7 @@ impl<T> Run<T> {
         self.ok(result)
     }
 
-    fn watch(&mut self, watch: RunWatch) -> wasmtime::Result<()> {
+    pub(crate) fn watch(&mut self, watch: RunWatch) -> wasmtime::Result<()> {
         if self.watches.len() >= self.limits.watches {
             let most = self.limits.watches;
             return self.exceed(bound::WATCHES, format!("it set more than {most} watches"));
@@ -113,7 +117,7 @@ impl<T> Run<T> {
         Ok(())
     }
 
-    fn log(&mut self, level: Level, message: String) -> wasmtime::Result<()> {
+    pub(crate) fn log(&mut self, level: Level, message: String) -> wasmtime::Result<()> {
         if self.log.len() >= self.limits.log_lines {
             let most = self.limits.log_lines;
             return self.exceed(
@@ -134,7 +138,7 @@ impl<T> Run<T> {
         Ok(())
     }
 
-    fn park(&mut self, memo: Vec<u8>) -> wasmtime::Result<()> {
+    pub(crate) fn park(&mut self, memo: Vec<u8>) -> wasmtime::Result<()> {
         if self.watches.is_empty() {
             return self.breach(
                 "call.park without a watch: nothing would ever wake the call; set one with the \
@@ -154,14 +158,14 @@ impl<T> Run<T> {
     }
 
     /// A range that asks the tree for one child more than the bound, so that exceeding it shows.
-    fn range(&self, range: Range) -> quorate_model::run::Range {
+    pub(crate) fn range(&self, range: Range) -> quorate_model::run::Range {
         let mut range = quorate_model::run::Range::from(range);
         let most = u32::try_from(self.limits.children).unwrap_or(u32::MAX);
         range.limit = range.limit.min(most.saturating_add(1));
         range
     }
 
-    fn hold_children(&mut self, count: usize) -> wasmtime::Result<()> {
+    pub(crate) fn hold_children(&mut self, count: usize) -> wasmtime::Result<()> {
         if count > self.limits.children {
             let most = self.limits.children;
             let message = format!("it asked for more than {most} children at once");
@@ -170,7 +174,7 @@ impl<T> Run<T> {
         Ok(())
     }
 
-    fn hold_crossing(&mut self, bytes: usize) -> wasmtime::Result<()> {
+    pub(crate) fn hold_crossing(&mut self, bytes: usize) -> wasmtime::Result<()> {
         if bytes > self.limits.crossing_bytes {
             let most = self.limits.crossing_bytes;
             let message = format!("{bytes} bytes were to cross at once, and {most} is the most");
@@ -181,7 +185,10 @@ impl<T> Run<T> {
 }
 
 /// Takes fuel from the run, and ends it when there is not enough.
-fn charge<T>(store: &mut StoreContextMut<'_, Run<T>>, fuel: u64) -> wasmtime::Result<()> {
+pub(crate) fn charge<T>(
+    store: &mut StoreContextMut<'_, Run<T>>,
+    fuel: u64,
+) -> wasmtime::Result<()> {
     let left = store.get_fuel()?;
     match left.checked_sub(fuel) {
         Some(left) => store.set_fuel(left),
@@ -199,7 +206,10 @@ pub(crate) fn out_of_fuel(fuel: u64) -> String {
 }
 
 /// Charges for a call of the interface `tree`.
-fn charge_tree<T>(store: &mut StoreContextMut<'_, Run<T>>, bytes: usize) -> wasmtime::Result<()> {
+pub(crate) fn charge_tree<T>(
+    store: &mut StoreContextMut<'_, Run<T>>,
+    bytes: usize,
+) -> wasmtime::Result<()> {
     charge(
         store,
         host_fuel::CALL + host_fuel::ITEM + host_fuel::BYTE * bytes as u64,
@@ -215,7 +225,10 @@ fn charge_tree<T>(store: &mut StoreContextMut<'_, Run<T>>, bytes: usize) -> wasm
 }
 
 /// Charges for a change of the tree.
-fn charge_change<T>(store: &mut StoreContextMut<'_, Run<T>>, bytes: usize) -> wasmtime::Result<()> {
+pub(crate) fn charge_change<T>(
+    store: &mut StoreContextMut<'_, Run<T>>,
+    bytes: usize,
+) -> wasmtime::Result<()> {
     charge_tree(store, bytes)?;
     charge(store, host_fuel::CHANGE)?;
     let run = store.data_mut();
@@ -229,7 +242,7 @@ fn charge_change<T>(store: &mut StoreContextMut<'_, Run<T>>, bytes: usize) -> wa
 }
 
 /// Charges for what the tree answered.
-fn charge_answer<T>(
+pub(crate) fn charge_answer<T>(
     store: &mut StoreContextMut<'_, Run<T>>,
     items: usize,
     bytes: usize,
@@ -238,202 +251,6 @@ fn charge_answer<T>(
     charge(
         store,
         host_fuel::ITEM * items as u64 + host_fuel::BYTE * bytes as u64,
-    )
-}
-
-/// Every function of `quorate:recipe`.
-pub(crate) fn link<T: TreeAccess>(
-    linker: &mut Linker<Run<T>>,
-    version: &str,
-) -> wasmtime::Result<()> {
-    let name = |interface: &str| format!("quorate:recipe/{interface}@{version}");
-    link_tree(&mut linker.instance(&name("tree"))?)?;
-    link_watch(&mut linker.instance(&name("watch"))?)?;
-    link_call(&mut linker.instance(&name("call"))?)?;
-    link_log(&mut linker.instance(&name("log"))?)
-}
-
-type Store<'a, T> = StoreContextMut<'a, Run<T>>;
-
-fn link_tree<T: TreeAccess>(tree: &mut LinkerInstance<'_, Run<T>>) -> wasmtime::Result<()> {
-    tree.func_wrap("get", |mut store: Store<'_, T>, (path,): (String,)| {
-        charge_tree(&mut store, path.len())?;
-        let run = store.data_mut();
-        let path = run.path(&path)?;
-        let node = run.tree.get(&path);
-        let node = run.ok(node)?;
-        let bytes = node.as_ref().map_or(0, |node| node.data.len());
-        charge_answer(&mut store, 0, bytes)?;
-        Ok((node.map(Node::from),))
-    })?;
-    tree.func_wrap("exists", |mut store: Store<'_, T>, (path,): (String,)| {
-        charge_tree(&mut store, path.len())?;
-        let run = store.data_mut();
-        let path = run.path(&path)?;
-        let stat = run.tree.exists(&path);
-        Ok((run.ok(stat)?.map(Stat::from),))
-    })?;
-    tree.func_wrap(
-        "children",
-        |mut store: Store<'_, T>, (path, range): (String, Range)| {
-            charge_tree(&mut store, path.len())?;
-            let run = store.data_mut();
-            let path = run.path(&path)?;
-            let names = run.tree.children(&path, &run.range(range));
-            let names = run.ok(names)?;
-            run.hold_children(names.len())?;
-            let bytes = names.iter().map(String::len).sum();
-            charge_answer(&mut store, names.len(), bytes)?;
-            Ok((names,))
-        },
-    )?;
-    tree.func_wrap(
-        "entries",
-        |mut store: Store<'_, T>, (path, range): (String, Range)| {
-            charge_tree(&mut store, path.len())?;
-            let run = store.data_mut();
-            let path = run.path(&path)?;
-            let entries = run.tree.entries(&path, &run.range(range));
-            let entries = run.ok(entries)?;
-            run.hold_children(entries.len())?;
-            let sizes = entries
-                .iter()
-                .map(|child| child.name.len() + child.node.data.len());
-            charge_answer(&mut store, entries.len(), sizes.sum())?;
-            Ok((entries.into_iter().map(Child::from).collect::<Vec<_>>(),))
-        },
-    )?;
-    tree.func_wrap(
-        "create",
-        |mut store: Store<'_, T>, (path, data, lifetime): (String, Vec<u8>, Lifetime)| {
-            charge_change(&mut store, path.len() + data.len())?;
-            let run = store.data_mut();
-            let path = run.path(&path)?;
-            let created = run.tree.create(&path, Bytes::from(data), lifetime.into());
-            Ok((run.changed(created)?,))
-        },
-    )?;
-    tree.func_wrap(
-        "create-sequential",
-        |mut store: Store<'_, T>,
-         (parent, prefix, data, lifetime): (String, String, Vec<u8>, Lifetime)| {
-            charge_change(&mut store, parent.len() + prefix.len() + data.len())?;
-            let run = store.data_mut();
-            let parent = run.path(&parent)?;
-            let data = Bytes::from(data);
-            let lifetime = lifetime.into();
-            let name = run.tree.create_sequential(&parent, &prefix, data, lifetime);
-            Ok((run.changed(name)?,))
-        },
-    )?;
-    tree.func_wrap(
-        "set",
-        |mut store: Store<'_, T>, (path, data): (String, Vec<u8>)| {
-            charge_change(&mut store, path.len() + data.len())?;
-            let run = store.data_mut();
-            let path = run.path(&path)?;
-            let set = run.tree.set(&path, Bytes::from(data));
-            Ok((run.changed(set)?,))
-        },
-    )?;
-    tree.func_wrap(
-        "set-lifetime",
-        |mut store: Store<'_, T>, (path, lifetime): (String, Lifetime)| {
-            charge_change(&mut store, path.len())?;
-            let run = store.data_mut();
-            let path = run.path(&path)?;
-            let set = run.tree.set_lifetime(&path, lifetime.into());
-            Ok((run.changed(set)?,))
-        },
-    )?;
-    tree.func_wrap("delete", |mut store: Store<'_, T>, (path,): (String,)| {
-        charge_change(&mut store, path.len())?;
-        let run = store.data_mut();
-        let path = run.path(&path)?;
-        let deleted = run.tree.delete(&path);
-        Ok((run.changed(deleted)?,))
-    })
-}
-
-fn link_watch<T: TreeAccess>(watch: &mut LinkerInstance<'_, Run<T>>) -> wasmtime::Result<()> {
-    link_path_watch(watch, "node", RunWatch::Node)?;
-    link_path_watch(watch, "children", RunWatch::Children)?;
-    link_path_watch(watch, "subtree", RunWatch::Subtree)?;
-    watch.func_wrap("time", |mut store: Store<'_, T>, (at,): (u64,)| {
-        charge(&mut store, host_fuel::CALL)?;
-        store.data_mut().watch(RunWatch::Time(Timestamp(at)))
-    })
-}
-
-fn link_path_watch<T: TreeAccess>(
-    watch: &mut LinkerInstance<'_, Run<T>>,
-    name: &str,
-    kind: fn(RelativePath) -> RunWatch,
-) -> wasmtime::Result<()> {
-    watch.func_wrap(name, move |mut store: Store<'_, T>, (path,): (String,)| {
-        charge(&mut store, host_fuel::CALL + path.len() as u64)?;
-        let run = store.data_mut();
-        let path = run.path(&path)?;
-        run.watch(kind(path))
-    })
-}
-
-fn link_call<T: TreeAccess>(call: &mut LinkerInstance<'_, Run<T>>) -> wasmtime::Result<()> {
-    link_number(call, "session", |input| input.session.0)?;
-    link_number(call, "now", |input| input.now.0)?;
-    link_number(call, "started", |input| input.started.0)?;
-    link_number(call, "transaction", |input| input.transaction.0)?;
-    call.func_wrap("identities", |mut store: Store<'_, T>, (): ()| {
-        charge(&mut store, host_fuel::CALL)?;
-        let identities = &store.data().input.identities;
-        let count = identities.len();
-        let identities: Vec<_> = identities.iter().map(CallerIdentity::from).collect();
-        charge_answer(&mut store, count, 0)?;
-        Ok((identities,))
-    })?;
-    call.func_wrap("memo", |mut store: Store<'_, T>, (): ()| {
-        charge(&mut store, host_fuel::CALL)?;
-        let memo = store.data().input.memo.clone();
-        charge_answer(&mut store, 0, memo.as_ref().map_or(0, Bytes::len))?;
-        Ok((memo.map(Vec::from),))
-    })?;
-    call.func_wrap("park", |mut store: Store<'_, T>, (memo,): (Vec<u8>,)| {
-        charge(&mut store, host_fuel::CALL + memo.len() as u64)?;
-        store.data_mut().park(memo)
-    })?;
-    call.func_wrap("refuse", |mut store: Store<'_, T>, (reason,): (String,)| {
-        charge(&mut store, host_fuel::CALL + reason.len() as u64)?;
-        let run = store.data_mut();
-        if reason.len() > run.limits.result_bytes {
-            let most = run.limits.result_bytes;
-            let message = format!(
-                "the reason has {} bytes, and {most} is the most",
-                reason.len()
-            );
-            return run.exceed::<()>(bound::RESULT, message);
-        }
-        run.end::<()>(RunEnding::Refused(reason))
-    })
-}
-
-fn link_number<T: TreeAccess>(
-    call: &mut LinkerInstance<'_, Run<T>>,
-    name: &str,
-    number: fn(&RunInput) -> u64,
-) -> wasmtime::Result<()> {
-    call.func_wrap(name, move |mut store: Store<'_, T>, (): ()| {
-        charge(&mut store, host_fuel::CALL)?;
-        Ok((number(&store.data().input),))
-    })
-}
-
-fn link_log<T: TreeAccess>(log: &mut LinkerInstance<'_, Run<T>>) -> wasmtime::Result<()> {
-    log.func_wrap(
-        "write",
-        |mut store: Store<'_, T>, (level, message): (Level, String)| {
-            charge(&mut store, host_fuel::CALL + message.len() as u64)?;
-            store.data_mut().log(level, message)
-        },
     )
 }
 

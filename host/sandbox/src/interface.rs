@@ -1,14 +1,18 @@
 //! A recipe's interface: its operations and their types, as the component's own type has them.
 
-mod describe;
 mod read;
+
+mod documentation;
+mod imports;
+
+mod describe;
 
 use std::sync::Arc;
 
 pub use describe::{
     OperationDescription, ParameterDescription, RecipeDescription, TypeDescription,
 };
-pub use read::abi_version;
+pub use imports::abi_version;
 pub(crate) use read::{decode, read};
 
 /// What a recipe exports.

@@ -64,6 +64,7 @@ mod abi;
 mod cache;
 mod engine;
 mod host;
+mod link;
 mod run;
 
 pub use check::{PreparedRecipe, UploadError, interface_of, prepare};

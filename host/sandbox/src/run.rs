@@ -18,6 +18,7 @@ use crate::host::{self, Run};
 use crate::interface::{Interface, abi_version};
 use crate::json::{self, Side};
 use crate::limits::{RunLimits, UploadLimits, bound};
+use crate::link;
 
 pub use crate::host::host_fuel;
 
@@ -104,7 +105,7 @@ impl<T: TreeAccess> Sandbox<T> {
         };
         let engine = engine::engine(&limits).map_err(|error| SandboxError(format!("{error:#}")))?;
         let mut linker = Linker::new(&engine);
-        host::link(&mut linker, abi_version())
+        link::link(&mut linker, abi_version())
             .map_err(|error| SandboxError(format!("{error:#}")))?;
         let cache = match &config.cache_directory {
             Some(directory) => Some(
@@ -158,7 +159,7 @@ impl<T: TreeAccess> Sandbox<T> {
         let interface = Arc::new(check::interface_of(component, &self.config.upload)?);
         let compiled = self.compiled(&digest, component)?;
         let ready = self
-            .link(&compiled, Arc::clone(&interface))
+            .linked(&compiled, Arc::clone(&interface))
             .map_err(|error| ReadyError::Compile(format!("{error:#}")))?;
         let mut all = self.ready.write().unwrap_or_else(PoisonError::into_inner);
         while all.len() >= self.config.ready_recipes.max(1) {
@@ -193,7 +194,11 @@ impl<T: TreeAccess> Sandbox<T> {
         Ok(compiled)
     }
 
-    fn link(&self, component: &Component, interface: Arc<Interface>) -> wasmtime::Result<Ready<T>> {
+    fn linked(
+        &self,
+        component: &Component,
+        interface: Arc<Interface>,
+    ) -> wasmtime::Result<Ready<T>> {
         let mut exports = Vec::with_capacity(interface.operations.len());
         for operation in &interface.operations {
             let parent = operation
