@@ -1,13 +1,10 @@
 //! A run from the host's side: what it was given, what it has used, and how it ends.
 
-use bytes::Bytes;
-use quorate_model::id::Timestamp;
 use quorate_model::path::RelativePath;
-use quorate_model::run::{Breach, LogLine, RunEnding, RunInput, RunWatch, TreeAccess, TreeError};
-use wasmtime::component::{Linker, LinkerInstance};
+use quorate_model::run::{Breach, LogLine, RunEnding, RunInput, RunWatch, TreeError};
 use wasmtime::{ResourceLimiter, StoreContextMut};
 
-use crate::abi::{self, CallerIdentity, Child, Level, Lifetime, Node, Range, Stat};
+use crate::abi::{self, Level, Range};
 use crate::limits::{RunLimits, bound};
 
 /// What a host call costs in fuel. The unit is what the engine charges for one instruction, and the figures are

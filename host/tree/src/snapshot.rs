@@ -6,6 +6,7 @@
 //! stored: they are rebuilt.
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 use quorate_model::acl::Acl;
@@ -28,6 +29,9 @@ const CHUNK_BYTES: usize = 128 << 10;
 
 /// How many records are looked at for one chunk, covered ones included.
 const CHUNK_RECORDS: usize = 4096;
+
+/// How many records are looked at before the chunk's size is looked at again.
+const COVER_AT_ONCE: usize = 256;
 
 /// One record of a snapshot. Order does not matter but for `Head`, first, and `End`, last.
 #[derive(Serialize, Deserialize)]
@@ -80,7 +84,10 @@ impl<'a> Record<'a> {
 
 /// A snapshot being written.
 pub(crate) struct Progress {
-    /// Records not yet taken by the writer.
+    /// Chunks not yet taken by the writer.
+    ready: VecDeque<Vec<u8>>,
+    ready_bytes: usize,
+    /// The chunk that the next record goes into.
     buffer: Vec<u8>,
     records: u64,
     walk: Walk,
@@ -128,6 +135,8 @@ impl State {
         }
         self.mark += 1;
         let mut progress = Progress {
+            ready: VecDeque::new(),
+            ready_bytes: 0,
             buffer: Vec::new(),
             records: 0,
             walk: Walk::Nodes(0),
@@ -150,24 +159,30 @@ impl State {
     pub fn snapshot_backlog(&self) -> usize {
         self.snapshot
             .as_ref()
-            .map_or(0, |progress| progress.buffer.len())
+            .map_or(0, |progress| progress.ready_bytes + progress.buffer.len())
     }
 
     /// The next whole records of the snapshot; none when it has ended, or none was begun.
     pub fn snapshot_chunk(&mut self) -> Option<Vec<u8>> {
         let mut progress = self.snapshot.take()?;
         let mut looked_at = 0;
-        while progress.buffer.len() < CHUNK_BYTES && looked_at < CHUNK_RECORDS {
-            let limit = (CHUNK_RECORDS - looked_at).min(256);
-            match self.cover(&mut progress, limit) {
+        while progress.ready.is_empty() && (looked_at < CHUNK_RECORDS || progress.buffer.is_empty())
+        {
+            match self.cover(&mut progress, COVER_AT_ONCE) {
                 0 => break,
                 count => looked_at += count,
             }
         }
-        if progress.buffer.is_empty() && matches!(progress.walk, Walk::Done) {
-            return None;
-        }
-        let chunk = std::mem::take(&mut progress.buffer);
+        let chunk = match progress.ready.pop_front() {
+            Some(chunk) => {
+                progress.ready_bytes -= chunk.len();
+                chunk
+            }
+            None if progress.buffer.is_empty() && matches!(progress.walk, Walk::Done) => {
+                return None;
+            }
+            None => std::mem::take(&mut progress.buffer),
+        };
         self.snapshot = Some(progress);
         Some(chunk)
     }
@@ -326,6 +341,10 @@ impl Progress {
         self.records += 1;
         let buffer = std::mem::take(&mut self.buffer);
         self.buffer = postcard::to_extend(record, buffer).expect("writing to memory cannot fail");
+        if self.buffer.len() >= CHUNK_BYTES {
+            self.ready_bytes += self.buffer.len();
+            self.ready.push_back(std::mem::take(&mut self.buffer));
+        }
     }
 }
 
