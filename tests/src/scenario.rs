@@ -16,6 +16,7 @@ use quorate_model::call::{CallRequest, Ending};
 use quorate_model::id::{CallId, Incarnation, Origin, ServerId, SessionId, Timestamp};
 use quorate_model::outcome::{Outcome, ZnodeOutcome};
 use quorate_model::path::ZnodePath;
+use quorate_model::recipe::RecipeDigest;
 use quorate_model::request::{
     CreateLifetime, CreatePath, Operation, Password, Request, ZnodeOperation,
 };
@@ -62,6 +63,10 @@ pub fn run(script: &str) -> Result<String> {
 struct Shared(Arc<Sandbox<RunTree>>);
 
 impl Runner<RunTree> for Shared {
+    fn ready(&self, digest: &RecipeDigest) -> bool {
+        self.0.ready(digest)
+    }
+
     fn run(&self, input: RunInput, tree: RunTree) -> RunReport<RunTree> {
         self.0.run(input, tree)
     }
@@ -363,6 +368,7 @@ fn open_epoch(
         incarnation: Incarnation(1),
         nonce: 1,
         time: now,
+        suspect: None,
     };
     state
         .write()

@@ -75,6 +75,7 @@
 //!     incarnation: Incarnation(1),
 //!     nonce: 7,
 //!     time: Timestamp(0),
+//!     suspect: None,
 //! };
 //! // Queued in the order of the calls; awaited whenever it suits.
 //! let proposal = consensus.propose(term, Entry::EpochStart(start)).await?;

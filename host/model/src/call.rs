@@ -88,6 +88,8 @@ pub struct ParkedCall {
     pub created: Vec<(ZnodePath, Zxid)>,
     /// A watch has fired and its run is due.
     pub marked: bool,
+    /// How many epochs in a row began with its run (rule S5).
+    pub suspected: u32,
 }
 
 /// How a call ended.

@@ -198,4 +198,7 @@ pub enum LogLevel {
 pub trait Runner<T: TreeAccess> {
     /// One run, from its start to one of its endings. Never panics over what the component does.
     fn run(&self, input: RunInput, tree: T) -> RunReport<T>;
+
+    /// Whether a component is compiled here; if not, a run of it ends as [`RunEnding::NotReady`].
+    fn ready(&self, digest: &RecipeDigest) -> bool;
 }

@@ -41,6 +41,8 @@ pub struct EpochStart {
     pub nonce: u64,
     /// The moment, never before the last committed one.
     pub time: Timestamp,
+    /// The marked call that its leader runs before anything else, alone, since epochs may be ending over it (rule S5).
+    pub suspect: Option<CallId>,
 }
 
 /// Transactions with consecutive zxids. It applies only if its first is the next one, else it is a no-op everywhere.

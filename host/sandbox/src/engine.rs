@@ -1,15 +1,8 @@
-//! The wasmtime engine as every run has it, and the ticker of its clock.
-
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::JoinHandle;
-use std::time::Duration;
+//! The wasmtime engine as every run has it.
 
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use crate::limits::{RunLimits, UploadLimits};
-
-/// The grain of a run's wall-clock deadline.
-pub(crate) const TICK: Duration = Duration::from_millis(10);
 
 /// Bytes of a memory or table that stay in the pool between runs: what a small recipe touches, so that a run
 /// of it takes no page fault.
@@ -64,79 +57,3 @@ fn config(limits: &EngineLimits, pagemap_scan: Enabled) -> Config {
 
 /// Frames to look at for the name of a function: the innermost ones are a language's panic machinery.
 const BACKTRACE_FRAMES: usize = 8;
-
-/// Moves the engine's clock until it is dropped.
-pub(crate) struct Ticker {
-    stop: Arc<(Mutex<bool>, Condvar)>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Ticker {
-    pub(crate) fn start(engine: &Engine) -> std::io::Result<Ticker> {
-        let stop = Arc::new((Mutex::new(false), Condvar::new()));
-        let thread = std::thread::Builder::new()
-            .name("recipe-ticker".into())
-            .spawn({
-                let stop = Arc::clone(&stop);
-                let engine = engine.clone();
-                move || {
-                    let (stopped, changed) = &*stop;
-                    let mut guard = stopped.lock().unwrap_or_else(PoisonError::into_inner);
-                    while !*guard {
-                        let waited = changed.wait_timeout(guard, TICK);
-                        guard = waited.unwrap_or_else(PoisonError::into_inner).0;
-                        engine.increment_epoch();
-                    }
-                }
-            })?;
-        Ok(Ticker {
-            stop,
-            thread: Some(thread),
-        })
-    }
-}
-
-impl Drop for Ticker {
-    fn drop(&mut self) {
-        let (stopped, changed) = &*self.stop;
-        *stopped.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        changed.notify_all();
-        if let Some(thread) = self.thread.take() {
-            // The thread only waits and counts: it cannot have panicked.
-            let _ = thread.join();
-        }
-    }
-}
-
-/// Permits for so many runs at once: a full pool would be an error.
-pub(crate) struct Permits {
-    free: Mutex<usize>,
-    freed: Condvar,
-}
-
-/// Given back on drop.
-pub(crate) struct Permit<'a>(&'a Permits);
-
-impl Permits {
-    pub(crate) fn new(count: usize) -> Permits {
-        Permits {
-            free: Mutex::new(count),
-            freed: Condvar::new(),
-        }
-    }
-
-    /// Waits for a run to end if so many go on already. Each ends by its wall-clock deadline.
-    pub(crate) fn take(&self) -> Permit<'_> {
-        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.freed.wait_while(free, |free| *free == 0);
-        *waited.unwrap_or_else(PoisonError::into_inner) -= 1;
-        Permit(self)
-    }
-}
-
-impl Drop for Permit<'_> {
-    fn drop(&mut self) {
-        *self.0.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        self.0.freed.notify_one();
-    }
-}

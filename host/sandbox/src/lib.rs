@@ -66,6 +66,7 @@ mod engine;
 mod host;
 mod link;
 mod run;
+mod runs;
 
 pub use check::{PreparedRecipe, UploadError, interface_of, prepare};
 pub use interface::{

@@ -13,12 +13,13 @@ use wasmtime::{Engine, Store, Trap, WasmBacktrace};
 
 use crate::cache::{self, Cache};
 use crate::check::{self, PreparedRecipe, UploadError};
-use crate::engine::{self, EngineLimits, Permits, TICK, Ticker};
+use crate::engine::{self, EngineLimits};
 use crate::host::{self, Run};
 use crate::interface::{Interface, abi_version};
 use crate::json::{self, Side};
 use crate::limits::{RunLimits, UploadLimits, bound};
 use crate::link;
+use crate::runs::{Runs, TICK};
 
 pub use crate::host::host_fuel;
 
@@ -82,8 +83,7 @@ pub struct Sandbox<T: TreeAccess> {
     uses: AtomicU64,
     /// Held while compiling: one at a time, which bounds what compiling takes.
     compiling: Mutex<()>,
-    permits: Permits,
-    _ticker: Ticker,
+    runs: Runs,
 }
 
 /// A component that can be run at once.
@@ -114,9 +114,10 @@ impl<T: TreeAccess> Sandbox<T> {
             ),
             None => None,
         };
-        let ticker = Ticker::start(&engine).map_err(|error| SandboxError(error.to_string()))?;
+        let runs = Runs::new(&engine, config.concurrent_runs)
+            .map_err(|error| SandboxError(error.to_string()))?;
         Ok(Sandbox {
-            permits: Permits::new(config.concurrent_runs),
+            runs,
             config,
             engine,
             linker,
@@ -124,7 +125,6 @@ impl<T: TreeAccess> Sandbox<T> {
             ready: RwLock::default(),
             uses: AtomicU64::new(0),
             compiling: Mutex::new(()),
-            _ticker: ticker,
         })
     }
 
@@ -271,6 +271,10 @@ impl<T: TreeAccess> Sandbox<T> {
 }
 
 impl<T: TreeAccess> Runner<T> for Sandbox<T> {
+    fn ready(&self, digest: &RecipeDigest) -> bool {
+        self.find(digest).is_some()
+    }
+
     fn run(&self, input: RunInput, tree: T) -> RunReport<T> {
         let limits = self.config.run;
         let did_not_run = |tree, ending| RunReport {
@@ -305,7 +309,7 @@ impl<T: TreeAccess> Runner<T> for Sandbox<T> {
             Err(message) => return did_not_run(tree, RunEnding::BadCall(message)),
         };
 
-        let permit = self.permits.take();
+        let permit = self.runs.begin();
         let mut store = Store::new(&self.engine, Run::new(input, tree, limits));
         store.limiter(|run| &mut run.growth);
         store.set_hostcall_fuel(limits.crossing_bytes);

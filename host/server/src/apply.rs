@@ -104,7 +104,7 @@ impl StateMachine for Applier {
         let applied = state.apply(entry, |state, zxid, transaction| {
             self.metrics.applied.inc();
             self.follow(state, zxid, transaction);
-            self.watches.notify(state, zxid, transaction);
+            self.watches.notify(zxid, transaction);
             if let (Some(origin), Some(outcome)) = (transaction.origin, &transaction.outcome) {
                 self.router.settle(origin, state, zxid, outcome);
             }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_consensus::{Consensus, Leadership};
-use quorate_model::id::{Incarnation, Origin, ServerId, SessionId, Timestamp, Zxid};
+use quorate_model::id::{CallId, Incarnation, Origin, ServerId, SessionId, Timestamp, Zxid};
 use quorate_model::outcome::{Outcome, Refusal};
 use quorate_model::request::{Operation, Request};
 use quorate_model::run::{LogLevel, Runner};
@@ -18,7 +18,7 @@ use tokio::sync::watch;
 
 use crate::apply::Opened;
 use crate::clock::Clock;
-use crate::expiry::{self, Expiry, Touches};
+use crate::expiry::{Expiry, Touches};
 use crate::metrics::Metrics;
 use crate::propose::{EpochLost, Proposer};
 use crate::route::{Numbered, Router, Waiter};
@@ -41,6 +41,9 @@ const MIN_ROOM: u32 = 1 << 20;
 
 /// After an epoch could not be opened.
 const RETRY: Duration = Duration::from_millis(50);
+
+/// Between two looks at the clock while there is no session at all, in milliseconds.
+const IDLE_TICK_MS: u64 = 60_000;
 
 /// While a marked call waits for its recipe to be compiled.
 const RECIPE_PATIENCE: Duration = Duration::from_millis(10);
@@ -81,9 +84,9 @@ impl<R: Runner<RunTree> + Clone> Leader<R> {
                 return;
             };
             match self.open_epoch(term) {
-                Ok(epoch) => {
+                Ok(EpochStart { epoch, suspect, .. }) => {
                     tracing::info!(epoch, term, "leading");
-                    let why = self.lead(term, &leadership);
+                    let why = self.lead(term, suspect, &leadership);
                     tracing::info!(epoch, term, "the epoch has ended: {why}");
                 }
                 Err(EpochLost(why)) => {
@@ -95,14 +98,15 @@ impl<R: Runner<RunTree> + Clone> Leader<R> {
     }
 
     /// Opens an epoch from exactly the state that every leader before has left (rule E1).
-    fn open_epoch(&mut self, term: u64) -> Result<u32, EpochLost> {
+    fn open_epoch(&mut self, term: u64) -> Result<EpochStart, EpochLost> {
         let lost = |error: &dyn std::fmt::Display| EpochLost(error.to_string());
         self.runtime
             .block_on(self.consensus.ready_to_lead(term))
             .map_err(|error| lost(&error))?;
-        let (epoch, time) = {
+        let (epoch, time, suspect) = {
             let state = self.state.read();
-            (state.epoch() + 1, state.last_time())
+            let suspect = state.first_marked(|digest| self.runner.ready(digest));
+            (state.epoch() + 1, state.last_time(), suspect)
         };
         let start = EpochStart {
             epoch,
@@ -110,6 +114,7 @@ impl<R: Runner<RunTree> + Clone> Leader<R> {
             incarnation: self.router.incarnation(),
             nonce: self.nonce,
             time: self.clock.now().max(time),
+            suspect,
         };
         let mut proposer = Proposer::new(
             self.consensus.clone(),
@@ -117,7 +122,7 @@ impl<R: Runner<RunTree> + Clone> Leader<R> {
             self.runtime.clone(),
             term,
         );
-        proposer.propose(Entry::EpochStart(start), Zxid::new(epoch, 0))?;
+        proposer.propose(Entry::EpochStart(start.clone()), Zxid::new(epoch, 0))?;
         proposer.wait()?;
         let opened = *self.opened.borrow_and_update();
         if opened
@@ -130,11 +135,16 @@ impl<R: Runner<RunTree> + Clone> Leader<R> {
                 "epoch {epoch} was opened by another server"
             )));
         }
-        Ok(epoch)
+        Ok(start)
     }
 
     /// Evaluates and proposes until the epoch is lost; says why it is.
-    fn lead(&self, term: u64, leadership: &watch::Receiver<Leadership>) -> String {
+    fn lead(
+        &self,
+        term: u64,
+        suspect: Option<CallId>,
+        leadership: &watch::Receiver<Leadership>,
+    ) -> String {
         let mut proposer = Proposer::new(
             self.consensus.clone(),
             self.router.clone(),
@@ -147,6 +157,15 @@ impl<R: Runner<RunTree> + Clone> Leader<R> {
         expiry.begin(&self.touches, &self.state.read());
         let mut streams = Streams::default();
         let mut next_tick_ms = 0;
+        if let Some(suspect) = suspect {
+            let now = self.clock.now();
+            let run = barrier(|| evaluator.run_suspect(suspect, now));
+            if let Err(EpochLost(why)) =
+                run.and_then(|()| self.flush(&mut evaluator, &mut proposer))
+            {
+                return why;
+            }
+        }
         loop {
             match proposer.poll() {
                 Ok(Some(zxid)) => evaluator.applied(zxid),
@@ -161,8 +180,9 @@ impl<R: Runner<RunTree> + Clone> Leader<R> {
             }
             let monotonic_ms = self.clock.monotonic_ms();
             if monotonic_ms >= next_tick_ms {
-                next_tick_ms = monotonic_ms + expiry::TICK.as_millis() as u64;
                 self.expire(&mut expiry, monotonic_ms);
+                let next = expiry.next_tick_ms(&self.touches).unwrap_or(IDLE_TICK_MS);
+                next_tick_ms = monotonic_ms + next;
             }
             let limit = if proposer.has_room() {
                 BATCH_REQUESTS
@@ -188,6 +208,7 @@ impl<R: Runner<RunTree> + Clone> Leader<R> {
             }
             for (session, timeout_ms) in self.touches.take_opened() {
                 expiry.opened(&self.touches, session, timeout_ms);
+                next_tick_ms = next_tick_ms.min(monotonic_ms);
             }
         }
     }
@@ -220,7 +241,11 @@ impl<R: Runner<RunTree> + Clone> Leader<R> {
                     Refusal::Defect(format!("{times} epochs ended while it was evaluated"));
                 evaluator.refuse(&numbered.request, origin, refusal);
             } else {
-                barrier(|| evaluator.evaluate(&numbered.request, origin, now))?;
+                let request = &numbered.request;
+                barrier(|| match alone {
+                    true => evaluator.evaluate_alone(request, origin, now),
+                    false => evaluator.evaluate(request, origin, now),
+                })?;
             }
             if alone || evaluator.batch_bytes() >= BATCH_BYTES {
                 self.flush(evaluator, proposer)?;

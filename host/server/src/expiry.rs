@@ -5,14 +5,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use quorate_model::id::SessionId;
 use quorate_tree::State;
 
-/// How often the time is moved on and the due sessions are looked at.
-pub const TICK: Duration = Duration::from_millis(100);
+/// Between two ticks, in milliseconds, when a session is soon to be looked at, and when none is. A tick
+/// moves the time on and looks at the sessions that are due.
+const TICK_MS: (u64, u64) = (100, 400);
 
 /// The most that one tick counts, in milliseconds.
 const MAX_TICK_MS: u64 = 500;
@@ -21,6 +21,8 @@ const MAX_TICK_MS: u64 = 500;
 #[derive(Debug, Default)]
 pub struct Touches {
     now_ms: AtomicU64,
+    /// When the next tick is due. A sign of life counts from there on, so that none counts too little.
+    next_ms: AtomicU64,
     last: RwLock<HashMap<SessionId, AtomicU64>>,
     /// Sessions that the leader has not begun to look at, with their timeouts in milliseconds.
     opened: Mutex<Vec<(SessionId, u32)>>,
@@ -30,7 +32,7 @@ impl Touches {
     /// A sign of life. Unknown sessions are ignored.
     pub fn touch(&self, session: SessionId) {
         if let Some(last) = self.last.read().get(&session) {
-            last.store(self.now_ms(), Ordering::Relaxed);
+            last.store(self.next_ms(), Ordering::Relaxed);
         }
     }
 
@@ -38,7 +40,7 @@ impl Touches {
     pub(crate) fn open(&self, session: SessionId, timeout_ms: u32) {
         self.last
             .write()
-            .insert(session, AtomicU64::new(self.now_ms()));
+            .insert(session, AtomicU64::new(self.next_ms()));
         self.opened.lock().push((session, timeout_ms));
     }
 
@@ -54,6 +56,10 @@ impl Touches {
 
     fn now_ms(&self) -> u64 {
         self.now_ms.load(Ordering::Relaxed)
+    }
+
+    fn next_ms(&self) -> u64 {
+        self.next_ms.load(Ordering::Relaxed)
     }
 
     fn last(&self, session: SessionId) -> Option<u64> {
@@ -80,6 +86,7 @@ impl Expiry {
             .sessions()
             .map(|(session, _)| (session, AtomicU64::new(touches.now_ms())))
             .collect();
+        touches.next_ms.store(touches.now_ms(), Ordering::Relaxed);
         for (session, value) in state.sessions() {
             self.look_at(touches.now_ms() + u64::from(value.timeout_ms), session);
         }
@@ -87,7 +94,7 @@ impl Expiry {
 
     /// A session was opened.
     pub fn opened(&mut self, touches: &Touches, session: SessionId, timeout_ms: u32) {
-        self.look_at(touches.now_ms() + u64::from(timeout_ms), session);
+        self.look_at(touches.next_ms() + u64::from(timeout_ms), session);
     }
 
     /// Moves the time on to `monotonic_ms`, and gives the sessions whose clients were silent for too long.
@@ -114,7 +121,22 @@ impl Expiry {
                 self.look_at(end, session);
             }
         }
+        let next = match self.looks.first_key_value() {
+            Some((look, _)) => (look.saturating_sub(now) / 2).clamp(TICK_MS.0, TICK_MS.1),
+            None => {
+                // Time stands still until there is a session again.
+                self.last_tick_ms = None;
+                0
+            }
+        };
+        touches.next_ms.store(now + next, Ordering::Relaxed);
         silent
+    }
+
+    /// How long until the next tick, in milliseconds; none while there is no session.
+    pub fn next_tick_ms(&self, touches: &Touches) -> Option<u64> {
+        self.last_tick_ms
+            .map(|_| touches.next_ms() - touches.now_ms())
     }
 
     fn look_at(&mut self, at_ms: u64, session: SessionId) {
@@ -139,6 +161,7 @@ mod tests {
             incarnation: Incarnation(1),
             nonce: 1,
             time: Timestamp(1),
+            suspect: None,
         };
         state
             .apply(&Entry::EpochStart(start), |_, _, _| {})
@@ -182,8 +205,26 @@ mod tests {
         expiry.begin(&touches, &state);
         assert_eq!(ticks(&mut expiry, &touches, &state, 900), []);
         touches.touch(session);
-        assert_eq!(ticks(&mut expiry, &touches, &state, 1800), []);
-        assert_eq!(ticks(&mut expiry, &touches, &state, 1900), [session]);
+        // It was heard of between two ticks, so it counts from the later one.
+        assert_eq!(ticks(&mut expiry, &touches, &state, 1900), []);
+        assert_eq!(ticks(&mut expiry, &touches, &state, 2000), [session]);
+    }
+
+    #[test]
+    fn time_stands_still_while_there_is_no_session() {
+        let (state, session) = state();
+        let (touches, mut expiry) = (Touches::default(), Expiry::default());
+        expiry.begin(&touches, &State::new());
+        assert_eq!(expiry.tick(&touches, 0, &State::new()), []);
+        assert_eq!(expiry.next_tick_ms(&touches), None);
+        touches.open(session, 1000);
+        expiry.opened(&touches, session, 1000);
+        assert_eq!(expiry.tick(&touches, 60_000, &state), []);
+        assert_eq!(
+            expiry.next_tick_ms(&touches),
+            Some(400),
+            "the minute before does not count"
+        );
     }
 
     #[test]

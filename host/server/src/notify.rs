@@ -67,7 +67,7 @@ impl Watches {
     /// Queues what the clients connected here are told of `transaction`, and closes the connections
     /// of sessions that ended or moved. To be called under the state's write lock, right behind the
     /// transaction and before its origin's answer.
-    pub fn notify(&self, _state: &State, zxid: Zxid, transaction: &Transaction) {
+    pub fn notify(&self, zxid: Zxid, transaction: &Transaction) {
         let mut fired = Vec::new();
         let mut told = Vec::new();
         let mut late = Vec::new();

@@ -120,6 +120,10 @@ impl RecipeCheck for Recipes {
 }
 
 impl Runner<RunTree> for Recipes {
+    fn ready(&self, digest: &RecipeDigest) -> bool {
+        Runner::ready(&self.0.sandbox, digest)
+    }
+
     fn run(&self, input: RunInput, tree: RunTree) -> RunReport<RunTree> {
         let woken = input.memo.is_some();
         let report = self.0.sandbox.run(input, tree);

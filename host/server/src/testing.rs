@@ -12,6 +12,7 @@ use quorate_model::acl::Acl;
 use quorate_model::id::{Incarnation, ServerId, SessionId, Timestamp, Zxid};
 use quorate_model::outcome::Outcome;
 use quorate_model::path::{RelativePath, ZnodePath};
+use quorate_model::recipe::RecipeDigest;
 use quorate_model::request::{
     CreateLifetime, CreatePath, Operation, Password, Request, ZnodeOperation,
 };
@@ -43,6 +44,10 @@ pub(crate) struct TestServer {
 pub(crate) struct TestRecipe;
 
 impl Runner<RunTree> for TestRecipe {
+    fn ready(&self, _: &RecipeDigest) -> bool {
+        true
+    }
+
     fn run(&self, input: RunInput, mut tree: RunTree) -> RunReport<RunTree> {
         let gate = RelativePath::parse("gate").unwrap();
         let ending = match input.operation.as_str() {
@@ -76,6 +81,7 @@ impl TestServer {
             incarnation: Incarnation(1),
             nonce: 1,
             time: Timestamp(1),
+            suspect: None,
         };
         state
             .apply(&Entry::EpochStart(start), |_, _, _| {})
@@ -122,7 +128,7 @@ impl TestServer {
             let mut state = edge.state.write();
             state
                 .apply(&Entry::Transactions(batch), |state, zxid, transaction| {
-                    edge.watches.notify(state, zxid, transaction);
+                    edge.watches.notify(zxid, transaction);
                     if let (Some(origin), Some(outcome)) =
                         (transaction.origin, &transaction.outcome)
                     {

@@ -52,6 +52,7 @@ impl State {
                 self.epoch = start.epoch;
                 self.counter = 0;
                 self.time = self.time.max(start.time);
+                self.suspect(start.suspect);
             }
             Entry::Transactions(batch) => {
                 let next = self.counter.checked_add(1);
@@ -65,6 +66,15 @@ impl State {
             }
         }
         Ok(Verdict::Applied)
+    }
+
+    /// Counts one more epoch that begins with the run of this call.
+    fn suspect(&mut self, call: Option<CallId>) {
+        let parked = call.and_then(|call| self.calls.get(&call).cloned());
+        if let Some(mut parked) = parked {
+            parked.suspected = parked.suspected.saturating_add(1);
+            self.put_parked(parked.id, Some(parked));
+        }
     }
 
     fn apply_transaction(&mut self, transaction: &Transaction) -> Result<(), Diverged> {

@@ -35,6 +35,8 @@ pub struct Bounds {
     pub runs_in_a_row: u32,
     /// Parked calls that one transaction of an unmount ends (rule S6).
     pub unmount_step: usize,
+    /// A parked call over whose run so many epochs ended is ended (rule S5).
+    pub lost_epochs: u32,
 }
 
 impl Default for Bounds {
@@ -45,6 +47,7 @@ impl Default for Bounds {
             wakes_at_once: 1000,
             runs_in_a_row: 64,
             unmount_step: 1000,
+            lost_epochs: 3,
         }
     }
 }
@@ -157,12 +160,38 @@ impl<R: Runner<RunTree>> Evaluator<R> {
         self.settle();
     }
 
+    /// Runs the call that this epoch's start names as a suspect; ends it if too many epochs ended over
+    /// that (rule S5). The driver proposes the outcome before it evaluates anything else.
+    pub fn run_suspect(&mut self, id: CallId, now: Timestamp) {
+        self.time = self.time.max(now);
+        let Some(parked) = self.view.parked(id).filter(|parked| parked.marked) else {
+            return;
+        };
+        // The epoch that has just begun is counted, and not lost yet.
+        let lost = parked.suspected.saturating_sub(1);
+        if lost < self.bounds.lost_epochs {
+            self.wake(id);
+            return;
+        }
+        self.begin();
+        let message = format!("{lost} epochs ended while it was run: a defect of the server");
+        call::end_without_result(&mut self.view, &parked, Ending::Trapped(message));
+        self.finish(None, id.session, Some(id), None);
+    }
+
     /// Evaluates a request, and right behind it what it wakes. Timers that are due come first (rule E3).
     pub fn evaluate(&mut self, request: &Request, origin: Option<Origin>, now: Timestamp) {
-        self.time = self.time.max(now);
-        if self.due <= self.time {
-            self.settle();
+        if self.due <= now {
+            self.tick(now);
         }
+        self.evaluate_alone(request, origin, now);
+        self.settle();
+    }
+
+    /// Evaluates a request, and leaves what it wakes for later: whichever of them ends epochs is then
+    /// found out (rule S5).
+    pub fn evaluate_alone(&mut self, request: &Request, origin: Option<Origin>, now: Timestamp) {
+        self.time = self.time.max(now);
         let ended = match &request.operation {
             Operation::Unmount { path } => self.end_parked_calls(path),
             _ => 0,
@@ -178,7 +207,6 @@ impl<R: Runner<RunTree>> Evaluator<R> {
             }
         };
         self.finish(origin, request.session, None, Some(outcome));
-        self.settle();
     }
 
     /// Answers a request with a refusal that was decided elsewhere, in its place in the order.

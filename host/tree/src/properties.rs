@@ -8,9 +8,10 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 use proptest::prelude::*;
 use quorate_model::acl::Acl;
-use quorate_model::call::CallRequest;
-use quorate_model::id::{Incarnation, ServerId, SessionId, Timestamp, Zxid};
+use quorate_model::call::{CallRequest, Ending};
+use quorate_model::id::{CallId, Incarnation, ServerId, SessionId, Timestamp, Zxid};
 use quorate_model::path::{RelativePath, ZnodePath};
+use quorate_model::recipe::RecipeDigest;
 use quorate_model::request::{
     CreateLifetime, CreatePath, Operation, Password, Request, ZnodeOperation,
 };
@@ -30,6 +31,10 @@ const PATHS: [&str; 7] = ["/a", "/a/b", "/a/b/c", "/m", "/m/x", "/m/l", "/m/l/y"
 struct Steps;
 
 impl Runner<RunTree> for Steps {
+    fn ready(&self, _: &RecipeDigest) -> bool {
+        true
+    }
+
     fn run(&self, input: RunInput, mut tree: RunTree) -> RunReport<RunTree> {
         let path = RelativePath::parse(&input.arguments).unwrap();
         let mine = Lifetime::Session(input.session);
@@ -71,6 +76,8 @@ impl Runner<RunTree> for Steps {
                 let _ = tree.create(&path, Bytes::new(), mine);
                 RunEnding::Refused("no".into())
             }
+            "die" if woken => panic!("a defect of the server"),
+            "die" => park(RunWatch::Node(path)),
             "not-ready" if woken => RunEnding::NotReady,
             "not-ready" => park(RunWatch::Subtree(path)),
             _ => done(),
@@ -107,6 +114,8 @@ enum Step {
     Propose,
     /// Apply the oldest proposal.
     Apply,
+    /// Another leader begins.
+    NewEpoch,
     BeginSnapshot,
     SnapshotChunk,
 }
@@ -174,6 +183,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (1..40_u64).prop_map(Step::Pass),
         3 => Just(Step::Propose),
         3 => Just(Step::Apply),
+        1 => Just(Step::NewEpoch),
         1 => Just(Step::BeginSnapshot),
         2 => Just(Step::SnapshotChunk),
     ]
@@ -310,6 +320,7 @@ impl World {
             incarnation: Incarnation(1),
             nonce: 1,
             time: Timestamp(1000),
+            suspect: None,
         });
         let (mut base, mut replica) = (State::new(), State::new());
         for state in [&mut base, &mut replica] {
@@ -356,6 +367,13 @@ impl World {
             }
             Step::Propose => self.propose(),
             Step::Apply => self.apply(),
+            Step::NewEpoch => {
+                let suspect = self.open_epoch();
+                if let Some(suspect) = suspect {
+                    self.evaluator.run_suspect(suspect, self.now);
+                }
+                self.propose();
+            }
             Step::BeginSnapshot if self.snapshot.is_none() => {
                 let mut base = self.base.write();
                 base.begin_snapshot();
@@ -367,6 +385,27 @@ impl World {
             Step::BeginSnapshot => {}
             Step::SnapshotChunk => self.snapshot_chunk(),
         }
+    }
+
+    /// What is proposed is applied, the rest is lost; gives the epoch's suspect.
+    fn open_epoch(&mut self) -> Option<CallId> {
+        while !self.proposed.is_empty() {
+            self.apply();
+        }
+        let suspect = self.base.read().first_marked(|_| true);
+        let start = Entry::EpochStart(EpochStart {
+            epoch: self.replica.epoch() + 1,
+            leader: ServerId(1),
+            incarnation: Incarnation(1),
+            nonce: 1,
+            time: self.now,
+            suspect,
+        });
+        for state in [&mut self.replica, &mut *self.base.write()] {
+            assert_eq!(state.apply(&start, |_, _, _| {}), Ok(Verdict::Applied));
+        }
+        self.evaluator = Evaluator::new(self.base.clone(), Steps, Bounds::default());
+        suspect
     }
 
     fn propose(&mut self) {
@@ -540,6 +579,76 @@ proptest! {
             loaded.image();
         }
     }
+}
+
+#[test]
+fn s5_a_parked_call_over_whose_run_epochs_end_is_ended_and_no_other() {
+    let mut world = World::new();
+    let call = |key, operation| CallRequest {
+        key,
+        mount: ZnodePath::parse("/m").unwrap(),
+        operation,
+        arguments: "x".into(),
+        timeout_ms: None,
+        acknowledged: 0,
+    };
+    let request = |session, operation| Request {
+        session,
+        owner: None,
+        identities: Vec::new(),
+        operation,
+    };
+    let open = [Ask::Open, Ask::Push(0), Ask::Mount { sealed: false }];
+    for ask in open {
+        world.step(&Step::Ask(0, ask));
+    }
+    let session = world.sessions[0];
+    for (key, operation) in [(1, "wait"), (2, "die"), (3, "wait")] {
+        let call = Operation::Call(call(key, operation.into()));
+        world
+            .evaluator
+            .evaluate(&request(session, call), None, world.now);
+        world.propose();
+    }
+    // The request that wakes them is not to blame: alone, it is answered before they run.
+    let create = Ask::Create {
+        path: 4,
+        lifetime: CreateLifetime::Persistent,
+        sequential: false,
+    };
+    let create = request(session, operation(&create));
+    world.evaluator.evaluate_alone(&create, None, world.now);
+    world.propose();
+    let mut epochs = 0;
+    let ended = |world: &World, key| world.replica.answer(CallId { session, key }).cloned();
+    while ended(&world, 3).is_none() {
+        epochs += 1;
+        assert!(epochs < 10, "the calls never end");
+        let suspect = world.open_epoch();
+        let (evaluator, now) = (&mut world.evaluator, world.now);
+        let run = std::panic::AssertUnwindSafe(|| {
+            suspect
+                .into_iter()
+                .for_each(|call| evaluator.run_suspect(call, now));
+        });
+        if std::panic::catch_unwind(run).is_err() {
+            continue;
+        }
+        world.propose();
+        let evaluator = &mut world.evaluator;
+        let tick = std::panic::AssertUnwindSafe(|| evaluator.tick(now));
+        if std::panic::catch_unwind(tick).is_ok() {
+            world.propose();
+        }
+    }
+    assert_eq!(
+        epochs, 5,
+        "the first runs the innocent, three are lost, the last ends it"
+    );
+    let ending = |key| ended(&world, key).unwrap().ending;
+    assert_eq!(ending(1), Ending::Returned("null".into()));
+    assert!(matches!(ending(2), Ending::Trapped(message) if message.contains("3 epochs")));
+    assert_eq!(ending(3), Ending::Returned("null".into()));
 }
 
 #[test]

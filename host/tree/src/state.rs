@@ -293,6 +293,27 @@ impl State {
         }
     }
 
+    /// The parked call whose run is due first, of those whose component is `ready` here.
+    pub fn first_marked(&self, ready: impl Fn(&RecipeDigest) -> bool) -> Option<CallId> {
+        let least = CallId {
+            session: SessionId::NONE,
+            key: 0,
+        };
+        let marks = self.index.range(IndexKey::Mark(Zxid::ZERO, least)..);
+        marks
+            .map_while(|key| match key {
+                IndexKey::Mark(_, call) => Some(*call),
+                _ => None,
+            })
+            .find(|call| {
+                let mount = self
+                    .calls
+                    .get(call)
+                    .and_then(|call| self.mount(&call.mount));
+                mount.is_some_and(|mount| ready(&mount.digest))
+            })
+    }
+
     pub(crate) fn answers_of(
         &self,
         session: SessionId,

@@ -156,6 +156,7 @@ impl Server {
             incarnation: Incarnation(u64::from(epoch)),
             nonce: 0,
             time: Timestamp(0),
+            suspect: None,
         });
         let proposal = consensus.propose(term, start).await.expect("it leads");
         assert_eq!(proposal.await, Resolution::Applied);

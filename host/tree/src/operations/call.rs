@@ -186,6 +186,7 @@ impl Call {
                 watches,
                 created,
                 marked: false,
+                suspected: 0,
                 ..before.clone()
             },
             None => ParkedCall {
@@ -205,6 +206,7 @@ impl Call {
                 watches,
                 created,
                 marked: false,
+                suspected: 0,
             },
         };
         view.change(Change::Park(Box::new(parked)));
