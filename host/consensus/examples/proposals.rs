@@ -1,6 +1,7 @@
-//! Prints how many proposals of 200 bytes a single node takes per second, at windows of 1, 16 and 256.
+//! Prints how many proposals of 200 bytes an ensemble takes per second, at windows of 1, 16, 256 and 1024.
 //!
-//! `cargo run --release -p quorate-consensus --example proposals`
+//! `cargo run --release -p quorate-consensus --example proposals [SERVERS]`; without a number, of one server.
+//! Several are in one process, and talk over loopback.
 
 #![allow(
     clippy::disallowed_methods,
@@ -8,14 +9,18 @@
 )]
 
 use std::collections::VecDeque;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use quorate_consensus::{Chunks, Config, Consensus, InstallError, StateMachine, Verdict};
+use quorate_consensus::{
+    Chunks, Config, Consensus, FirstMember, InstallError, StateMachine, Tcp, Verdict,
+};
 use quorate_model::id::{ServerId, SessionId, Timestamp};
 use quorate_model::path::ZnodePath;
 use quorate_model::write_set::{Batch, Change, Entry, Transaction};
+use tokio::net::TcpListener;
 
 /// How long each window is measured.
 const DURATION: Duration = Duration::from_secs(3);
@@ -56,21 +61,49 @@ fn entry(counter: u32, path: &ZnodePath) -> Entry {
     })
 }
 
+/// Opens so many servers.
+async fn open(dir: &Path, servers: u64) -> Result<Vec<Consensus>, Box<dyn std::error::Error>> {
+    let (mut listeners, mut members) = (Vec::new(), Vec::new());
+    for server in 1..=servers {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        members.push(FirstMember {
+            server: ServerId(server),
+            address: listener.local_addr()?.to_string(),
+            votes: true,
+        });
+        listeners.push(listener);
+    }
+    let mut opened = Vec::new();
+    for (member, listener) in members.iter().zip(listeners) {
+        let mut config = Config::new(dir.join(member.server.0.to_string()), member.server);
+        config.members = members.clone();
+        let transport = Arc::new(Tcp::new(Some(listener)));
+        opened.push(Consensus::open_with_peers(config, Arc::new(Nothing), transport).await?);
+    }
+    Ok(opened)
+}
+
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let servers: u64 = std::env::args()
+        .nth(1)
+        .map_or(Ok(1), |servers| servers.parse())?;
     let dir = tempfile::tempdir_in(".")?;
     let path: ZnodePath = ZnodePath::parse("/a/znode")?;
-    let config = Config::new(dir.path().join("data"), ServerId(1));
     let began = Instant::now();
-    let consensus = Consensus::open(config, Arc::new(Nothing)).await?;
-    let term = consensus
-        .leadership()
-        .wait_for(|now| now.leading)
-        .await?
-        .term;
+    let opened = open(dir.path(), servers).await?;
+    let leading = opened.iter().map(|consensus| {
+        let mut leadership = consensus.leadership();
+        Box::pin(async move {
+            let led = leadership.wait_for(|now| now.leading).await;
+            led.map(|now| (consensus.clone(), now.term))
+        })
+    });
+    let (led, ..) = futures_util::future::select_all(leading).await;
+    let (consensus, term) = led?;
     consensus.ready_to_lead(term).await?;
-    println!("leading after {:?}", began.elapsed());
-    for window in [1, 16, 256] {
+    println!("{servers} servers; leading after {:?}", began.elapsed());
+    for window in [1, 16, 256, 1024] {
         let (began, mut done) = (Instant::now(), 0_u32);
         let mut in_flight = VecDeque::new();
         while began.elapsed() < DURATION {
@@ -85,6 +118,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         let rate = f64::from(done) / began.elapsed().as_secs_f64();
         println!("window {window}: {rate:.0} proposals/s");
     }
-    consensus.shutdown().await;
+    for consensus in opened {
+        consensus.shutdown().await;
+    }
     Ok(())
 }

@@ -5,27 +5,38 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use openraft::ReadPolicy;
 use openraft::async_runtime::watch::WatchReceiver;
+use openraft::metrics::RaftDataMetrics;
+use openraft::raft::linearizable_read::Linearizer;
+use openraft::{Instant as _, ReadPolicy};
 use parking_lot::Mutex;
 use quorate_model::id::ServerId;
 use quorate_model::write_set::Entry;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::command::Command;
 use crate::config::Config;
 use crate::directory::Directory;
-use crate::error::{NotLeading, OpenError, ProposeError};
+use crate::error::{NotLeading, OpenError, ProposeError, ReconfigureError, Stopped};
+use crate::failover::{ENDED, Failover};
 use crate::health::{Health, HealthNote};
 use crate::leadership::{Leadership, Watch};
 use crate::log::disk::{Disk, RealDisk};
 use crate::log::recover;
 use crate::log::store::LogStore;
 use crate::machine::{Machine, SnapshotBounds, Upkeep};
-use crate::network::Network;
+use crate::members::{Keeper, Members};
+use crate::peer::accept::{Acceptor, Streams};
+use crate::peer::dial::ConnectError;
+use crate::peer::hello::Purpose;
+use crate::peer::network::{Network, Peers};
+use crate::peer::stream::PeerStream;
+use crate::peer::transfer::Receiver;
+use crate::peer::transport::{Tcp, Transport};
 use crate::proposal::{InFlight, MAX_IN_FLIGHT, Proposal};
 use crate::raft::{Member, Types, term_id};
+use crate::reconfigure::Reconfiguration;
 use crate::snapshot::SnapshotStore;
 use crate::state_machine::StateMachine;
 
@@ -53,6 +64,13 @@ struct Inner {
     log: LogStore,
     upkeep: Arc<Upkeep>,
     stopping: Arc<AtomicBool>,
+    transport: Arc<dyn Transport>,
+    peers: Arc<Peers>,
+    streams: Arc<Streams>,
+    members: watch::Receiver<Members>,
+    reconfiguration: Reconfiguration,
+    /// The task over the lead, which is the last to end.
+    watch: Mutex<Option<JoinHandle<()>>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     /// Held as long as anything may be written in it.
     directory: Mutex<Option<Directory>>,
@@ -79,26 +97,51 @@ pub struct Status {
     pub purged_index: Option<u64>,
     /// The log's size on disk in bytes.
     pub log_bytes: u64,
+    /// On the leader: how the other members follow.
+    pub followers: BTreeMap<ServerId, Follower>,
+}
+
+/// How a member follows, as the leader knows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Follower {
+    /// The index of the last entry that it is known to have.
+    pub matched_index: Option<u64>,
+    /// How long ago it was last heard of, in milliseconds; `None` for never.
+    pub heard_ms: Option<u64>,
 }
 
 impl Consensus {
-    /// Creates or recovers this server's consensus: reads the newest snapshot into `machine`, checks the
-    /// log, and starts openraft, which applies the log as soon as a leader is known. At its first start a
-    /// server is an ensemble of one. Must be called within a tokio runtime with time enabled.
+    /// Opens the consensus of a server that nobody reaches: an ensemble of one.
+    /// [`Consensus::open_with_peers`] says the rest.
     pub async fn open(
         config: Config,
         machine: Arc<dyn StateMachine>,
     ) -> Result<Consensus, OpenError> {
-        Consensus::open_on(config, machine, Arc::new(RealDisk)).await
+        Consensus::open_with_peers(config, machine, Arc::new(Tcp::new(None))).await
+    }
+
+    /// Creates or recovers this server's consensus: reads the newest snapshot into `machine`, checks the
+    /// log, and starts openraft, which applies the log as soon as a leader is known. At its first start a
+    /// server founds the ensemble that `config` describes, or waits to be added to one. Peers are
+    /// reached, and accepted, through `transport`: for TCP, [`Tcp`] with the peer port's listener. Must be
+    /// called within a tokio runtime with time and I/O enabled.
+    pub async fn open_with_peers(
+        config: Config,
+        machine: Arc<dyn StateMachine>,
+        transport: Arc<dyn Transport>,
+    ) -> Result<Consensus, OpenError> {
+        Consensus::open_on(config, machine, transport, Arc::new(RealDisk)).await
     }
 
     pub(crate) async fn open_on(
         config: Config,
         machine: Arc<dyn StateMachine>,
+        transport: Arc<dyn Transport>,
         disk: Arc<dyn Disk>,
     ) -> Result<Consensus, OpenError> {
         let health = HealthNote::new();
         let raft_config = raft_config(&config)?;
+        let founders = config.founders().map_err(OpenError::Config)?;
         let (recovered, config) = {
             let health = health.clone();
             // Reading a large state takes seconds, in which others want this thread.
@@ -118,16 +161,23 @@ impl Consensus {
 
         let fatal = |error: &dyn std::fmt::Display| OpenError::Raft(error.to_string());
         let id = config.server.0;
-        let raft = Raft::new(id, raft_config, Network, log.clone(), machine).await;
+        let peers = Peers::new(id, transport.clone());
+        let network = Network(peers.clone());
+        let raft = Raft::new(id, raft_config, network, log.clone(), machine).await;
         let raft = raft.map_err(|error| fatal(&error))?;
-        if !raft.is_initialized().await.map_err(|error| fatal(&error))? {
-            let alone = BTreeMap::from([(
-                id,
-                Member {
-                    address: config.address.clone(),
-                },
-            )]);
-            raft.initialize(alone)
+        let members = |votes: bool| -> BTreeMap<u64, Member> {
+            let chosen = founders.iter().filter(|member| member.votes == votes);
+            let member = |address: &String| Member {
+                address: address.clone(),
+            };
+            chosen
+                .map(|chosen| (chosen.server.0, member(&chosen.address)))
+                .collect()
+        };
+        let (voters, learners) = (members(true), members(false));
+        let founds = !config.join && voters.contains_key(&id);
+        if founds && !raft.is_initialized().await.map_err(|error| fatal(&error))? {
+            raft.initialize(voters)
                 .await
                 .map_err(|error| fatal(&error))?;
         }
@@ -150,16 +200,64 @@ impl Consensus {
             log.clone(),
             config.keep_log_bytes,
         );
-        let tasks = vec![tokio::spawn(watch.run()), tokio::spawn(keep)];
+        let changing = Arc::new(tokio::sync::Mutex::new(()));
+        let (members_sender, members) = watch::channel(Members::default());
+        let keeper = Keeper {
+            server: id,
+            raft: raft.clone(),
+            peers: peers.clone(),
+            members: members_sender,
+            address: config.address.clone(),
+            learners: if config.join {
+                BTreeMap::new()
+            } else {
+                learners
+            },
+            changing: changing.clone(),
+        };
+        let (ended_sender, ended) = mpsc::channel(ENDED);
+        let failover = Failover {
+            server: id,
+            raft: raft.clone(),
+            peers: peers.clone(),
+            ended,
+        };
+        let streams = Arc::new(Streams::default());
+        let acceptor = Acceptor {
+            server: id,
+            transport: transport.clone(),
+            raft: raft.clone(),
+            receiver: Receiver::new(raft.clone(), upkeep.clone()),
+            streams: streams.clone(),
+            ended: ended_sender,
+            health: health.clone(),
+        };
+        let tasks = vec![
+            tokio::spawn(keep),
+            tokio::spawn(keeper.run()),
+            tokio::spawn(failover.run()),
+            tokio::spawn(acceptor.run()),
+        ];
         Ok(Consensus(Arc::new(Inner {
             server: config.server,
-            raft,
             in_flight,
             leadership,
             health,
             log,
             upkeep,
             stopping,
+            transport,
+            peers,
+            streams,
+            members,
+            reconfiguration: Reconfiguration {
+                server: id,
+                raft: raft.clone(),
+                changing,
+                election: Duration::from_millis(config.election_ms.1),
+            },
+            raft,
+            watch: Mutex::new(Some(tokio::spawn(watch.run()))),
             tasks: Mutex::new(tasks),
             directory: Mutex::new(Some(directory)),
         })))
@@ -185,22 +283,94 @@ impl Consensus {
             _ = leadership.wait_for(|now| !now.leading || now.term != term) => {
                 Err(NotLeading { term, reason: "another server may lead".into() })
             }
-            ready = self.read_index() => ready.map_err(|reason| NotLeading { term, reason }),
+            ready = self.confirmed() => ready.map_err(|reason| NotLeading { term, reason }),
         }
     }
 
-    async fn read_index(&self) -> Result<(), String> {
-        let raft = &self.0.raft;
-        let linearizer = raft.get_read_linearizer(ReadPolicy::ReadIndex).await;
+    /// On the leader: the index that a server's state must have reached to serve a linearizable read that
+    /// was asked for before this call, here or on any other server. A quorum has confirmed, after this was
+    /// called, that this server leads. Losing the lead ends the wait. [`Consensus::applied`] waits for the index.
+    pub async fn read_index(&self) -> Result<u64, NotLeading> {
+        let mut leadership = self.leadership();
+        let term = leadership.borrow().term;
+        tokio::select! {
+            biased;
+            _ = leadership.wait_for(|now| !now.leading || now.term != term) => {
+                Err(NotLeading { term, reason: "another server may lead".into() })
+            }
+            asked = self.ask_quorum() => match asked {
+                Ok(linearizer) => Ok(linearizer.read_log_id().index()),
+                Err(reason) => Err(NotLeading { term, reason }),
+            }
+        }
+    }
+
+    /// Returns when the entry at `index`, and so all before it, is applied here.
+    pub async fn applied(&self, index: u64) -> Result<(), Stopped> {
+        let applied = self.0.raft.wait(None);
+        let applied = applied.applied_index_at_least(Some(index), "read").await;
+        applied.map(|_| ()).map_err(|_| Stopped)
+    }
+
+    async fn ask_quorum(&self) -> Result<Linearizer<Types>, String> {
+        let linearizer = self.0.raft.get_read_linearizer(ReadPolicy::ReadIndex).await;
         let linearizer = linearizer.map_err(|error| error.to_string())?;
         if *linearizer.node_id() != self.0.server.0 {
             return Err(format!("server {} leads", linearizer.node_id()));
         }
-        linearizer
-            .await_ready(raft)
-            .await
-            .map_err(|error| error.to_string())?;
-        Ok(())
+        Ok(linearizer)
+    }
+
+    async fn confirmed(&self) -> Result<(), String> {
+        let linearizer = self.ask_quorum().await?;
+        let ready = linearizer.await_ready(&self.0.raft).await;
+        ready.map(|_| ()).map_err(|error| error.to_string())
+    }
+
+    /// Who the members are, as this server's log says, and every change of it.
+    pub fn members(&self) -> watch::Receiver<Members> {
+        self.0.members.clone()
+    }
+
+    /// Adds a member as a learner, at `address`, `host:port`. That server is started with
+    /// [`Config::join`](crate::Config::join). Adding a member that is there at that address does nothing. As with every
+    /// change: only on the leader, and when this returns well, a quorum has it.
+    pub async fn add(&self, server: ServerId, address: String) -> Result<(), ReconfigureError> {
+        let reconfiguration = self.0.reconfiguration.clone();
+        reconfiguration.add(server.0, address).await
+    }
+
+    /// Lets a learner vote, through joint consensus. Refused unless it answers and lacks no more than
+    /// [`CAUGHT_UP_ENTRIES`](crate::CAUGHT_UP_ENTRIES), and when too few of the voters would be there.
+    pub async fn promote(&self, server: ServerId) -> Result<(), ReconfigureError> {
+        self.0.reconfiguration.clone().promote(server.0).await
+    }
+
+    /// Removes a member, a voter through joint consensus. Refused for the last voter, for the leader, and when too
+    /// few of the voters would be there. The removed server is not told, and is best stopped: it goes on
+    /// asking for votes that it does not get.
+    pub async fn remove(&self, server: ServerId) -> Result<(), ReconfigureError> {
+        self.0.reconfiguration.clone().remove(server.0).await
+    }
+
+    /// Hands the lead over to a voter that has caught up; returns when that server leads.
+    pub async fn transfer_leader(&self, to: ServerId) -> Result<(), ReconfigureError> {
+        self.0.reconfiguration.clone().transfer_leader(to.0).await
+    }
+
+    /// Connects to another member, for what servers say to each other. It comes out there at [`Consensus::accept_streams`].
+    pub async fn connect(&self, server: ServerId) -> Result<PeerStream, ConnectError> {
+        let address = self.0.members.borrow().addresses.get(&server).cloned();
+        let address = address.ok_or(ConnectError::UnknownServer(server))?;
+        let dialer = self.0.peers.dialer(server.0, &address, Purpose::Server);
+        Ok(PeerStream::new(dialer.dial().await?, None))
+    }
+
+    /// From now on, takes the streams that other servers open to this one: who opened it, and the stream. Until
+    /// this is called, and while the channel is full or its receiver is dropped, they are refused. The last call counts.
+    /// The server's number is what the peer says of itself.
+    pub fn accept_streams(&self) -> mpsc::Receiver<(ServerId, PeerStream)> {
+        self.0.streams.open()
     }
 
     /// Queues an entry for the log, if this server leads in `term`. Entries stand in the log in the
@@ -250,6 +420,7 @@ impl Consensus {
             snapshot_bytes: snapshot.map_or(0, |snapshot| snapshot.bytes),
             purged_index: data.purged.as_ref().map(index),
             log_bytes: self.0.log.file_bytes(),
+            followers: followers(&data),
         }
     }
 
@@ -267,13 +438,12 @@ impl Consensus {
     pub async fn shutdown(&self) {
         self.0.stopping.store(true, Ordering::SeqCst);
         self.0.upkeep.cancel_snapshot();
+        // Before the core stops, so that peers that see it go find nobody here.
+        self.0.transport.close();
         // It fails only when the core is gone, which is what is wanted.
         let _ = self.0.raft.shutdown().await;
-        let tasks = std::mem::take(&mut *self.0.tasks.lock());
-        let [watch, keep] = <[_; 2]>::try_from(tasks).map_or([None, None], |tasks| tasks.map(Some));
-        if let Some(keep) = keep {
-            keep.abort();
-        }
+        self.0.end_tasks();
+        let watch = self.0.watch.lock().take();
         if let Some(watch) = watch {
             // It ends with the core, and says how that ended.
             let _ = watch.await;
@@ -285,15 +455,43 @@ impl Consensus {
     }
 }
 
+impl Inner {
+    /// Ends everything but the core and the watch over it. Connections from peers end with it.
+    fn end_tasks(&self) {
+        self.transport.close();
+        for task in self.tasks.lock().drain(..) {
+            task.abort();
+        }
+        self.peers.retain(|_| false);
+    }
+}
+
 impl Drop for Inner {
     /// Without a shutdown the log is closed all the same, so that the directory is free again.
     fn drop(&mut self) {
-        for task in self.tasks.lock().drain(..) {
-            task.abort();
+        self.end_tasks();
+        if let Some(watch) = self.watch.lock().take() {
+            watch.abort();
         }
         self.upkeep.cancel_snapshot();
         self.log.close();
     }
+}
+
+/// What a leader knows of the others.
+fn followers(data: &RaftDataMetrics<Types>) -> BTreeMap<ServerId, Follower> {
+    let (Some(matched), Some(heard)) = (&data.replication, &data.heartbeat) else {
+        return BTreeMap::new();
+    };
+    let follower = |(server, matched): (&u64, &Option<crate::raft::LogId>)| {
+        let heard = heard.get(server).copied().flatten();
+        let follower = Follower {
+            matched_index: matched.map(|id| id.index),
+            heard_ms: heard.map(|heard| heard.elapsed().as_millis() as u64),
+        };
+        (ServerId(*server), follower)
+    };
+    matched.iter().map(follower).collect()
 }
 
 /// What was on disk, read.
@@ -376,6 +574,8 @@ fn raft_config(config: &Config) -> Result<Arc<openraft::Config>, OpenError> {
         quorum_loss_probe_interval: Some(2 * config.election_ms.1),
         // A restarted leader would go on in its term with a tail that nobody has confirmed.
         enable_leader_restore: Some(false),
+        // A member whose disk was replaced has lost what it had, which is no reason for the leader to fail.
+        allow_log_reversion: Some(true),
         ..openraft::Config::default()
     };
     raft.validate()

@@ -112,6 +112,11 @@ pub struct NotLeading {
     pub reason: String,
 }
 
+/// Consensus has stopped; [`Consensus::health`](crate::Consensus::health) says why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("consensus has stopped")]
+pub struct Stopped;
+
 /// A proposal was not queued: its entry is certainly not in the log, and never will be.
 #[derive(Debug, thiserror::Error)]
 pub enum ProposeError {
@@ -127,4 +132,21 @@ pub enum ProposeError {
     /// Consensus has stopped; [`Consensus::health`](crate::Consensus::health) says why.
     #[error("consensus has stopped")]
     Stopped,
+}
+
+/// A change of the membership, or of the lead, did not come about.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReconfigureError {
+    /// Ask the server that leads.
+    #[error("this server does not lead; {}", leader.map_or("nobody is known to".into(), |leader| format!("server {} does", leader.0)))]
+    NotLeading {
+        /// Who leads, as far as is known here.
+        leader: Option<ServerId>,
+    },
+    /// It makes no sense, or would lose the quorum: nothing was changed. The text says why, and what to do instead.
+    #[error("{0}")]
+    Refused(String),
+    /// It was begun, and is not known to be done: [`Consensus::members`](crate::Consensus::members) shows what becomes of it.
+    #[error("{0}")]
+    Unknown(String),
 }

@@ -49,16 +49,20 @@ pub(crate) struct Watch {
 impl Watch {
     pub(crate) async fn run(self) {
         let mut metrics = self.raft.server_metrics();
+        let mut acks = self.raft.data_metrics();
         let mut health = self.health.watch();
         loop {
-            let (alone, state) = self.look(&metrics);
+            let (sole_voter, state) = self.look(&metrics);
             let idle = matches!(state, ServerState::Follower | ServerState::Learner);
-            if alone && idle && self.raft.trigger().elect(false).await.is_err() {
+            if sole_voter && idle && self.raft.trigger().elect(false).await.is_err() {
                 break;
             }
-            let led = state == ServerState::Leader && !alone;
+            let led = state == ServerState::Leader && !sole_voter;
+            let unconfirmed = led && !self.leadership.borrow().leading;
             tokio::select! {
                 changed = metrics.changed() => if changed.is_err() { break },
+                // A new leader leads from a quorum's first word on, not from the next look.
+                changed = acks.changed(), if unconfirmed => if changed.is_err() { break },
                 // Whatever failed, openraft may not know of it yet, and proposals must not wait for it to.
                 _ = health.wait_for(|health| matches!(health, Health::Failed(_))) => break,
                 // A leader that is cut off stays the leader in its own eyes, and no metric changes.
@@ -87,20 +91,18 @@ impl Watch {
     /// Publishes what the metrics say; whether this server is the only voter, and its role.
     fn look(&self, metrics: &ServerMetrics) -> (bool, ServerState) {
         let seen = metrics.borrow_watched().clone();
-        let alone = seen
-            .membership_config
-            .membership()
-            .voter_ids()
-            .eq([self.server]);
+        let membership = seen.membership_config.membership();
+        let sole_voter = membership.voter_ids().eq([self.server]);
+        let alone = sole_voter && membership.learner_ids().next().is_none();
         // Ticks drive heartbeats and elections, of which an ensemble of one has neither.
         self.raft.runtime_config().tick(!alone);
         let led = seen.state == ServerState::Leader && seen.vote.committed;
         self.publish(Leadership {
             term: seen.vote.leader_id.term,
             leader: seen.current_leader.map(ServerId),
-            leading: led && (alone || self.lease_holds()),
+            leading: led && (sole_voter || self.lease_holds()),
         });
-        (alone, seen.state)
+        (sole_voter, seen.state)
     }
 
     fn lease_holds(&self) -> bool {

@@ -1,4 +1,4 @@
-//! The only crate that names openraft: log and snapshots on disk, leadership.
+//! The only crate that names openraft: log and snapshots on disk, peers, members, leadership.
 //!
 //! [`Consensus`] is opened on a data directory with the state that entries are applied to. Whoever leads
 //! follows these steps, which hold also where a leader was cut off and came back in the same term:
@@ -8,6 +8,11 @@
 //! 3. Propose entries, each for the state behind the one before it. The state machine applies only the
 //!    next one, and gives [`Verdict::NoOp`] for any other.
 //! 4. On any other resolution, or when the lead is lost: stop, drop what was evaluated, begin at 1.
+//!
+//! An ensemble is founded by the voters of [`Config::members`], each by itself and all alike; later members
+//! are added by its leader ([`Consensus::add`], [`Consensus::promote`], [`Consensus::remove`]). Peers are reached
+//! through a [`Transport`]; the same port carries what the servers say to each other, as [`PeerStream`]s. A
+//! leader whose process is gone is replaced at once: its port refuses, and nobody waits for a timeout.
 //!
 //! Reads and writes that do not lead: a follower's state is whole up to some entry; nothing is said
 //! about how far that is. At a start it is the newest snapshot's, until a leader is known.
@@ -92,14 +97,17 @@ mod consensus;
 mod error;
 mod health;
 mod leadership;
+mod members;
 mod proposal;
+mod reconfigure;
 mod state_machine;
 
 mod command;
 mod directory;
+mod failover;
 mod log;
 mod machine;
-mod network;
+mod peer;
 mod raft;
 mod snapshot;
 
@@ -107,11 +115,16 @@ mod snapshot;
 mod tests;
 
 pub use command::MAX_ENTRY_BYTES;
-pub use config::Config;
-pub use consensus::{Consensus, Status};
-pub use error::{NotLeading, OpenError, ProposeError};
+pub use config::{Config, FirstMember};
+pub use consensus::{Consensus, Follower, Status};
+pub use error::{NotLeading, OpenError, ProposeError, ReconfigureError, Stopped};
 pub use health::Health;
 pub use leadership::Leadership;
+pub use members::Members;
+pub use peer::dial::ConnectError;
+pub use peer::stream::{MAX_FRAME_BYTES, PeerReceiver, PeerSender, PeerStream};
+pub use peer::transport::{Opening, Socket, Tcp, Transport};
 pub use proposal::{MAX_IN_FLIGHT, Proposal, Resolution};
+pub use reconfigure::CAUGHT_UP_ENTRIES;
 pub use snapshot::MAX_CHUNK_BYTES;
 pub use state_machine::{Chunks, InstallError, StateMachine, Verdict};

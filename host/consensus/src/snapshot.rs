@@ -1,4 +1,5 @@
 //! Snapshots on disk: written beside the old one, synced, renamed into place; read back chunk by chunk.
+//! One that a peer sends is a copy of its file, and is put in place the same way.
 //!
 //! A file begins with a head of 16 bytes (magic, version, four zero bytes), then come frames, integers
 //! little-endian: kind (1), length of the body (4), CRC-32 of the frame's number, kind, length and body
@@ -7,6 +8,8 @@
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -66,6 +69,44 @@ pub(crate) struct SnapshotFile {
     pub(crate) path: PathBuf,
     pub(crate) meta: SnapshotMeta,
     pub(crate) bytes: u64,
+    /// Of a received one: the file goes when nobody holds it any more, unless it was put in place.
+    _partial: Option<Arc<Partial>>,
+}
+
+/// A file that is not a snapshot yet. Dropped, it is removed.
+#[derive(Debug)]
+pub(crate) struct Partial(PathBuf);
+
+impl Partial {
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Reads the file from its start to its end, with all of its checksums, and makes it durable.
+    pub(crate) fn check(self) -> io::Result<SnapshotFile> {
+        let (chunks, meta) = Chunks::open(&self.0)?;
+        for chunk in chunks {
+            chunk?;
+        }
+        if meta.last_log_id.is_none() {
+            return Err(damaged("it is of no instant".into()));
+        }
+        let file = File::open(&self.0)?;
+        file.sync_all()?;
+        Ok(SnapshotFile {
+            path: self.0.clone(),
+            meta,
+            bytes: file.metadata()?.len(),
+            _partial: Some(Arc::new(self)),
+        })
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        // It may have been put in place, or never have been made; a start removes it too.
+        let _ = fs::remove_file(&self.0);
+    }
 }
 
 impl SnapshotFile {
@@ -83,6 +124,8 @@ pub(crate) struct SnapshotStore {
     current: Mutex<Option<SnapshotFile>>,
     /// Held while one is put in place, so that two are not at once.
     placing: Mutex<()>,
+    /// How many were begun to be received since the start.
+    received: AtomicU64,
 }
 
 impl SnapshotStore {
@@ -110,6 +153,7 @@ impl SnapshotStore {
             dir: dir.to_owned(),
             current: Mutex::default(),
             placing: Mutex::default(),
+            received: AtomicU64::new(0),
         };
         if let Some((id, path)) = newest {
             let meta = read_meta(&path)?;
@@ -120,7 +164,12 @@ impl SnapshotStore {
             let bytes = fs::metadata(&path)
                 .map_err(OpenError::io("read", &path))?
                 .len();
-            *store.current.lock() = Some(SnapshotFile { path, meta, bytes });
+            *store.current.lock() = Some(SnapshotFile {
+                path,
+                meta,
+                bytes,
+                _partial: None,
+            });
         }
         Ok(store)
     }
@@ -170,6 +219,7 @@ impl SnapshotStore {
             path,
             meta: meta.clone(),
             bytes,
+            _partial: None,
         };
         *self.current.lock() = Some(file.clone());
         for entry in fs::read_dir(&self.dir)? {
@@ -181,6 +231,12 @@ impl SnapshotStore {
         Ok(file)
     }
 
+    /// A name for a file that is about to be received.
+    pub(crate) fn partial(&self) -> Partial {
+        let number = self.received.fetch_add(1, Ordering::Relaxed);
+        Partial(self.dir.join(format!("received-{number}.partial")))
+    }
+
     /// Takes a snapshot that was received from a peer into the directory, if it is not there already.
     pub(crate) fn adopt(&self, received: &SnapshotFile) -> io::Result<()> {
         if self
@@ -189,7 +245,6 @@ impl SnapshotStore {
         {
             return Ok(());
         }
-        File::open(&received.path)?.sync_all()?;
         self.place(&received.path, &received.meta, received.bytes)
             .map(|_| ())
     }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::tally::{BOMB, SERVER, Server, Tally, timed_entry};
 use crate::log::disk::{Disk, RealDisk};
-use crate::{Config, Consensus, Health, Resolution};
+use crate::{Config, Consensus, Health, Resolution, Tcp};
 
 /// A disk that is full when told to be.
 #[derive(Default)]
@@ -32,9 +32,14 @@ async fn a_full_disk_acknowledges_nothing_and_says_so() {
     let disk = Arc::new(FullDisk::default());
     let tally = Arc::new(Tally::default());
     let config = Config::new(dir.path(), SERVER);
-    let consensus = Consensus::open_on(config, tally.clone(), disk.clone())
-        .await
-        .expect("opened");
+    let consensus = Consensus::open_on(
+        config,
+        tally.clone(),
+        Arc::new(Tcp::new(None)),
+        disk.clone(),
+    )
+    .await
+    .expect("opened");
     let mut server = Server::lead(consensus, tally).await;
     server.write(10).await;
     let acknowledged = server.tally.applied();

@@ -1,0 +1,124 @@
+//! Dialing a peer: a socket, a hello, within a time.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_model::id::ServerId;
+use tokio::time::timeout;
+
+use super::frame::Link;
+use super::hello::{GreetError, HANDSHAKE, Hello, Purpose, greet};
+use super::transport::Transport;
+
+/// A peer that does not take a connection within this time is not waited for. Short, as a fresh attempt
+/// after a partition has healed is quicker than what the kernel repeats.
+const DIAL: Duration = Duration::from_secs(1);
+
+/// A server cannot be connected to.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// No member has this number.
+    #[error("server {} is no member of the ensemble", .0.0)]
+    UnknownServer(ServerId),
+    /// Its address takes no connection.
+    #[error("server {} at {address} cannot be connected to: {source}", server.0)]
+    Dial {
+        /// Which server.
+        server: ServerId,
+        /// Its address, `host:port`.
+        address: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The connection was made and ended before the server said anything.
+    #[error("server {} at {address} ended the connection at once: {reason}", server.0)]
+    Lost {
+        /// Which server.
+        server: ServerId,
+        /// Its address, `host:port`.
+        address: String,
+        /// What was seen.
+        reason: String,
+    },
+    /// The server is there and says no: another version, another server's address, not serving yet.
+    #[error("server {} at {address} refuses the connection: {reason}", server.0)]
+    Refused {
+        /// Which server.
+        server: ServerId,
+        /// Its address, `host:port`.
+        address: String,
+        /// What it said.
+        reason: String,
+    },
+}
+
+impl ConnectError {
+    /// Whether the host answered that no process listens there.
+    pub(crate) fn nobody_listens(&self) -> bool {
+        matches!(self, ConnectError::Dial { source, .. } if source.kind() == io::ErrorKind::ConnectionRefused)
+    }
+}
+
+/// Whom to dial, how, and about what.
+#[derive(Clone)]
+pub(crate) struct Dialer {
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) address: String,
+    pub(crate) hello: Hello,
+}
+
+impl Dialer {
+    pub(crate) async fn dial(&self) -> Result<Link, ConnectError> {
+        let (server, address) = (ServerId(self.hello.to), self.address.clone());
+        let dialed = timeout(DIAL, self.transport.dial(&self.address)).await;
+        let dialed = dialed.unwrap_or_else(|_| {
+            let error = format!("it did not answer within {DIAL:?}");
+            Err(io::Error::new(io::ErrorKind::TimedOut, error))
+        });
+        let socket = match dialed {
+            Ok(socket) => socket,
+            Err(source) => {
+                return Err(ConnectError::Dial {
+                    server,
+                    address,
+                    source,
+                });
+            }
+        };
+        greet(socket, self.hello)
+            .await
+            .map_err(|error| match error {
+                GreetError::Refused(reason) => ConnectError::Refused {
+                    server,
+                    address,
+                    reason,
+                },
+                GreetError::Lost(reason) => ConnectError::Lost {
+                    server,
+                    address,
+                    reason,
+                },
+                GreetError::Silent => ConnectError::Dial {
+                    server,
+                    address,
+                    source: io::Error::new(
+                        io::ErrorKind::TimedOut,
+                        format!("it said nothing within {HANDSHAKE:?}"),
+                    ),
+                },
+            })
+    }
+
+    /// The same peer, about something else.
+    pub(crate) fn about(&self, purpose: Purpose) -> Dialer {
+        let hello = Hello {
+            purpose,
+            ..self.hello
+        };
+        Dialer {
+            hello,
+            ..self.clone()
+        }
+    }
+}

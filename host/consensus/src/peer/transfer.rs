@@ -1,0 +1,240 @@
+//! Sending a snapshot to a peer that the log does not reach any more: the file's bytes, in pieces.
+//!
+//! A connection carries one transfer. The sender sends the leader's vote and the file's length, the pieces, and
+//! then waits; the receiver writes them beside its own snapshot, checks the file's checksums, gives it to
+//! openraft, and answers with its vote. Meanwhile it says from time to time that it is alive. Whatever
+//! ends the connection before leaves nothing behind, and a new transfer begins anew.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::errors::{NetworkError, RPCError, Unreachable};
+use openraft::storage::Snapshot;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Semaphore;
+use tokio::time::{interval, timeout};
+
+use super::dial::Dialer;
+use super::frame::Link;
+use super::message::{whole, wrong_vote};
+use crate::consensus::Raft;
+use crate::machine::Upkeep;
+use crate::raft::{Types, Vote};
+use crate::snapshot::SnapshotFile;
+
+/// The bytes of a file in one frame.
+pub(crate) const PIECE_BYTES: usize = 1 << 20;
+
+/// A transfer in which nothing moves for this long is given up.
+const STALL: Duration = Duration::from_secs(10);
+
+/// For so long a receiver waits for the sender to take its report and close.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// So often a receiver says that it is alive.
+const ALIVE: Duration = Duration::from_secs(1);
+
+/// Transfers that a server receives at a time: a new one, beside one whose sender has gone without a word.
+const RECEIVED: usize = 2;
+
+/// The first frame.
+#[derive(Serialize, Deserialize)]
+struct Begin {
+    vote: Vote,
+    bytes: u64,
+}
+
+/// What a receiver says.
+#[derive(Serialize, Deserialize)]
+enum Report {
+    /// It is at work.
+    Alive,
+    /// It has the snapshot, or wants none of a leader of that vote: this is its own vote.
+    Done(Vote),
+    /// It could not take it.
+    Failed(String),
+}
+
+/// Sends a snapshot; the peer's vote when it has installed it, or refuses a leader of the past.
+pub(crate) async fn send(
+    dialer: &Dialer,
+    vote: Vote,
+    snapshot: &SnapshotFile,
+) -> Result<Vote, RPCError<Types>> {
+    let failed = |what: String| RPCError::from(NetworkError::from_string(what));
+    let file = tokio::fs::File::open(&snapshot.path).await;
+    // A newer one may have taken its place; openraft then asks for that.
+    let mut file = file.map_err(|error| failed(format!("cannot read the snapshot: {error}")))?;
+    let link = dialer.dial().await;
+    let link = link.map_err(|error| RPCError::from(Unreachable::from_string(error)))?;
+    let Link {
+        mut reader,
+        mut writer,
+    } = link;
+    tracing::info!(
+        "sending server {} a snapshot of {} bytes",
+        dialer.hello.to,
+        snapshot.bytes
+    );
+
+    let sending = async {
+        let begin = Begin {
+            vote,
+            bytes: snapshot.bytes,
+        };
+        let begin = postcard::to_stdvec(&begin).map_err(std::io::Error::other)?;
+        writer.send(&begin).await?;
+        let mut piece = vec![0; PIECE_BYTES];
+        let mut left = snapshot.bytes;
+        while left > 0 {
+            let length = left.min(PIECE_BYTES as u64) as usize;
+            file.read_exact(&mut piece[..length]).await?;
+            timeout(STALL, writer.send(&piece[..length])).await??;
+            left -= length as u64;
+        }
+        // All is sent. The reports end this.
+        std::future::pending::<std::io::Result<()>>().await
+    };
+    let reports = async {
+        loop {
+            let report = match timeout(STALL, reader.next()).await {
+                Ok(Some(Ok(report))) => whole::<Report>(&report).map_err(|error| error.to_string()),
+                Ok(Some(Err(error))) => Err(error.to_string()),
+                Ok(None) => Err("the receiver ended the connection".into()),
+                Err(_) => Err(format!("the receiver said nothing for {STALL:?}")),
+            };
+            match report? {
+                Report::Alive => {}
+                Report::Done(vote) => return Ok(vote),
+                Report::Failed(what) => return Err(what),
+            }
+        }
+    };
+    tokio::pin!(reports);
+    let outcome = tokio::select! {
+        // A receiver that wants no more of it has said why before it closed.
+        Err(error) = sending => reports.await.map_err(|what: String| format!("{error}; {what}")),
+        reported = &mut reports => reported,
+    };
+    outcome.map_err(|what| {
+        tracing::warn!(
+            "sending server {} a snapshot failed: {what}",
+            dialer.hello.to
+        );
+        // Not at once again: whatever it was, it cost a file's worth of traffic.
+        RPCError::from(Unreachable::from_string(what))
+    })
+}
+
+/// Receives snapshots.
+#[derive(Clone)]
+pub(crate) struct Receiver {
+    raft: Raft,
+    upkeep: Arc<Upkeep>,
+    slots: Arc<Semaphore>,
+}
+
+impl Receiver {
+    pub(crate) fn new(raft: Raft, upkeep: Arc<Upkeep>) -> Receiver {
+        Receiver {
+            raft,
+            upkeep,
+            slots: Arc::new(Semaphore::new(RECEIVED)),
+        }
+    }
+
+    /// Takes the transfer of a connection, to its end.
+    pub(crate) async fn receive(&self, link: Link) {
+        let Link {
+            mut reader,
+            mut writer,
+        } = link;
+        let mut alive = interval(ALIVE);
+        let report = {
+            let mut taking = pin!(self.take(&mut reader));
+            loop {
+                tokio::select! {
+                    taken = &mut taking => break match taken {
+                        Ok(vote) => Report::Done(vote),
+                        Err(what) => {
+                            tracing::warn!("a snapshot was not taken: {what}");
+                            Report::Failed(what)
+                        }
+                    },
+                    _ = alive.tick() => {
+                        let Ok(frame) = postcard::to_stdvec(&Report::Alive) else { return };
+                        if !matches!(timeout(STALL, writer.send(&frame)).await, Ok(Ok(()))) {
+                            return;
+                        }
+                    }
+                }
+            }
+        };
+        if let Ok(frame) = postcard::to_stdvec(&report) {
+            let _ = timeout(STALL, writer.send(&frame)).await;
+            // Closed with bytes unread, the connection would be reset, and the report lost.
+            let unread = async { while let Some(Ok(_)) = reader.next().await {} };
+            let _ = timeout(LINGER, unread).await;
+        }
+    }
+
+    async fn take(&self, reader: &mut super::frame::FrameReader) -> Result<Vote, String> {
+        let _slot = self
+            .slots
+            .try_acquire()
+            .map_err(|_| "others are being received")?;
+        let Begin { vote, bytes } =
+            whole(&next(reader).await?).map_err(|error| error.to_string())?;
+        if let Some(wrong) = wrong_vote(&vote).or((!vote.committed).then_some("it is of no leader"))
+        {
+            return Err(wrong.into());
+        }
+        let mine = self.vote();
+        if mine > vote {
+            return Ok(mine);
+        }
+        let io = |error: std::io::Error| format!("cannot write it: {error}");
+        let partial = self.upkeep.snapshots.partial();
+        let mut file = tokio::fs::File::create(partial.path()).await.map_err(io)?;
+        let mut left = bytes;
+        while left > 0 {
+            let piece = next(reader).await?;
+            left = left
+                .checked_sub(piece.len() as u64)
+                .ok_or("it is longer than was said")?;
+            file.write_all(&piece).await.map_err(io)?;
+        }
+        file.flush().await.map_err(io)?;
+        drop(file);
+        let checked = tokio::task::spawn_blocking(move || partial.check()).await;
+        let file = checked.map_err(|error| error.to_string())?;
+        let file = file.map_err(|error| format!("it is damaged: {error}"))?;
+        tracing::info!("installing a received snapshot of {bytes} bytes");
+        let snapshot = Snapshot {
+            meta: file.meta.clone(),
+            snapshot: file,
+        };
+        // From here on it is openraft's, whatever becomes of the connection. The file goes with the last
+        // who holds it, unless it was put in place.
+        let installed = self.raft.install_full_snapshot(vote, snapshot).await;
+        installed
+            .map(|response| response.vote)
+            .map_err(|error| error.to_string())
+    }
+
+    fn vote(&self) -> Vote {
+        use openraft::async_runtime::watch::WatchReceiver;
+        self.raft.server_metrics().borrow_watched().vote
+    }
+}
+
+async fn next(reader: &mut super::frame::FrameReader) -> Result<bytes::Bytes, String> {
+    match timeout(STALL, reader.next()).await {
+        Ok(Some(Ok(frame))) => Ok(frame),
+        Ok(Some(Err(error))) => Err(error.to_string()),
+        Ok(None) => Err("the sender ended the connection".into()),
+        Err(_) => Err(format!("the sender sent nothing for {STALL:?}")),
+    }
+}

@@ -1,0 +1,275 @@
+//! Changing who the members are and who leads, while everything runs. On the leader only.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::metrics::RaftMetrics;
+use openraft::{ChangeMembers, Instant as _, ServerState};
+use quorate_model::id::ServerId;
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+use crate::consensus::Raft;
+use crate::error::ReconfigureError;
+use crate::raft::{Member, Types};
+
+/// A learner whose log ends no more than this before the leader's is caught up: the rest takes moments.
+pub const CAUGHT_UP_ENTRIES: u64 = 4096;
+
+/// A change is waited for so long. It takes two round trips, so something is wrong by then.
+const CHANGE: Duration = Duration::from_secs(10);
+
+/// Changes the membership, one change at a time.
+#[derive(Clone)]
+pub(crate) struct Reconfiguration {
+    pub(crate) server: u64,
+    pub(crate) raft: Raft,
+    /// Held by whoever changes the membership.
+    pub(crate) changing: Arc<Mutex<()>>,
+    /// The longest time in which a follower stands for election by itself. A member that was not heard of
+    /// for so long counts as gone.
+    pub(crate) election: Duration,
+}
+
+type Change = ChangeMembers<u64, Member>;
+
+fn refused<T>(why: String) -> Result<T, ReconfigureError> {
+    Err(ReconfigureError::Refused(why))
+}
+
+impl Reconfiguration {
+    pub(crate) async fn add(self, server: u64, address: String) -> Result<(), ReconfigureError> {
+        self.change(move |now| {
+            let valid = address.rsplit_once(':').is_some_and(|(host, port)| {
+                !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0)
+            });
+            if !valid {
+                return refused(format!("{address:?} is no address: host:port is wanted"));
+            }
+            let membership = now.membership_config.membership();
+            if let Some(member) = membership.get_node(&server) {
+                if member.address == address {
+                    return Ok(None);
+                }
+                let known = &member.address;
+                return refused(format!(
+                    "server {server} is a member already, at {known}; remove it before it is added at {address}"
+                ));
+            }
+            if let Some((other, _)) = membership.nodes().find(|(_, member)| member.address == address) {
+                return refused(format!("{address} is the address of server {other}"));
+            }
+            if let Some((hidden, _)) = membership.nodes().find(|(_, member)| member.address.is_empty()) {
+                return refused(format!(
+                    "server {hidden} has no address at which others could reach it; start it with one"
+                ));
+            }
+            let learner = BTreeMap::from([(server, Member { address })]);
+            Ok(Some(ChangeMembers::AddNodes(learner)))
+        })
+        .await
+    }
+
+    pub(crate) async fn promote(self, server: u64) -> Result<(), ReconfigureError> {
+        let election = self.election;
+        self.change(move |now| {
+            let voters = voters(now);
+            if voters.contains(&server) {
+                return Ok(None);
+            }
+            if now.membership_config.membership().get_node(&server).is_none() {
+                return refused(format!("server {server} is no member; add it first"));
+            }
+            let mut after = voters;
+            after.insert(server);
+            if !alive(now, server, election) {
+                return refused(format!("server {server} does not answer; start it, then promote it"));
+            }
+            if let Some(behind) = behind(now, server) {
+                return refused(format!(
+                    "server {server} is {behind} entries behind; promote it when it has caught up to {CAUGHT_UP_ENTRIES}"
+                ));
+            }
+            check_quorum(now, &after, election)?;
+            Ok(Some(ChangeMembers::AddVoterIds(BTreeSet::from([server]))))
+        })
+        .await
+    }
+
+    pub(crate) async fn remove(self, server: u64) -> Result<(), ReconfigureError> {
+        let (me, election) = (self.server, self.election);
+        self.change(move |now| {
+            if now.membership_config.membership().get_node(&server).is_none() {
+                return refused(format!("server {server} is no member"));
+            }
+            let mut after = voters(now);
+            if !after.remove(&server) {
+                return Ok(Some(ChangeMembers::RemoveNodes(BTreeSet::from([server]))));
+            }
+            if after.is_empty() {
+                return refused(format!("server {server} is the last voter; promote another first"));
+            }
+            if server == me {
+                return refused(format!(
+                    "server {server} leads; transfer the lead to another server, then remove it there"
+                ));
+            }
+            check_quorum(now, &after, election)?;
+            Ok(Some(ChangeMembers::RemoveVoters(BTreeSet::from([server]))))
+        })
+        .await
+    }
+
+    pub(crate) async fn transfer_leader(self, to: u64) -> Result<(), ReconfigureError> {
+        let _changing = self.changing.lock().await;
+        let now = self.leading()?;
+        if to == self.server {
+            return Ok(());
+        }
+        if !voters(&now).contains(&to) {
+            return refused(format!("server {to} is no voter, so it cannot lead"));
+        }
+        if !alive(&now, to, self.election) {
+            return refused(format!("server {to} does not answer"));
+        }
+        if let Some(behind) = behind(&now, to) {
+            return refused(format!(
+                "server {to} is {behind} entries behind; wait until it has caught up"
+            ));
+        }
+        let stopped = |_| ReconfigureError::Unknown("consensus has stopped".into());
+        self.raft
+            .trigger()
+            .transfer_leader(to)
+            .await
+            .map_err(stopped)?;
+        let patience = Some(self.election + CHANGE);
+        let led = self.raft.wait(patience);
+        let led = led.metrics(
+            |seen| {
+                seen.vote.leader_id.term > now.vote.leader_id.term && seen.current_leader.is_some()
+            },
+            "another leader",
+        );
+        match led.await {
+            Ok(seen) if seen.current_leader == Some(to) => Ok(()),
+            Ok(seen) => {
+                let leader = seen.current_leader.unwrap_or_default();
+                Err(ReconfigureError::Unknown(format!(
+                    "server {leader} was elected instead"
+                )))
+            }
+            Err(_) => Err(ReconfigureError::Unknown(format!(
+                "server {to} has not taken the lead"
+            ))),
+        }
+    }
+
+    /// Makes a change, in both of its steps, when it is decided that there is one to make. In a task of its own,
+    /// so that it is not left half-done by a caller that gives up.
+    async fn change<F>(self, decide: F) -> Result<(), ReconfigureError>
+    where
+        F: FnOnce(&RaftMetrics<Types>) -> Result<Option<Change>, ReconfigureError> + Send + 'static,
+    {
+        let changed = tokio::spawn(async move {
+            let _changing = self.changing.lock().await;
+            let Some(change) = decide(&self.leading()?)? else {
+                return Ok(());
+            };
+            match timeout(CHANGE, self.raft.change_membership(change, false)).await {
+                Ok(Ok(_)) => Ok(()),
+                Ok(Err(error)) => Err(self.failed(&error)),
+                Err(_) => Err(ReconfigureError::Unknown(format!(
+                    "the change is not done after {CHANGE:?}; a quorum does not answer"
+                ))),
+            }
+        });
+        let stopped = |_| {
+            Err(ReconfigureError::Unknown(
+                "the change was interrupted".into(),
+            ))
+        };
+        changed.await.unwrap_or_else(stopped)
+    }
+
+    /// The metrics of a leader.
+    fn leading(&self) -> Result<RaftMetrics<Types>, ReconfigureError> {
+        let now = self.raft.metrics().borrow_watched().clone();
+        if now.state != ServerState::Leader || !now.vote.committed {
+            let leader = now.current_leader.filter(|leader| *leader != self.server);
+            return Err(ReconfigureError::NotLeading {
+                leader: leader.map(ServerId),
+            });
+        }
+        Ok(now)
+    }
+
+    fn failed(
+        &self,
+        error: &openraft::errors::RaftError<Types, openraft::errors::ClientWriteError<Types>>,
+    ) -> ReconfigureError {
+        use openraft::errors::{ClientWriteError, RaftError};
+        match error {
+            RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => {
+                ReconfigureError::NotLeading {
+                    leader: forward.leader_id.map(ServerId),
+                }
+            }
+            RaftError::APIError(ClientWriteError::ChangeMembershipError(error)) => {
+                ReconfigureError::Refused(error.to_string())
+            }
+            error => ReconfigureError::Unknown(error.to_string()),
+        }
+    }
+}
+
+fn voters(now: &RaftMetrics<Types>) -> BTreeSet<u64> {
+    now.membership_config.membership().voter_ids().collect()
+}
+
+/// Whether the leader has heard of a member lately.
+fn alive(now: &RaftMetrics<Types>, server: u64, election: Duration) -> bool {
+    let heard = now
+        .heartbeat
+        .as_ref()
+        .and_then(|heard| heard.get(&server))
+        .copied()
+        .flatten();
+    server == now.id || heard.is_some_and(|heard| heard.elapsed() < election)
+}
+
+/// How many entries a member lacks, if that is too many.
+fn behind(now: &RaftMetrics<Types>, server: u64) -> Option<u64> {
+    let matched = now
+        .replication
+        .as_ref()
+        .and_then(|matched| matched.get(&server))
+        .copied()
+        .flatten();
+    let end = matched.map_or(0, |id| id.index + 1);
+    let lacks = now
+        .last_log_index
+        .map_or(0, |last| last + 1)
+        .saturating_sub(end);
+    (matched.is_none() || lacks > CAUGHT_UP_ENTRIES).then_some(lacks)
+}
+
+/// An error when most of the voters after a change would be gone, so that nothing more could be written.
+fn check_quorum(
+    now: &RaftMetrics<Types>,
+    after: &BTreeSet<u64>,
+    election: Duration,
+) -> Result<(), ReconfigureError> {
+    let (here, gone): (Vec<u64>, Vec<u64>) = after
+        .iter()
+        .partition(|server| alive(now, **server, election));
+    let quorum = after.len() / 2 + 1;
+    if here.len() >= quorum {
+        return Ok(());
+    }
+    refused(format!(
+        "that would lose the quorum: of the voters {after:?}, {gone:?} do not answer, and {quorum} are needed"
+    ))
+}
