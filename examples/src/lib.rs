@@ -1,6 +1,7 @@
 //! One runnable program per idea: `cargo run -p quorate-examples --bin lock`, with a server running.
 //!
-//! Each takes the server's address as its first argument, `127.0.0.1:2181` without one.
+//! Each takes the server's address as its first argument; without one from `QUORATE_SERVER`, as `quorate` does; else it
+//! is `127.0.0.1:2181`.
 
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ use quorate_client::{Client, ClientError, Options};
 pub async fn connect() -> Result<Client> {
     let server = std::env::args()
         .nth(1)
+        .or_else(|| std::env::var("QUORATE_SERVER").ok())
+        .filter(|server| !server.is_empty())
         .unwrap_or_else(|| "127.0.0.1:2181".into());
     let options = Options {
         session_timeout: Duration::from_secs(4),

@@ -206,12 +206,38 @@ def test_bad_calls_are_refused_by_name(session, mounted):
         ("PUT", "/v1/recipes/UPPER", b""),
         ("GET", "/v1/tree/a//b", None),
         ("GET", "/v1/tree/?limit=many", None),
+        ("GET", "/v1/tree/%ff", None),
+        ("GET", "/v1/tree/?bogus=1", None),
+        ("PUT", "/v1/mounts/x", b'{"recipe":"counter","parameters":[12345678901234567890123]}'),
         ("PUT", "/v1/sessions/nonsense/calls/x", b'{"mount":"/m","operation":"o","arguments":[]}'),
     ],
 )
 def test_bad_requests_are_answered_with_400_or_so(http, method, path, body):
     answer = http.request(method, path, body)
     assert 400 <= answer.status < 500, answer
+    assert error(answer)
+
+
+def test_twelve_requests_for_one_call_wait_or_are_told_at_once(session, mounted):
+    locks = mounted("fair-lock")
+    holder, waiter = session(), session()
+    holder.call(1, locks, "acquire", ["x"])
+    waiter.call(1, locks, "acquire", ["x"], wait_ms=0)
+    answers = []
+
+    def poll():
+        begin = time.monotonic()
+        answer = waiter.call(1, locks, "acquire", ["x"], wait_ms=1000)
+        answers.append((answer.status, time.monotonic() - begin))
+
+    threads = [threading.Thread(target=poll) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert {status for status, _ in answers} <= {202, 429}
+    assert all(took >= 1 for status, took in answers if status == 202), "nobody is sent away early"
+    assert [status for status, _ in answers].count(202) >= 8
 
 
 def test_what_is_not_there_is_404(http):

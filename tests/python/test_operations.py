@@ -40,11 +40,15 @@ def test_create2_answers_with_the_stat(zk, base):
     assert stat.czxid == reply.zxid
 
 
-def test_create_with_null_data_is_not_the_same_as_empty(zk, base):
+@pytest.mark.quorate
+def test_null_data_are_empty_data(zk, base):
+    """ZooKeeper gives null back as null. Here a znode has data or has none; its Stat is the same in both."""
     zk.create(f"{base}/null", None)
     zk.create(f"{base}/empty", b"")
-    assert zk.get(f"{base}/null")[0] in (None, b"")
-    assert zk.get(f"{base}/null")[1].data_length == 0
+    for name in ("null", "empty"):
+        data, stat = zk.get(f"{base}/{name}")
+        assert (data, stat.data_length) == (b"", 0)
+    zk.set(f"{base}/empty", None)
     assert zk.get(f"{base}/empty")[0] == b""
 
 
@@ -66,11 +70,39 @@ def test_create_errors(zk, base, op):
 
 
 @pytest.mark.parametrize(
-    "path", ["", "relative", "/.", "/..", "/nul\0", "/bell\x07", "/private\uf8ff", "/high\ufff0"]
+    "path",
+    ["", "relative", "/.", "/..", "/nul\0", "/bell\x07", "/private\uf8ff", "/high\ufff0", "/\U0001f600"],
 )
 def test_bad_paths_are_refused_and_the_connection_lives(zk, base, path):
     assert zk.request(w.CREATE, w.create_body(path)).err == w.BAD_ARGUMENTS
     assert zk.exists(base) is not None
+
+
+@pytest.mark.parametrize("path", ["relative", "/end/", "//", "/a//b", "/a/../b"])
+@pytest.mark.parametrize("op", [w.EXISTS, w.GET_DATA, w.GET_CHILDREN, w.GET_CHILDREN2, w.GET_ACL])
+def test_there_is_nothing_at_a_bad_path(zk, op, path):
+    # Compared with ZooKeeper 3.8, which does not check the paths of reads.
+    assert zk.request(op, w.path_watch(path, True)).err == w.NO_NODE
+
+
+def test_a_nul_is_a_bad_argument_to_exists_alone(zk):
+    # Compared with ZooKeeper 3.8, odd as it is.
+    assert zk.request(w.EXISTS, w.path_watch("/nul\0")).err == w.BAD_ARGUMENTS
+    assert zk.request(w.GET_DATA, w.path_watch("/nul\0")).err == w.NO_NODE
+
+
+def test_an_empty_path_reads_the_root(zk):
+    assert zk.children("") == zk.children("/")
+
+
+def test_a_bad_path_does_not_lose_the_other_watches(zk, base):
+    watches = w.set_watches_body(zk.last_zxid, ["bad", base], [f"{base}/none", "//"], ["bad", base])
+    zk.send(w.SET_WATCHES, watches, xid=w.XID_SET_WATCHES)
+    assert zk.receive(w.XID_SET_WATCHES).err == w.OK
+    zk.create(f"{base}/none")
+    events = [(event.type, event.path) for event in zk.events]
+    assert (w.NODE_CREATED, f"{base}/none") in events
+    assert (w.NODE_CHILDREN_CHANGED, base) in events
 
 
 @pytest.mark.parametrize("path", ["/end/", "/a//b", "/a/./b", "/a/../b"])
@@ -236,6 +268,37 @@ def test_a_request_may_come_in_pieces(zk, base):
     assert zk.receive(zk.last_xid).err == w.OK
 
 
+def test_a_ping_has_its_own_xid_whatever_was_asked_with(zk):
+    # Compared with ZooKeeper 3.8.
+    zk.send(w.PING, b"", xid=7)
+    reply = zk.read_any()
+    assert (reply.xid, reply.err) == (w.XID_PING, w.OK)
+
+
+@pytest.mark.parametrize("identity", ["a:", ":", "::", "a", "a:b:c"])
+def test_a_digest_has_a_user_and_a_hash(zk, base, identity):
+    # Compared with ZooKeeper 3.8: parts as Java splits them, without the empty ones at the end.
+    body = w.create_body(f"{base}/x", acl=[(31, "digest", identity)])
+    assert zk.request(w.CREATE, body).err == w.INVALID_ACL
+
+
+def test_a_multi_tells_the_first_error(zk, base):
+    # Compared with ZooKeeper 3.8: a part that makes no sense comes after those before it.
+    def errors(*parts):
+        reader = Reader(zk.request(w.MULTI, w.multi_body(parts)).body)
+        results = reader.multi()
+        assert [kind for kind, _ in results] == [w.ERROR] * len(parts)
+        return [error for _, error in results]
+
+    bad = (w.CREATE, w.create_body("bad"))
+    create = (w.CREATE, w.create_body(f"{base}/m"))
+    assert errors((w.CHECK, w.path_version(base, 9)), bad) == [-103, -2]
+    assert errors(create, create, bad) == [0, -110, -2]
+    assert errors(create, bad, create) == [0, -8, -2]
+    assert errors(bad) == [-8]
+    assert zk.children(base) == []
+
+
 def test_a_ping_does_not_wait(zk):
     zk.ping()
     assert zk.pings == 1
@@ -253,7 +316,11 @@ def test_a_container_is_made_by_its_own_operation(zk, base):
     create_container = 19
     reply = zk.request(create_container, w.create_body(f"{base}/c", b"", w.CONTAINER))
     assert reply.err == w.OK
-    assert Reader(reply.body).string() == f"{base}/c"
+    reader = Reader(reply.body)
+    assert reader.string() == f"{base}/c"
+    # Compared with ZooKeeper 3.8: its mark for containers stays on its disk.
+    assert reader.stat().ephemeral_owner == 0
+    assert zk.exists(f"{base}/c").ephemeral_owner == 0
     assert zk.create(f"{base}/c/child") == f"{base}/c/child"
 
 

@@ -253,7 +253,7 @@ impl Scene {
 
     /// Applies what was evaluated, and tells it.
     fn apply(&mut self) -> Result<String> {
-        let Some(batch) = self.evaluator.take_batch() else {
+        let Some(batch) = self.evaluator.take_batch(usize::MAX) else {
             return Ok(String::new());
         };
         let mut said = String::new();

@@ -1,9 +1,10 @@
 //! What raft's log carries: an entry as a value and as bytes, so that it is encoded once for disk and peers.
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use quorate_model::write_set::{Entry, FORMAT_VERSION};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -18,8 +19,8 @@ pub const MAX_ENTRY_BYTES: usize = 64 << 20;
 #[derive(Clone)]
 pub(crate) struct Command {
     bytes: Bytes,
-    /// Decoded at first use: a restart scans the log for memberships without decoding any entry.
-    entry: Arc<OnceLock<Entry>>,
+    /// The value, until it is applied: the log's cache keeps commands for longer, and should not keep it twice.
+    entry: Arc<Mutex<Option<Entry>>>,
 }
 
 /// An entry could not become a command, or a command an entry.
@@ -27,7 +28,7 @@ pub(crate) struct Command {
 pub(crate) enum CommandError {
     #[error("the entry takes {found} bytes, more than the {MAX_ENTRY_BYTES} that one may take")]
     TooLarge { found: usize },
-    #[error("the entry has format version {found}, and this build reads up to {FORMAT_VERSION}")]
+    #[error("the entry has format version {found}, and this build reads version {FORMAT_VERSION}")]
     Version { found: u32 },
     #[error("the entry cannot be encoded or decoded: {0}")]
     Codec(#[from] postcard::Error),
@@ -42,15 +43,15 @@ impl Command {
         }
         Ok(Command {
             bytes: bytes.into(),
-            entry: Arc::new(OnceLock::from(entry)),
+            entry: Arc::new(Mutex::new(Some(entry))),
         })
     }
 
-    /// Takes bytes that another start or another server encoded; they are decoded by [`Command::entry`].
+    /// Takes bytes that another start or another server encoded; they are decoded by [`Command::take_entry`].
     pub(crate) fn from_bytes(bytes: Bytes) -> Command {
         Command {
             bytes,
-            entry: Arc::new(OnceLock::new()),
+            entry: Arc::default(),
         }
     }
 
@@ -64,17 +65,16 @@ impl Command {
         self.bytes.len()
     }
 
-    /// The value.
-    pub(crate) fn entry(&self) -> Result<&Entry, CommandError> {
-        if let Some(entry) = self.entry.get() {
+    /// The value, for its one use: another call decodes it again.
+    pub(crate) fn take_entry(&self) -> Result<Entry, CommandError> {
+        if let Some(entry) = self.entry.lock().take() {
             return Ok(entry);
         }
         let (version, rest) = postcard::take_from_bytes::<u32>(&self.bytes)?;
-        if version > FORMAT_VERSION {
+        if version != FORMAT_VERSION {
             return Err(CommandError::Version { found: version });
         }
-        let entry = postcard::from_bytes(rest)?;
-        Ok(self.entry.get_or_init(|| entry))
+        Ok(postcard::from_bytes(rest)?)
     }
 }
 

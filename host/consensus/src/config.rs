@@ -60,7 +60,7 @@ impl Config {
             members: Vec::new(),
             join: false,
             segment_bytes: 64 << 20,
-            cache_bytes: 64 << 20,
+            cache_bytes: 16 << 20,
             snapshot_after_bytes: 128 << 20,
             snapshot_after_entries: 1_000_000,
             keep_log_bytes: 64 << 20,

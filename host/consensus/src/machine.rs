@@ -108,9 +108,9 @@ impl Machine {
 
     fn apply_command(&mut self, id: LogId, command: &Command) -> io::Result<Verdict> {
         let entry = command
-            .entry()
+            .take_entry()
             .map_err(|error| self.fail(id, &error.to_string()))?;
-        let applied = catch_unwind(AssertUnwindSafe(|| self.inner.apply(entry)));
+        let applied = catch_unwind(AssertUnwindSafe(|| self.inner.apply(&entry)));
         let verdict = applied.map_err(|panic| self.fail(id, panic_text(panic.as_ref())))?;
         self.bytes_since += command.len() as u64;
         Ok(verdict)
@@ -312,7 +312,11 @@ impl RaftSnapshotBuilder<Types> for SnapshotBuilder {
                     snapshot: file,
                 })
             }
-            Err(_) if cancelled.load(Ordering::SeqCst) => Ok(nothing()),
+            Err(_) if cancelled.load(Ordering::SeqCst) => {
+                // Who applies must not wait for a writer that has gone.
+                inner.abandon_snapshot();
+                Ok(nothing())
+            }
             Err(error) => {
                 inner.abandon_snapshot();
                 upkeep.health.impaired(format!(

@@ -52,4 +52,10 @@ impl Acl {
             },
         }])
     }
+
+    /// About how many bytes it takes.
+    pub fn bytes(&self) -> usize {
+        let entry = |entry: &AclEntry| 16 + entry.identity.scheme.len() + entry.identity.id.len();
+        self.0.iter().map(entry).sum()
+    }
 }

@@ -80,6 +80,12 @@ impl Timestamp {
 #[serde(transparent)]
 pub struct ServerId(pub u64);
 
+impl fmt::Display for ServerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
 /// One start of a server's process; a later start has a larger number.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,

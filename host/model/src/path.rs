@@ -12,8 +12,9 @@ pub const MAX_PATH_BYTES: usize = 4096;
 
 /// An absolute path that ZooKeeper would accept: `/`, or `/a/b` without a trailing slash.
 ///
-/// The rules are those of ZooKeeper's `PathUtils.validatePath`: no empty, `.` or `..` name, no
-/// control character, no character of U+D800–U+F8FF or U+FFF0–U+FFFF. Cloning is cheap.
+/// The rules are those of ZooKeeper's `PathUtils.validatePath`, which its server applies too: no empty,
+/// `.` or `..` name, no control character, no character of U+D800–U+F8FF or U+FFF0–U+FFFF. The characters
+/// beyond U+FFFF are pairs of the former in Java, so none of them either. Cloning is cheap.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ZnodePath(Arc<str>);
 
@@ -144,9 +145,12 @@ fn check_name(name: &str) -> Result<(), &'static str> {
         "." | ".." => return Err("relative names are not allowed"),
         _ => {}
     }
-    let forbidden = |c: char| matches!(c, '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' | '\u{e000}'..='\u{f8ff}' | '\u{fff0}'..='\u{ffff}' | '/');
+    let forbidden = |c: char| matches!(c, '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' | '\u{e000}'..='\u{f8ff}' | '\u{fff0}'.. | '/');
     if name.chars().any(forbidden) {
-        return Err("it has a character that is not allowed (a control character, or / in a name)");
+        return Err(
+            "it has a character that is not allowed (a control character, / in a name, or one \
+             beyond U+FFEF such as an emoji)",
+        );
     }
     Ok(())
 }
@@ -240,6 +244,8 @@ mod tests {
             "/a\0",
             "/a\u{7f}",
             "/\u{e000}",
+            "/\u{fff0}",
+            "/😀",
         ] {
             assert!(ZnodePath::parse(bad).is_err(), "{bad:?}");
         }

@@ -22,6 +22,8 @@ pub trait TreeAccess: Send + 'static {
     fn children(&mut self, path: &RelativePath, range: &Range) -> Result<Vec<String>, Breach>;
     /// The same with data and stat.
     fn entries(&mut self, path: &RelativePath, range: &Range) -> Result<Vec<Child>, Breach>;
+    /// How many of a path's parents are missing: creating it creates them.
+    fn missing_parents(&mut self, path: &RelativePath) -> Result<usize, Breach>;
     /// Missing parents are created as containers.
     fn create(
         &mut self,

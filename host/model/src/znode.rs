@@ -27,16 +27,12 @@ impl Lifetime {
         matches!(self, Lifetime::Persistent | Lifetime::Container)
     }
 
-    /// What `Stat.ephemeralOwner` shows to ZooKeeper's clients: the session; for a container and a
-    /// timed znode the marks of ZooKeeper's `EphemeralType`.
+    /// What `Stat.ephemeralOwner` shows to ZooKeeper's clients: the session. It marks containers and
+    /// timed znodes there too, but on disk only: its `DataNode.copyStat` shows 0 for them.
     pub fn ephemeral_owner(self) -> i64 {
         match self {
-            Lifetime::Persistent => 0,
-            Lifetime::Container => i64::MIN,
             Lifetime::Session(session) => session.0 as i64,
-            // The mark of a TTL znode with the longest TTL that its 40 bits hold: the znode's own
-            // moment is absolute and does not fit.
-            Lifetime::Until(_) => 0xff00_00ff_ffff_ffff_u64 as i64,
+            Lifetime::Persistent | Lifetime::Container | Lifetime::Until(_) => 0,
         }
     }
 }
@@ -75,4 +71,21 @@ pub struct Node {
     pub data: Bytes,
     /// Everything else.
     pub stat: Stat,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_ephemerals_have_an_owner() {
+        assert_eq!(Lifetime::Session(SessionId(7)).ephemeral_owner(), 7);
+        for lifetime in [
+            Lifetime::Persistent,
+            Lifetime::Container,
+            Lifetime::Until(Timestamp(1)),
+        ] {
+            assert_eq!(lifetime.ephemeral_owner(), 0, "{lifetime:?}");
+        }
+    }
 }

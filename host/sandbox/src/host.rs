@@ -1,7 +1,7 @@
 //! A run from the host's side: what it was given, what it has used, and how it ends.
 
 use quorate_model::path::RelativePath;
-use quorate_model::run::{Breach, LogLine, RunEnding, RunInput, RunWatch, TreeError};
+use quorate_model::run::{Breach, LogLine, RunEnding, RunInput, RunWatch, TreeAccess, TreeError};
 use wasmtime::{ResourceLimiter, StoreContextMut};
 
 use crate::abi::{self, Level, Range};
@@ -162,6 +162,16 @@ impl<T> Run<T> {
         range
     }
 
+    pub(crate) fn hold_depth(&mut self, path: &RelativePath) -> wasmtime::Result<()> {
+        let depth = path.as_str().split('/').count();
+        if depth > self.limits.depth {
+            let most = self.limits.depth;
+            let message = format!("a path has {depth} names, and {most} is the most");
+            return self.exceed(bound::DEPTH, message);
+        }
+        Ok(())
+    }
+
     pub(crate) fn hold_children(&mut self, count: usize) -> wasmtime::Result<()> {
         if count > self.limits.children {
             let most = self.limits.children;
@@ -234,6 +244,21 @@ pub(crate) fn charge_change<T>(
         let most = run.limits.write_set_bytes;
         let message = format!("it wrote more than {most} bytes");
         return run.exceed(bound::WRITE_SET, message);
+    }
+    Ok(())
+}
+
+/// Charges for the parents that creating `path` creates with it.
+pub(crate) fn charge_parents<T: TreeAccess>(
+    store: &mut StoreContextMut<'_, Run<T>>,
+    path: &RelativePath,
+) -> wasmtime::Result<()> {
+    let run = store.data_mut();
+    let missing = run.tree.missing_parents(path);
+    let missing = run.ok(missing)?;
+    run.hold_depth(path)?;
+    for _ in 0..missing {
+        charge_change(store, path.as_str().len())?;
     }
     Ok(())
 }

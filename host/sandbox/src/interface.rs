@@ -20,10 +20,6 @@ pub(crate) use read::{decode, read};
 pub struct Interface {
     /// At least one, in the component's order.
     pub operations: Vec<Operation>,
-    /// Whether it exports `quorate:recipe/guard`.
-    pub guard: bool,
-    /// Whether it exports `quorate:recipe/standing`.
-    pub standing: bool,
     /// What its author wrote about the exported interfaces.
     pub documentation: Option<String>,
 }

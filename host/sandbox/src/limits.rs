@@ -69,6 +69,8 @@ pub struct RunLimits {
     pub stack_bytes: usize,
     /// Calls of the interface `tree`.
     pub tree_operations: u64,
+    /// Names in the path of a znode that is created: every look at it, and every change below it, goes up this way.
+    pub depth: usize,
     /// Children that one call of `tree.children` or `tree.entries` gives.
     pub children: usize,
     /// Bytes that one host call takes from or gives to the recipe, and that its result takes in the host's
@@ -99,6 +101,7 @@ impl Default for RunLimits {
             table_elements: 100_000,
             stack_bytes: 512 << 10,
             tree_operations: 10_000,
+            depth: 64,
             children: 10_000,
             crossing_bytes: 64 << 20,
             write_set_bytes: 1 << 20,
@@ -126,6 +129,8 @@ pub mod bound {
     pub const STACK: &str = "stack-bytes";
     /// [`RunLimits::tree_operations`](super::RunLimits::tree_operations).
     pub const TREE_OPERATIONS: &str = "tree-operations";
+    /// [`RunLimits::depth`](super::RunLimits::depth).
+    pub const DEPTH: &str = "depth";
     /// [`RunLimits::children`](super::RunLimits::children).
     pub const CHILDREN: &str = "children";
     /// [`RunLimits::crossing_bytes`](super::RunLimits::crossing_bytes).

@@ -8,7 +8,9 @@ use wasmtime::StoreContextMut;
 use wasmtime::component::{Linker, LinkerInstance};
 
 use crate::abi::{CallerIdentity, Child, Level, Lifetime, Node, Range, Stat};
-use crate::host::{Run, charge, charge_answer, charge_change, charge_tree, host_fuel};
+use crate::host::{
+    Run, charge, charge_answer, charge_change, charge_parents, charge_tree, host_fuel,
+};
 use crate::limits::bound;
 
 /// Every function of `quorate:recipe`.
@@ -79,6 +81,8 @@ fn link_tree<T: TreeAccess>(tree: &mut LinkerInstance<'_, Run<T>>) -> wasmtime::
             charge_change(&mut store, path.len() + data.len())?;
             let run = store.data_mut();
             let path = run.path(&path)?;
+            charge_parents(&mut store, &path)?;
+            let run = store.data_mut();
             let created = run.tree.create(&path, Bytes::from(data), lifetime.into());
             Ok((run.changed(created)?,))
         },
@@ -90,6 +94,9 @@ fn link_tree<T: TreeAccess>(tree: &mut LinkerInstance<'_, Run<T>>) -> wasmtime::
             charge_change(&mut store, parent.len() + prefix.len() + data.len())?;
             let run = store.data_mut();
             let parent = run.path(&parent)?;
+            let child = run.path(format!("{}/x", parent.as_str()).trim_start_matches('/'))?;
+            charge_parents(&mut store, &child)?;
+            let run = store.data_mut();
             let data = Bytes::from(data);
             let lifetime = lifetime.into();
             let name = run.tree.create_sequential(&parent, &prefix, data, lifetime);

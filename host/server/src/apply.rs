@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
 use quorate_consensus::{Chunks, InstallError, StateMachine, Verdict};
-use quorate_model::id::{SessionId, Zxid};
+use quorate_model::id::{Incarnation, SessionId, Zxid};
 use quorate_model::write_set::{Change, Entry, Transaction};
 use quorate_tree::{SharedState, SnapshotError, State};
 use tokio::sync::watch;
@@ -79,13 +79,22 @@ impl Applier {
 
     /// What is kept per session and per recipe beside the state.
     fn follow(&self, state: &State, zxid: Zxid, transaction: &Transaction) {
+        if transaction.origin.is_some() {
+            // Its client has waited for this (rule W5).
+            self.touches.touch(transaction.session);
+        }
         for change in &transaction.changes {
             match change {
                 Change::OpenSession { timeout_ms, .. } => {
                     self.touches.open(SessionId(zxid.0), *timeout_ms);
                 }
-                Change::MoveSession { session, .. } => self.touches.touch(*session),
+                Change::MoveSession {
+                    session,
+                    timeout_ms,
+                    ..
+                } => self.touches.open(*session, *timeout_ms),
                 Change::CloseSession { session } => self.touches.remove(*session),
+                Change::RemoveComponent { digest } => self.recipes.forget(digest),
                 Change::PutMount(mount) => {
                     if let Some(component) = state.component(&mount.digest) {
                         self.recipes.prepare(mount.digest, component.clone());
@@ -113,7 +122,7 @@ impl StateMachine for Applier {
         match (applied, entry) {
             (Ok(quorate_tree::Verdict::Applied), Entry::EpochStart(start)) => {
                 self.watches.advance(Zxid::new(start.epoch, 0));
-                self.router.epoch_opened();
+                self.router.epoch_opened(start.epoch);
                 self.opened.send_replace(Opened {
                     epoch: start.epoch,
                     nonce: start.nonce,
@@ -148,8 +157,10 @@ impl StateMachine for Applier {
         let chunks = chunks.map(|chunk| chunk.map_err(Broken::from));
         let loaded = State::load(chunks).map_err(|broken| broken.0)?;
         // Rule S3: whoever was connected has missed answers and events.
-        self.watches
-            .close_all("the server has installed a snapshot");
+        let reason = "the server has installed a snapshot";
+        self.watches.close_all(reason);
+        let incarnation = Incarnation(self.router.incarnation().0 + 1);
+        self.router.restart(incarnation, reason);
         for (session, value) in loaded.sessions() {
             self.touches.open(session, value.timeout_ms);
         }

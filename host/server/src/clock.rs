@@ -42,6 +42,14 @@ impl Clock {
         Timestamp(at.max(0) as u64)
     }
 
+    /// Sees to it that now is not before `time`: of a leader whose clock is behind the last transaction's,
+    /// time goes on from there, and comes back to the system's slowly (rule E3).
+    pub fn not_before(&self, time: Timestamp) {
+        let behind = time.0.saturating_sub(self.now().0);
+        self.correction_ms
+            .fetch_add(behind as i64, Ordering::Relaxed);
+    }
+
     /// Milliseconds since the start, whatever the system's time does.
     pub fn monotonic_ms(&self) -> u64 {
         self.started.elapsed().as_millis() as u64
@@ -65,6 +73,16 @@ fn system_ms() -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn e3_time_goes_on_from_the_last_transaction_and_does_not_stand_still() {
+        let clock = Clock::start();
+        let later = clock.now().plus(3_600_000);
+        clock.not_before(later);
+        assert!(clock.now() >= later);
+        clock.correct();
+        assert!(clock.now().0 + 1000 > later.0, "and comes back slowly");
+    }
 
     #[test]
     fn follows_the_system_slowly() {

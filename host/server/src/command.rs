@@ -17,7 +17,6 @@ mod session;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use quorate_client::ClientError;
 use quorate_client::admin::Admin;
 
 use output::Output;
@@ -42,7 +41,8 @@ const LONG_ABOUT: &str = "\
 Coordination with ZooKeeper's protocol, and recipes that run inside it.
 
 `quorate serve` is the server. Every other command is a client of one: those about recipes and mounts
-speak to its HTTP port (--http), those about calls and znodes to its ZooKeeper port (--server).";
+speak to its HTTP port (--http), those about calls and znodes to its ZooKeeper port (--server).
+For a server elsewhere give both, or export QUORATE_SERVER and QUORATE_HTTP.";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -51,37 +51,87 @@ Examples:
   quorate call /locks acquire inventory --hold
                                               hold a lock until Ctrl-C
   quorate create /config initial              a plain znode, as in ZooKeeper
-  quorate watch /config                       print each change
+  quorate watch /config                       print it, and again when it changes
 
 Exit status: 0 done, 1 failed (the reason is on standard error), 2 wrong usage.";
 
 /// What every command understands.
 #[derive(Args, Debug)]
 struct Global {
-    /// Servers of ZooKeeper's protocol, separated by commas
+    /// Servers of ZooKeeper's protocol, separated by commas [env: QUORATE_SERVER] [default: 127.0.0.1:2181]
+    // Not by clap's `env`: whether somebody wrote it on this very command line matters, see `admin`.
+    #[arg(long, global = true, value_name = "HOST:PORT")]
+    server: Option<String>,
+    /// The HTTP port, for recipes and mounts; with `serve`, where to listen [default: 127.0.0.1:2180]
     #[arg(
         long,
         global = true,
-        env = "QUORATE_SERVER",
+        env = "QUORATE_HTTP",
         value_name = "HOST:PORT",
-        default_value = "127.0.0.1:2181"
+        value_parser = http_address
     )]
-    server: String,
-    /// The HTTP port, for recipes and mounts; with `serve`, where to listen [default: 127.0.0.1:2180]
-    #[arg(long, global = true, env = "QUORATE_HTTP", value_name = "HOST:PORT")]
     http: Option<String>,
     /// Print for programs: one JSON document per line
     #[arg(long, global = true)]
     json: bool,
 }
 
+/// Where ZooKeeper's protocol is, unless told otherwise.
+const DEFAULT_SERVER: &str = "127.0.0.1:2181";
+
 /// Where HTTP is, unless told otherwise.
 const DEFAULT_HTTP: &str = "127.0.0.1:2180";
 
-impl Global {
-    fn admin(&self) -> Result<Admin, ClientError> {
-        Admin::new(self.http.as_deref().unwrap_or(DEFAULT_HTTP))
+/// `host:port`, also out of a URL.
+fn http_address(text: &str) -> Result<String, String> {
+    let address = text.strip_prefix("http://").unwrap_or(text);
+    let address = address.strip_suffix('/').unwrap_or(address);
+    if address.contains('/') {
+        return Err("it takes HOST:PORT, or http://HOST:PORT without a path".into());
     }
+    Ok(address.to_owned())
+}
+
+impl Global {
+    /// For commands that speak HTTP.
+    ///
+    /// # Errors
+    /// [`Usage`] if only the other port was named: the command would go to another server than is meant.
+    fn admin(&self) -> anyhow::Result<Admin> {
+        if self.server.is_some() && self.http.is_none() {
+            return Err(Usage(
+                "this command speaks to the HTTP port, which --server does not name: give --http HOST:PORT"
+                    .into(),
+            )
+            .into());
+        }
+        Ok(Admin::new(self.http.as_deref().unwrap_or(DEFAULT_HTTP))?)
+    }
+
+    /// The servers, for commands that speak ZooKeeper's protocol.
+    ///
+    /// # Errors
+    /// As [`Global::admin`].
+    fn servers(&self) -> Result<String, Usage> {
+        let from_environment = variable("QUORATE_SERVER");
+        if let Some(servers) = self.server.clone().or(from_environment) {
+            return Ok(servers);
+        }
+        let http_from_environment =
+            variable("QUORATE_HTTP").and_then(|text| http_address(&text).ok());
+        if self.http.is_some() && self.http != http_from_environment {
+            return Err(Usage(
+                "this command speaks ZooKeeper's protocol, and --http names another port: give --server HOST:PORT"
+                    .into(),
+            ));
+        }
+        Ok(DEFAULT_SERVER.into())
+    }
+}
+
+/// A variable of the environment; an empty one is none.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 #[derive(Debug, Subcommand)]
@@ -152,6 +202,16 @@ mod tests {
     #[test]
     fn the_command_line_holds_together() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_address_may_come_as_a_url() {
+        for good in ["h:1", "http://h:1", "http://h:1/"] {
+            assert_eq!(http_address(good).as_deref(), Ok("h:1"));
+        }
+        for bad in ["https://h:1", "http://h:1/v1", "h:1/v1"] {
+            assert!(http_address(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! stopped for a while does not end everybody's session when it goes on (rule E3).
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use quorate_model::id::SessionId;
@@ -24,24 +24,40 @@ pub struct Touches {
     /// When the next tick is due. A sign of life counts from there on, so that none counts too little.
     next_ms: AtomicU64,
     last: RwLock<HashMap<SessionId, AtomicU64>>,
-    /// Sessions that the leader has not begun to look at, with their timeouts in milliseconds.
+    /// Whether this server leads, and counts.
+    leading: AtomicBool,
+    /// While it leads: sessions that it has not begun to look at, with their timeouts in milliseconds.
     opened: Mutex<Vec<(SessionId, u32)>>,
+    /// While another server leads: sessions whose clients were heard of since the last report to it, each once.
+    touched: Mutex<Vec<SessionId>>,
 }
 
 impl Touches {
     /// A sign of life. Unknown sessions are ignored.
     pub fn touch(&self, session: SessionId) {
         if let Some(last) = self.last.read().get(&session) {
-            last.store(self.next_ms(), Ordering::Relaxed);
+            let next = self.next_ms();
+            let first = last.swap(next, Ordering::Relaxed) != next;
+            if first && !self.leading.load(Ordering::Relaxed) {
+                self.touched.lock().push(session);
+            }
         }
     }
 
-    /// A session is there from now on.
+    /// The sessions touched since the last call, for a report to the leader.
+    pub(crate) fn take_touched(&self) -> Vec<SessionId> {
+        self.next_ms.fetch_add(1, Ordering::Relaxed);
+        std::mem::take(&mut self.touched.lock())
+    }
+
+    /// A session is there from now on, or has another timeout.
     pub(crate) fn open(&self, session: SessionId, timeout_ms: u32) {
         self.last
             .write()
             .insert(session, AtomicU64::new(self.next_ms()));
-        self.opened.lock().push((session, timeout_ms));
+        if self.leading.load(Ordering::Relaxed) {
+            self.opened.lock().push((session, timeout_ms));
+        }
     }
 
     /// The sessions opened since the last call.
@@ -74,6 +90,8 @@ impl Touches {
 #[derive(Debug, Default)]
 pub struct Expiry {
     looks: BTreeMap<u64, Vec<SessionId>>,
+    /// When each session is looked at next: a look at another time is an old one.
+    next: HashMap<SessionId, u64>,
     last_tick_ms: Option<u64>,
 }
 
@@ -81,18 +99,28 @@ impl Expiry {
     /// A leader begins: every session has its full timeout from now.
     pub fn begin(&mut self, touches: &Touches, state: &State) {
         self.looks.clear();
+        self.next.clear();
+        touches.leading.store(true, Ordering::Relaxed);
         touches.take_opened();
+        touches.touched.lock().clear();
+        let now = touches.now_ms();
+        touches.next_ms.store(now, Ordering::Relaxed);
         *touches.last.write() = state
             .sessions()
-            .map(|(session, _)| (session, AtomicU64::new(touches.now_ms())))
+            .map(|(session, _)| (session, AtomicU64::new(now)))
             .collect();
-        touches.next_ms.store(touches.now_ms(), Ordering::Relaxed);
         for (session, value) in state.sessions() {
-            self.look_at(touches.now_ms() + u64::from(value.timeout_ms), session);
+            self.look_at(now + u64::from(value.timeout_ms), session);
         }
     }
 
-    /// A session was opened.
+    /// It does not lead any more.
+    pub fn end(touches: &Touches) {
+        touches.leading.store(false, Ordering::Relaxed);
+        touches.take_opened();
+    }
+
+    /// A session was opened, or has another timeout.
     pub fn opened(&mut self, touches: &Touches, session: SessionId, timeout_ms: u32) {
         self.look_at(touches.next_ms() + u64::from(timeout_ms), session);
     }
@@ -108,7 +136,14 @@ impl Expiry {
         let later = self.looks.split_off(&(now + 1));
         let due = std::mem::replace(&mut self.looks, later);
         let mut silent = Vec::new();
-        for session in due.into_values().flatten() {
+        let due = due
+            .into_iter()
+            .flat_map(|(at, sessions)| sessions.into_iter().map(move |session| (at, session)));
+        for (at, session) in due {
+            if self.next.get(&session) != Some(&at) {
+                continue;
+            }
+            self.next.remove(&session);
             let (Some(value), Some(last)) = (state.session(session), touches.last(session)) else {
                 continue;
             };
@@ -141,6 +176,7 @@ impl Expiry {
 
     fn look_at(&mut self, at_ms: u64, session: SessionId) {
         self.looks.entry(at_ms).or_default().push(session);
+        self.next.insert(session, at_ms);
     }
 }
 
@@ -225,6 +261,46 @@ mod tests {
             Some(400),
             "the minute before does not count"
         );
+    }
+
+    #[test]
+    fn a_shorter_timeout_holds_at_once_and_a_session_is_looked_at_once() {
+        let (state, session) = state();
+        let (touches, mut expiry) = (Touches::default(), Expiry::default());
+        expiry.begin(&touches, &state);
+        for _ in 0..3 {
+            expiry.opened(&touches, session, 500);
+        }
+        assert_eq!(
+            ticks(&mut expiry, &touches, &state, 900),
+            [],
+            "its timeout is 1,000 ms"
+        );
+        let looks: usize = expiry.looks.values().map(Vec::len).sum();
+        assert_eq!(
+            looks,
+            1 + 1,
+            "the next look, and the one that the first timeout asked for"
+        );
+    }
+
+    #[test]
+    fn w5_a_follower_reports_each_touched_session_once() {
+        let (_, session) = state();
+        let touches = Touches::default();
+        touches.open(session, 1000);
+        touches.take_touched();
+        touches.touch(session);
+        touches.touch(session);
+        touches.touch(SessionId(99));
+        assert_eq!(
+            touches.take_touched(),
+            [session],
+            "and none that it does not know"
+        );
+        assert_eq!(touches.take_touched(), []);
+        touches.touch(session);
+        assert_eq!(touches.take_touched(), [session]);
     }
 
     #[test]

@@ -17,17 +17,17 @@ const VERSION: &str = concat!(
     ", built on unknown"
 );
 
-/// What a word is answered with; none for those that are not known here, after which, as in
-/// ZooKeeper with a word that is not on its white list, the connection is closed.
-pub fn answer(word: &str, edge: &Edge) -> Option<String> {
+/// What a word is answered with, before the connection is closed. Those of ZooKeeper's that are not
+/// served here are answered as in ZooKeeper one that is not on its whitelist.
+pub fn answer(word: &str, edge: &Edge) -> String {
     match word {
-        "ruok" => Some("imok".into()),
-        "isro" => Some("rw".into()),
-        "envi" => Some(envi()),
-        "srvr" => Some(Report::of(edge).srvr()),
-        "stat" => Some(Report::of(edge).stat()),
-        "mntr" => Some(Report::of(edge).mntr()),
-        _ => None,
+        "ruok" => "imok".into(),
+        "isro" => "rw".into(),
+        "envi" => envi(),
+        "srvr" => Report::of(edge).srvr(),
+        "stat" => Report::of(edge).stat(),
+        "mntr" => Report::of(edge).mntr(),
+        _ => format!("{word} is not executed because it is not in the whitelist.\n"),
     }
 }
 

@@ -1,11 +1,13 @@
 //! HTTP and JSON: calls and administration for whoever has no ZooKeeper client. `curl` is a full client.
 
-mod body;
+pub(crate) mod body;
 mod calls;
+mod extract;
 mod listener;
 mod mounts;
 mod problem;
 mod recipes;
+mod sending;
 mod sessions;
 mod status;
 mod token;
@@ -46,6 +48,8 @@ pub struct Http {
     edge: Arc<Edge>,
     check: Arc<dyn RecipeCheck>,
     health: Box<dyn Fn() -> Result<(), String> + Send + Sync>,
+    /// One permit per byte of the large answers that wait to be sent.
+    answers: Arc<Semaphore>,
     /// One permit per upload that is being checked.
     uploads: Semaphore,
     /// One permit per component that is being described.
@@ -67,6 +71,7 @@ impl Http {
             edge,
             check,
             health: Box::new(health),
+            answers: Arc::new(Semaphore::new(sending::MAX_ANSWER_BYTES)),
             uploads: Semaphore::new(recipes::MAX_UPLOADS),
             descriptions: Semaphore::new(recipes::MAX_DESCRIPTIONS),
         })
@@ -176,13 +181,14 @@ impl IntoResponse for Answer {
 
 type Answered = Result<Answer, Problem>;
 
-/// What holds for every request: the wait for `at_least`, the zxid of answers that have none of their own, the counting.
+/// What holds for every request: the wait for `at_least`, the zxid of answers that have none of their own, the bound on answers, the counting.
 async fn around(State(http): State<Arc<Http>>, request: Request, next: Next) -> Response {
     let (method, uri) = (request.method().clone(), request.uri().clone());
-    let mut response = match http.wait_for_at_least(&method, &uri).await {
+    let response = match http.wait_for_at_least(&method, &uri).await {
         Ok(()) => next.run(request).await,
         Err(problem) => problem.into_response(),
     };
+    let mut response = sending::hold(&http.answers, response).await;
     let last_zxid = http.edge.watches.last_zxid();
     response
         .headers_mut()

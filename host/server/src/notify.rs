@@ -174,10 +174,11 @@ impl Watches {
         tables.calls.wait_on_connection(call, mount, connection);
     }
 
-    /// The call's answer once it is there, for whoever has no connection: HTTP.
-    pub fn late_answer(self: &Arc<Self>, call: CallId) -> LateAnswer {
-        let (number, receiver) = self.tables.lock().calls.wait(call);
-        LateAnswer::new(self.clone(), call, number, receiver)
+    /// The call's answer once it is there, for whoever has no connection: HTTP. None if too many wait
+    /// for it already ([`MAX_WAITERS_PER_CALL`]).
+    pub fn late_answer(self: &Arc<Self>, call: CallId) -> Option<LateAnswer> {
+        let (number, receiver) = self.tables.lock().calls.wait(call)?;
+        Some(LateAnswer::new(self.clone(), call, number, receiver))
     }
 
     pub(crate) fn stop_waiting(&self, call: CallId, number: u64) {

@@ -7,6 +7,7 @@ mod acl;
 mod connection;
 mod frames;
 mod listener;
+pub(crate) mod places;
 
 use std::sync::Arc;
 

@@ -12,10 +12,10 @@ use quorate_model::run::{RunEnding, RunInput, RunReport, Runner};
 use quorate_sandbox::{Sandbox, SandboxConfig, UploadLimits, interface_of};
 use quorate_tree::RunTree;
 use serde_json::Value;
+use tokio::sync::Notify;
 
 use crate::http::{CheckedRecipe, Description, RecipeCheck};
 use crate::metrics::Metrics;
-use crate::route::Router;
 
 /// The sandbox, and the worker that compiles for it. Cloning is cheap.
 #[derive(Clone)]
@@ -27,6 +27,8 @@ struct Inner {
     /// What is mounted and not known to be ready. At most one component per mount.
     wanted: Mutex<BTreeMap<RecipeDigest, Bytes>>,
     more: Condvar,
+    /// Another one is ready.
+    compiled: Arc<Notify>,
 }
 
 impl Recipes {
@@ -40,12 +42,13 @@ impl Recipes {
             ..SandboxConfig::default()
         };
         let sandbox = Sandbox::new(config).context("the sandbox does not start")?;
-        let (wanted, more) = (Mutex::default(), Condvar::new());
+        let (wanted, more, compiled) = (Mutex::default(), Condvar::new(), Arc::default());
         Ok(Recipes(Arc::new(Inner {
             sandbox,
             metrics,
             wanted,
             more,
+            compiled,
         })))
     }
 
@@ -55,9 +58,19 @@ impl Recipes {
         self.0.more.notify_one();
     }
 
-    /// The worker: one component at a time, for as long as the process lives. `router` is nudged after
-    /// each, since parked calls may wait for it.
-    pub fn compile_forever(&self, router: &Router) {
+    /// A component that nothing names any more: it is dropped, also from the cache on disk.
+    pub fn forget(&self, digest: &RecipeDigest) {
+        self.0.wanted.lock().remove(digest);
+        self.0.sandbox.forget(digest);
+    }
+
+    /// Told of each recipe that is compiled, since parked calls may wait for it.
+    pub fn compiled(&self) -> Arc<Notify> {
+        self.0.compiled.clone()
+    }
+
+    /// The worker: one component at a time, for as long as the process lives.
+    pub fn compile_forever(&self) {
         loop {
             let next = {
                 let mut wanted = self.0.wanted.lock();
@@ -72,7 +85,7 @@ impl Recipes {
             if let Err(error) = self.0.sandbox.make_ready(digest, &component) {
                 tracing::error!(%digest, "a mounted recipe cannot be made ready: {error}");
             }
-            router.nudge();
+            self.0.compiled.notify_one();
         }
     }
 

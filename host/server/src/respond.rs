@@ -2,7 +2,8 @@
 //!
 //! Rule W1: a read stands between its session's writes. A read with nothing pending before it is
 //! answered at once; one behind a write waits in the queue and is answered when that write settles,
-//! from the state as it stands then, before the next transaction is applied.
+//! from the state as it stands then, before the next transaction is applied. Reads that no write of
+//! their session follows may be answered later, so they wait until the client has read what is there.
 
 mod encode;
 mod read;
@@ -18,7 +19,7 @@ use parking_lot::Mutex;
 use quorate_model::id::{CallId, Owner, SessionId, Zxid};
 use quorate_model::outcome::{Outcome, Refusal};
 use quorate_model::path::ZnodePath;
-use quorate_tree::State;
+use quorate_tree::{SharedState, State};
 use quorate_wire::{ConnectRequest, ErrorCode, ResponseBody};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -37,6 +38,15 @@ pub const MAX_PENDING: usize = 1000;
 /// How many bytes of such requests: far more than a client needs to keep the log busy.
 pub const MAX_PENDING_BYTES: usize = 4 << 20;
 
+/// How many reads of one connection may wait behind its writes before no more requests are taken: a
+/// write that follows them must not be applied before they are answered, so they are answered together
+/// however large the answers have become meanwhile. As many of a znode's largest data stay below
+/// [`MAX_UNSENT_BYTES`].
+pub const MAX_PENDING_READS: usize = 48;
+
+/// How many bytes the answers to such reads may take, as the state is when they arrive.
+pub const MAX_PENDING_ANSWER_BYTES: usize = 1 << 20;
+
 /// How many requests of all connections may wait before a connection that has one waiting is not read
 /// from: half of what the stream to the leader takes, so that clients are slowed down and not closed.
 const MAX_PENDING_OF_ALL: i64 = (MAX_IN_FLIGHT / 2).cast_signed() as i64;
@@ -49,7 +59,7 @@ pub const PAUSE_UNSENT_BYTES: usize = 1 << 20;
 
 /// How many bytes may wait to be sent before the client counts as one that does not read, and is
 /// closed. Far above the bound at which reading pauses, since events come without being asked for,
-/// and since the reads behind a write are answered together.
+/// and since the reads between two writes are answered together ([`MAX_PENDING_READS`]).
 pub const MAX_UNSENT_BYTES: usize = 64 << 20;
 
 /// The most memory that an idle connection keeps for its output.
@@ -71,10 +81,19 @@ struct Inner {
     session: Option<SessionId>,
     /// What holds from the handshake on.
     phase: Phase,
-    /// In the order of the requests. Begins with a write, or is empty.
+    /// In the order of the requests. If it does not begin with a write, then what it begins with waits
+    /// for room in the output.
     pending: VecDeque<Pending>,
     /// How many bytes of requests that is.
     pending_bytes: usize,
+    /// How many of them are writes.
+    pending_writes: usize,
+    /// How many of them are reads.
+    pending_reads: usize,
+    /// How many bytes the answers to those may take.
+    pending_answer_bytes: usize,
+    /// No request is taken any more: the connection ends with the last that was.
+    last_taken: bool,
     /// How many writes there have been.
     writes: u64,
     /// What the receiving task has not taken yet to send it.
@@ -109,11 +128,23 @@ enum Pending {
     Read {
         xid: i32,
         read: Read,
+        bytes: usize,
+        answer_bytes: usize,
         since: Instant,
     },
     /// The answer is known already, but not its turn.
-    Reply { xid: i32, reply: Reply },
+    Reply {
+        xid: i32,
+        reply: Reply,
+        bytes: usize,
+    },
+    /// An opcode that does not exist: the connection ends with the answer.
+    Unknown { xid: i32 },
 }
+
+/// The zxid of the answer to an opcode that does not exist: ZooKeeper's `UnimplementedRequestProcessor`
+/// gives that of a request which no transaction was made for, -1.
+const NO_ZXID: Zxid = Zxid(u64::MAX);
 
 /// An answer that needs no state: a body, or an error for the header.
 pub type Reply = Result<ResponseBody, ErrorCode>;
@@ -127,6 +158,9 @@ pub enum Form {
     Multi {
         /// How many parts.
         parts: usize,
+        /// The part that makes no sense, and what it is told. The request ends with a part in its
+        /// place that is sure to fail, so an earlier one that fails is told first, as in ZooKeeper.
+        malformed: Option<(usize, ErrorCode)>,
     },
     /// A call: its refusals are statuses, and a late answer may follow.
     Call {
@@ -162,6 +196,10 @@ impl Connection {
                 phase: Phase::Opening,
                 pending: VecDeque::new(),
                 pending_bytes: 0,
+                pending_writes: 0,
+                pending_reads: 0,
+                pending_answer_bytes: 0,
+                last_taken: false,
                 writes: 0,
                 output: BytesMut::new(),
                 frames: 0,
@@ -199,6 +237,11 @@ impl Connection {
         (queued, load(&self.received), load(&self.sent))
     }
 
+    /// How many bytes of answers and events wait to be sent.
+    pub fn unsent(&self) -> usize {
+        self.inner.lock().unsent()
+    }
+
     /// Whoever settles the handshake's request answers the client.
     pub fn handshake(self: &Arc<Self>, request: ConnectRequest) -> Box<dyn Waiter> {
         Box::new(Handshake {
@@ -207,34 +250,30 @@ impl Connection {
         })
     }
 
-    /// Answers a read, or lets it wait for the write before it. `state` is locked for reading.
-    pub fn read(&self, state: &State, xid: i32, read: Read) {
+    /// Answers a read of so many bytes, or lets it wait for the write before it. `state` is locked for reading.
+    pub fn read(&self, state: &State, xid: i32, read: Read, bytes: usize) {
         let mut inner = self.inner.lock();
         if inner.is_closed() {
             return;
         }
         if inner.pending.is_empty() {
-            read::answer(
-                &read,
-                xid,
-                state,
-                self.number(),
-                &self.watches,
-                &mut inner.output,
-            );
-            inner.frames += 1;
+            self.answer(&read, xid, state, &mut inner);
         } else {
-            inner.pending.push_back(Pending::Read {
+            let answer_bytes = read::answer_bytes(&read, state);
+            let since = Instant::now();
+            let pending = Pending::Read {
                 xid,
                 read,
-                since: Instant::now(),
-            });
-            self.metrics.outstanding.inc();
+                bytes,
+                answer_bytes,
+                since,
+            };
+            self.push(&mut inner, pending);
         }
     }
 
-    /// Answers what needs no state in its turn.
-    pub fn reply(&self, xid: i32, reply: Reply) {
+    /// Answers a request of so many bytes that needs no state, in its turn.
+    pub fn reply(&self, xid: i32, reply: Reply, bytes: usize) {
         let mut inner = self.inner.lock();
         if inner.is_closed() {
             return;
@@ -243,9 +282,32 @@ impl Connection {
             encode::reply(xid, self.watches.last_zxid(), reply, &mut inner.output);
             inner.frames += 1;
         } else {
-            inner.pending.push_back(Pending::Reply { xid, reply });
-            self.metrics.outstanding.inc();
+            self.push(&mut inner, Pending::Reply { xid, reply, bytes });
         }
+    }
+
+    /// Answers an opcode that does not exist, in its turn, and closes the connection, as ZooKeeper
+    /// does. What is owed is answered before; no further request is taken.
+    pub fn unknown(&self, xid: i32) {
+        let mut inner = self.inner.lock();
+        if inner.is_closed() {
+            return;
+        }
+        inner.last_taken = true;
+        self.push(&mut inner, Pending::Unknown { xid });
+        if inner.pending.len() == 1 {
+            self.end_with_unknown(&mut inner, xid);
+        }
+    }
+
+    /// Answers the reads that only wait for room in the output, as long as there is some.
+    pub fn answer_due(&self, state: &SharedState) {
+        if self.inner.lock().begins_with_write() {
+            return;
+        }
+        let state = state.read();
+        let mut inner = self.inner.lock();
+        self.answer_waiting(&mut inner, &state, state.last_zxid());
     }
 
     /// Answers out of turn: pings, which wait for nothing (rule W5), and auth, as in ZooKeeper.
@@ -257,24 +319,22 @@ impl Connection {
         }
     }
 
-    /// A write of so many bytes is about to be submitted. Whoever settles it answers the client.
+    /// A write of so many bytes is about to be submitted: [`Connection::answer_due`] comes first, since
+    /// no read before it may see it. Whoever settles it answers the client.
     pub fn write(self: &Arc<Self>, xid: i32, form: Form, bytes: usize) -> Box<dyn Waiter> {
         let mut inner = self.inner.lock();
         inner.writes += 1;
         let number = inner.writes;
         if !inner.is_closed() {
-            inner.pending.push_back(Pending::Write {
+            let since = Instant::now();
+            let pending = Pending::Write {
                 number,
                 xid,
                 form,
                 bytes,
-                since: Instant::now(),
-            });
-            inner.pending_bytes += bytes;
-            self.metrics.outstanding.inc();
-            self.metrics
-                .outstanding_bytes
-                .inc_by(bytes.cast_signed() as i64);
+                since,
+            };
+            self.push(&mut inner, pending);
         }
         Box::new(Write {
             connection: self.clone(),
@@ -356,23 +416,46 @@ impl Connection {
             .dec_by(inner.pending_bytes.cast_signed() as i64);
         inner.pending = VecDeque::new();
         inner.pending_bytes = 0;
+        inner.pending_writes = 0;
+        inner.pending_reads = 0;
+        inner.pending_answer_bytes = 0;
+    }
+
+    fn push(&self, inner: &mut Inner, pending: Pending) {
+        let bytes = pending.bytes().cast_signed() as i64;
+        inner.count(&pending, usize::wrapping_add);
+        inner.pending.push_back(pending);
+        self.metrics.outstanding.inc();
+        self.metrics.outstanding_bytes.inc_by(bytes);
+    }
+
+    fn pop(&self, inner: &mut Inner) -> Option<Pending> {
+        let pending = inner.pending.pop_front()?;
+        inner.count(&pending, usize::wrapping_sub);
+        self.metrics.outstanding.dec();
+        self.metrics
+            .outstanding_bytes
+            .dec_by(pending.bytes().cast_signed() as i64);
+        Some(pending)
     }
 
     /// A connection with nothing pending is always read from: nothing would wake it later.
     fn is_pressed(&self, inner: &Inner) -> bool {
-        let unsent = inner.output.len() + inner.sending;
         let crowded = || {
             self.metrics.outstanding.get() >= MAX_PENDING_OF_ALL
                 || self.metrics.outstanding_bytes.get() >= MAX_PENDING_BYTES_OF_ALL
         };
-        unsent >= PAUSE_UNSENT_BYTES
+        inner.last_taken
+            || inner.unsent() >= PAUSE_UNSENT_BYTES
             || inner.pending.len() >= MAX_PENDING
+            || inner.pending_reads >= MAX_PENDING_READS
+            || inner.pending_answer_bytes >= MAX_PENDING_ANSWER_BYTES
             || inner.pending_bytes >= MAX_PENDING_BYTES
             || (!inner.pending.is_empty() && crowded())
     }
 
     fn check_unsent(&self, inner: &mut Inner) {
-        if inner.output.len() + inner.sending > MAX_UNSENT_BYTES {
+        if inner.unsent() > MAX_UNSENT_BYTES {
             self.metrics.connections_stuck.inc();
             self.close_locked(inner, "the client does not read its answers");
         }
@@ -418,6 +501,7 @@ impl Connection {
         let inner = self.inner.lock();
         match inner.phase {
             Phase::Opening => Progress::Opening,
+            Phase::Open if inner.is_due() => Progress::Due,
             Phase::Open if self.is_pressed(&inner) => Progress::Pressed,
             Phase::Open => Progress::Open,
             Phase::Ending => Progress::Ending,
@@ -435,6 +519,8 @@ pub enum Progress {
     Open,
     /// No more requests are read for now: too many wait, or too much is unsent.
     Pressed,
+    /// There is room in the output for reads that waited for some: [`Connection::answer_due`].
+    Due,
     /// Only what is left is sent.
     Ending,
     /// Nothing is done any more.
@@ -444,6 +530,42 @@ pub enum Progress {
 impl Inner {
     fn is_closed(&self) -> bool {
         matches!(self.phase, Phase::Ending | Phase::Closed(_))
+    }
+
+    fn unsent(&self) -> usize {
+        self.output.len() + self.sending
+    }
+
+    fn begins_with_write(&self) -> bool {
+        matches!(self.pending.front(), None | Some(Pending::Write { .. }))
+    }
+
+    fn is_due(&self) -> bool {
+        !self.begins_with_write() && self.unsent() < PAUSE_UNSENT_BYTES
+    }
+
+    fn count(&mut self, pending: &Pending, plus: impl Fn(usize, usize) -> usize) {
+        self.pending_bytes = plus(self.pending_bytes, pending.bytes());
+        match pending {
+            Pending::Write { .. } => self.pending_writes = plus(self.pending_writes, 1),
+            Pending::Read { answer_bytes, .. } => {
+                self.pending_reads = plus(self.pending_reads, 1);
+                self.pending_answer_bytes = plus(self.pending_answer_bytes, *answer_bytes);
+            }
+            Pending::Reply { .. } | Pending::Unknown { .. } => {}
+        }
+    }
+}
+
+impl Pending {
+    /// How many bytes its request has.
+    fn bytes(&self) -> usize {
+        match self {
+            Pending::Write { bytes, .. }
+            | Pending::Read { bytes, .. }
+            | Pending::Reply { bytes, .. } => *bytes,
+            Pending::Unknown { .. } => 0,
+        }
     }
 }
 
@@ -459,12 +581,8 @@ impl Connection {
             Some(Pending::Write { number: next, .. }) if *next == number
         );
         let Some(Pending::Write {
-            xid,
-            form,
-            bytes,
-            since,
-            ..
-        }) = inner.pending.pop_front().filter(|_| is_next)
+            xid, form, since, ..
+        }) = self.pop(&mut inner).filter(|_| is_next)
         else {
             // A defect of the stages before: rather no answer than one that the client takes for another's.
             tracing::error!(
@@ -474,11 +592,6 @@ impl Connection {
             );
             return self.close_locked(&mut inner, "its answers came out of order");
         };
-        inner.pending_bytes -= bytes;
-        self.metrics.outstanding.dec();
-        self.metrics
-            .outstanding_bytes
-            .dec_by(bytes.cast_signed() as i64);
         let took = since.elapsed();
         self.metrics.write_seconds.observe(took.as_secs_f64());
         self.metrics.latency.record(1, took);
@@ -500,29 +613,53 @@ impl Connection {
             return self.end_locked(&mut inner);
         }
         self.answer_waiting(&mut inner, state, zxid);
-        self.check_unsent(&mut inner);
+    }
+
+    /// Answers what the queue begins with up to its next write. If there is one, that may be applied as
+    /// soon as the state is unlocked, so all before it is answered now (rule W1). If there is none, what
+    /// has no room in the output stays; no write is submitted before it is answered.
+    fn answer_waiting(&self, inner: &mut Inner, state: &State, zxid: Zxid) {
+        while !inner.is_closed()
+            && !inner.begins_with_write()
+            && (inner.pending_writes > 0 || inner.is_due())
+        {
+            match self.pop(inner) {
+                Some(Pending::Read {
+                    xid, read, since, ..
+                }) => {
+                    self.answer(&read, xid, state, inner);
+                    self.metrics.latency.record(1, since.elapsed());
+                }
+                Some(Pending::Reply { xid, reply, .. }) => {
+                    encode::reply(xid, zxid, reply, &mut inner.output);
+                    inner.frames += 1;
+                }
+                Some(Pending::Unknown { xid }) => self.end_with_unknown(inner, xid),
+                Some(Pending::Write { .. }) | None => {
+                    unreachable!("it does not begin with a write")
+                }
+            }
+            self.check_unsent(inner);
+        }
+        self.check_unsent(inner);
         self.wake.notify_one();
     }
 
-    fn answer_waiting(&self, inner: &mut Inner, state: &State, zxid: Zxid) {
-        let Inner {
-            pending,
-            output,
-            frames,
-            ..
-        } = inner;
-        while let Some(next) = pending.pop_front_if(|next| !matches!(next, Pending::Write { .. })) {
-            match next {
-                Pending::Read { xid, read, since } => {
-                    read::answer(&read, xid, state, self.number(), &self.watches, output);
-                    self.metrics.latency.record(1, since.elapsed());
-                }
-                Pending::Reply { xid, reply } => encode::reply(xid, zxid, reply, output),
-                Pending::Write { .. } => unreachable!("writes are not taken here"),
-            }
-            self.metrics.outstanding.dec();
-            *frames += 1;
-        }
+    fn answer(&self, read: &Read, xid: i32, state: &State, inner: &mut Inner) {
+        let number = self.number();
+        read::answer(read, xid, state, number, &self.watches, &mut inner.output);
+        inner.frames += 1;
+    }
+
+    fn end_with_unknown(&self, inner: &mut Inner, xid: i32) {
+        encode::reply(
+            xid,
+            NO_ZXID,
+            Err(ErrorCode::Unimplemented),
+            &mut inner.output,
+        );
+        inner.frames += 1;
+        self.end_locked(inner);
     }
 }
 

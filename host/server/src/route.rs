@@ -4,20 +4,30 @@
 //! that it answers, so what is in flight is known; when a later epoch opens, exactly what is still in
 //! flight is sent again, in order.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use quorate_model::id::{Incarnation, Origin, Owner, ServerId, SessionId, Zxid};
 use quorate_model::outcome::Outcome;
 use quorate_model::request::{Operation, Request, ZnodeOperation};
 use quorate_tree::State;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
+use crate::evaluate::ALONE_AFTER;
 use crate::expiry::Touches;
+
+mod accept;
+mod forward;
+mod inbox;
+mod message;
+
+pub use accept::Acceptor;
+pub use forward::Forwarder;
+pub use inbox::Inbox;
 
 /// How many requests of all clients may be in flight: far above what one entry takes, so that the
 /// bound is met only by a server that has no leader or no disk.
@@ -45,12 +55,13 @@ pub struct Router(Arc<Inner>);
 
 struct Inner {
     server: ServerId,
-    incarnation: Incarnation,
+    /// A start of this server, or of its serving: see [`Router::restart`].
+    incarnation: AtomicU64,
     connections: AtomicU64,
     touches: Arc<Touches>,
     stream: Mutex<Stream>,
-    /// Something for the leader to look at.
-    arrived: Condvar,
+    /// There are requests to be taken.
+    arrived: Notify,
 }
 
 #[derive(Default)]
@@ -58,11 +69,10 @@ struct Stream {
     next_number: u64,
     in_flight: VecDeque<InFlight>,
     in_flight_bytes: usize,
-    /// What the leader has not taken yet; a suffix of what is in flight.
+    /// What has not been taken to the leader yet; a suffix of what is in flight.
     outbox: VecDeque<Numbered>,
-    nudged: bool,
-    /// Whether the leader waits for requests, rather than for its proposals.
-    wanted: bool,
+    /// The last epoch that opened here.
+    epoch: u32,
     stopped: Option<String>,
 }
 
@@ -75,7 +85,7 @@ struct InFlight {
 }
 
 /// A request in its place in the stream.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Numbered {
     /// Which.
     pub origin: Origin,
@@ -106,14 +116,14 @@ impl Router {
     pub fn new(server: ServerId, incarnation: Incarnation, touches: Arc<Touches>) -> Router {
         Router(Arc::new(Inner {
             server,
-            incarnation,
+            incarnation: AtomicU64::new(incarnation.0),
             connections: AtomicU64::new(0),
             touches,
             stream: Mutex::new(Stream {
                 next_number: 1,
                 ..Stream::default()
             }),
-            arrived: Condvar::new(),
+            arrived: Notify::new(),
         }))
     }
 
@@ -124,7 +134,7 @@ impl Router {
 
     /// This start of it.
     pub fn incarnation(&self) -> Incarnation {
-        self.0.incarnation
+        Incarnation(self.0.incarnation.load(Ordering::Relaxed))
     }
 
     /// The number of a new connection.
@@ -136,7 +146,7 @@ impl Router {
     pub fn owner(&self, connection: u64) -> Owner {
         Owner {
             server: self.0.server,
-            incarnation: self.0.incarnation,
+            incarnation: self.incarnation(),
             connection,
         }
     }
@@ -178,11 +188,8 @@ impl Router {
             taken: false,
             waiter,
         });
-        let wanted = std::mem::take(&mut stream.wanted);
         drop(stream);
-        if wanted {
-            self.0.arrived.notify_one();
-        }
+        self.0.arrived.notify_one();
         Ok(())
     }
 
@@ -202,7 +209,7 @@ impl Router {
 
     /// The transaction that answers `origin` is applied.
     pub(crate) fn settle(&self, origin: Origin, state: &State, zxid: Zxid, outcome: &Outcome) {
-        if origin.server != self.0.server || origin.incarnation != self.0.incarnation {
+        if origin.server != self.0.server || origin.incarnation != self.incarnation() {
             return;
         }
         let mut stream = self.0.stream.lock();
@@ -223,16 +230,19 @@ impl Router {
 
     /// A later epoch has opened: nothing that was sent before and is not applied will ever be, so it
     /// is sent again, in order, under new numbers (rule S2).
-    pub(crate) fn epoch_opened(&self) {
+    pub(crate) fn epoch_opened(&self, epoch: u32) {
         let mut stream = self.0.stream.lock();
+        stream.epoch = epoch;
         stream.outbox.clear();
         let before = std::mem::take(&mut stream.in_flight);
         stream.in_flight_bytes = 0;
-        for mut in_flight in before
+        let alive = before
             .into_iter()
-            .filter(|in_flight| in_flight.waiter.alive())
-        {
-            in_flight.numbered.lost_epochs += u32::from(in_flight.taken);
+            .filter(|in_flight| in_flight.waiter.alive());
+        for (place, mut in_flight) in alive.enumerate() {
+            // Suspects are evaluated alone and in order, so only the first of them can have been at fault.
+            let suspect = in_flight.numbered.lost_epochs < ALONE_AFTER || place == 0;
+            in_flight.numbered.lost_epochs += u32::from(in_flight.taken && suspect);
             in_flight.taken = false;
             in_flight.numbered.origin = self.origin(stream.next_number);
             stream.next_number += 1;
@@ -244,16 +254,10 @@ impl Router {
         self.0.arrived.notify_one();
     }
 
-    /// The leader takes what has arrived, at most `limit` requests; it waits for something, or a
-    /// nudge, for at most `patience`.
-    pub(crate) fn take(&self, limit: usize, patience: Duration) -> Vec<Numbered> {
+    /// Takes what has arrived, at most `limit` requests, to the leader of the epoch that it gives: here
+    /// if this server leads, else over the stream to it.
+    pub(crate) fn take(&self, limit: usize) -> (u32, Vec<Numbered>) {
         let mut stream = self.0.stream.lock();
-        if (stream.outbox.is_empty() || limit == 0) && !stream.nudged {
-            stream.wanted = limit > 0;
-            self.0.arrived.wait_for(&mut stream, patience);
-            stream.wanted = false;
-        }
-        stream.nudged = false;
         let count = stream.outbox.len().min(limit);
         let taken: Vec<Numbered> = stream.outbox.drain(..count).collect();
         let behind = stream.in_flight.len() - stream.outbox.len();
@@ -262,13 +266,66 @@ impl Router {
                 break;
             }
         }
-        taken
+        (stream.epoch, taken)
     }
 
-    /// Wakes the leader: a proposal is done, or leadership has changed.
-    pub(crate) fn nudge(&self) {
-        self.0.stream.lock().nudged = true;
+    /// The same, and at most about so many bytes, but for one larger request.
+    pub(crate) fn take_bytes(&self, limit: usize, bytes: usize) -> (u32, Vec<Numbered>) {
+        let fitting = {
+            let stream = self.0.stream.lock();
+            let sizes = stream.outbox.iter().take(limit);
+            let mut sum = 0;
+            let fits = |numbered: &&Numbered| {
+                let first = sum == 0;
+                sum += request_bytes(&numbered.request);
+                first || sum <= bytes
+            };
+            sizes.take_while(fits).count()
+        };
+        self.take(fitting)
+    }
+
+    /// Waits until there may be something to take.
+    pub(crate) async fn arrived(&self) {
+        self.0.arrived.notified().await;
+    }
+
+    /// The epoch whose leader is sent to, and the number of the first request that it is to get.
+    pub(crate) fn first(&self) -> (u32, u64) {
+        let stream = self.0.stream.lock();
+        let first = stream.in_flight.front();
+        let first = first.map_or(stream.next_number, |first| first.numbered.origin.number);
+        (stream.epoch, first)
+    }
+
+    /// A connection to the leader of `epoch` is new, and it expects request `next`: everything from there on is to be taken.
+    pub(crate) fn resume(&self, epoch: u32, next: u64) {
+        let mut stream = self.0.stream.lock();
+        if stream.epoch != epoch {
+            return;
+        }
+        let from = stream
+            .in_flight
+            .partition_point(|in_flight| in_flight.numbered.origin.number < next);
+        let again = stream.in_flight.range(from..);
+        stream.outbox = again.map(|in_flight| in_flight.numbered.clone()).collect();
+        drop(stream);
         self.0.arrived.notify_one();
+    }
+
+    /// This server has missed what became of its requests (rule S3): they are abandoned, and it goes on as another incarnation.
+    pub(crate) fn restart(&self, incarnation: Incarnation, reason: &str) {
+        let in_flight = {
+            let mut stream = self.0.stream.lock();
+            self.0.incarnation.store(incarnation.0, Ordering::Relaxed);
+            stream.next_number = 1;
+            stream.outbox.clear();
+            stream.in_flight_bytes = 0;
+            std::mem::take(&mut stream.in_flight)
+        };
+        for in_flight in in_flight {
+            in_flight.waiter.abandon(reason);
+        }
     }
 
     /// No request is taken any more, and none in flight is answered.
@@ -283,7 +340,15 @@ impl Router {
         for in_flight in in_flight {
             in_flight.waiter.abandon(reason);
         }
-        self.nudge();
+    }
+
+    /// Whose requests are in flight.
+    pub(crate) fn sessions_in_flight(&self) -> HashSet<SessionId> {
+        let stream = self.0.stream.lock();
+        let sessions = stream.in_flight.iter();
+        sessions
+            .map(|in_flight| in_flight.numbered.request.session)
+            .collect()
     }
 
     /// How many requests are in flight.
@@ -294,7 +359,7 @@ impl Router {
     fn origin(&self, number: u64) -> Origin {
         Origin {
             server: self.0.server,
-            incarnation: self.0.incarnation,
+            incarnation: self.incarnation(),
             number,
         }
     }
@@ -324,17 +389,25 @@ fn request_bytes(request: &Request) -> usize {
         ZnodeOperation::Create { data, .. } | ZnodeOperation::Set { data, .. } => data.len(),
         _ => 0,
     };
+    let list = |operation: &ZnodeOperation| match operation {
+        ZnodeOperation::Create { acl, .. } | ZnodeOperation::SetAcl { acl, .. } => acl.bytes(),
+        _ => 0,
+    };
+    let identities = request.identities.iter();
+    let identities: usize = identities
+        .map(|one| 64 + one.scheme.len() + one.id.len())
+        .sum();
     let payload = match &request.operation {
-        Operation::Znode(operation) => znode(operation),
+        Operation::Znode(operation) => znode(operation) + list(operation),
         Operation::Multi(operations) => operations
             .iter()
-            .map(|operation| 100 + znode(operation))
+            .map(|operation| 100 + znode(operation) + list(operation))
             .sum(),
         Operation::Call(call) => call.arguments.len(),
         Operation::PushRecipe { component, .. } => component.len(),
         _ => 0,
     };
-    200 + payload
+    200 + identities + payload
 }
 
 #[cfg(test)]
@@ -387,7 +460,7 @@ mod tests {
             };
             router.submit(request(), Box::new(waiter)).unwrap();
         }
-        let taken = router.take(2, Duration::ZERO);
+        let taken = router.take(2).1;
         assert_eq!(
             taken.iter().map(|n| n.origin.number).collect::<Vec<_>>(),
             [1, 2]
@@ -418,11 +491,11 @@ mod tests {
             };
             router.submit(request(), Box::new(waiter)).unwrap();
         }
-        let taken = router.take(3, Duration::ZERO);
+        let taken = router.take(3).1;
         let outcome = Outcome::Synced(ZnodePath::root());
         router.settle(taken[0].origin, &state, Zxid(1), &outcome);
-        router.epoch_opened();
-        let again = router.take(10, Duration::ZERO);
+        router.epoch_opened(2);
+        let again = router.take(10).1;
         let shape: Vec<_> = again
             .iter()
             .map(|n| (n.origin.number, n.lost_epochs))

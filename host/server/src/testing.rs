@@ -114,17 +114,13 @@ impl TestServer {
 
     /// Makes one entry of all requests that have arrived, and applies it. Says how many they were.
     pub(crate) fn step(&self) -> usize {
-        self.step_within(Duration::ZERO)
-    }
-
-    fn step_within(&self, patience: Duration) -> usize {
         let edge = &self.edge;
-        let requests = edge.router.take(usize::MAX, patience);
+        let (_, requests) = edge.router.take(usize::MAX);
         let mut evaluator = self.evaluator.lock();
         for numbered in &requests {
             evaluator.evaluate(&numbered.request, Some(numbered.origin), Timestamp(1000));
         }
-        if let Some(batch) = evaluator.take_batch() {
+        if let Some(batch) = evaluator.take_batch(usize::MAX) {
             let mut state = edge.state.write();
             state
                 .apply(&Entry::Transactions(batch), |state, zxid, transaction| {
@@ -145,11 +141,19 @@ impl TestServer {
 
     /// Takes steps by itself until the last handle of the server is gone.
     pub(crate) fn run(self: &Arc<Self>) {
-        let server = Arc::downgrade(self);
+        let (server, router) = (Arc::downgrade(self), self.edge.router.clone());
         std::thread::spawn(move || {
-            while let Some(server) = server.upgrade() {
-                server.step_within(Duration::from_millis(10));
-            }
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_time()
+                .build();
+            runtime.unwrap().block_on(async {
+                while let Some(server) = server.upgrade() {
+                    server.step();
+                    drop(server);
+                    let look_again = Duration::from_millis(10);
+                    let _ = tokio::time::timeout(look_again, router.arrived()).await;
+                }
+            });
         });
     }
 

@@ -13,7 +13,7 @@ use quorate_model::write_set::{Change, Entry, Transaction};
 use quorate_model::znode::{Lifetime, Stat};
 use thiserror::Error;
 
-use crate::state::{IndexKey, Session, State};
+use crate::state::{IndexKey, Session, State, answer_bytes, deletion_bytes, parked_bytes};
 
 /// What an entry came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,7 +124,8 @@ pub(crate) trait Records {
     fn session(&self, session: SessionId) -> Option<Session>;
     fn put_session(&mut self, session: SessionId, value: Option<Session>);
 
-    fn has_answer(&self, call: CallId) -> bool;
+    /// The bytes that [`answer_bytes`] counts; none if there is no such answer.
+    fn answer_bytes(&self, call: CallId) -> Option<u64>;
     fn answers_up_to(&self, session: SessionId, key: u64) -> Vec<CallId>;
     fn put_answer(&mut self, call: CallId, answer: Option<&Answer>);
 
@@ -135,6 +136,8 @@ pub(crate) trait Records {
     fn put_recipe(&mut self, name: &str, recipe: Option<&Recipe>);
     fn mount(&self, path: &ZnodePath) -> Option<Mount>;
     fn put_mount(&mut self, path: &ZnodePath, mount: Option<&Mount>);
+    fn sequence_floor(&self) -> u64;
+    fn put_sequence_floor(&mut self, floor: u64);
 
     fn add_index(&mut self, key: IndexKey);
     fn remove_index(&mut self, key: IndexKey);
@@ -163,18 +166,14 @@ pub(crate) fn apply_change(
                 return Err(format!("the parent of {path} cannot have children"));
             }
             records.insert_node(path, new_stat(moment, *lifetime, data.len()), acl, data);
-            index_lifetime(*lifetime, path)
-                .into_iter()
-                .for_each(|key| records.add_index(key));
+            begin_lifetime(records, *lifetime, path)?;
         }
         Change::DeleteNode { path } => {
             let stat = records.stat(path).ok_or_else(|| missing(path))?;
             if stat.children > 0 || path.is_root() {
                 return Err(format!("{path} has children"));
             }
-            index_lifetime(stat.lifetime, path)
-                .into_iter()
-                .for_each(|key| records.remove_index(key));
+            end_lifetime(records, stat.lifetime, path)?;
             records.remove_node(path);
         }
         Change::TouchParent {
@@ -212,12 +211,8 @@ pub(crate) fn apply_change(
             if stat.children > 0 && !lifetime.allows_children() {
                 return Err(format!("{path} has children"));
             }
-            index_lifetime(stat.lifetime, path)
-                .into_iter()
-                .for_each(|key| records.remove_index(key));
-            index_lifetime(*lifetime, path)
-                .into_iter()
-                .for_each(|key| records.add_index(key));
+            end_lifetime(records, stat.lifetime, path)?;
+            begin_lifetime(records, *lifetime, path)?;
             stat.lifetime = *lifetime;
             records.update_node(path, stat, None, None);
         }
@@ -233,6 +228,8 @@ pub(crate) fn apply_change(
                 acknowledged: 0,
                 answers: 0,
                 parked: 0,
+                call_bytes: 0,
+                ephemeral_bytes: 0,
             };
             records.put_session(SessionId(moment.zxid.0), Some(session));
         }
@@ -259,12 +256,14 @@ pub(crate) fn apply_change(
                 .session(call.id.session)
                 .ok_or_else(|| missing(&call.id.session))?;
             match records.parked(call.id) {
-                Some(before) => remove_call_indexes(records, &before),
-                None => {
-                    session.parked += 1;
-                    records.put_session(call.id.session, Some(session));
+                Some(before) => {
+                    remove_call_indexes(records, &before);
+                    session.call_bytes -= parked_bytes(&before);
                 }
+                None => session.parked += 1,
             }
+            session.call_bytes += parked_bytes(call);
+            records.put_session(call.id.session, Some(session));
             call_indexes(call).for_each(|key| records.add_index(key));
             records.put_parked(call.id, Some(ParkedCall::clone(call)));
         }
@@ -274,6 +273,7 @@ pub(crate) fn apply_change(
                 .session(call.session)
                 .ok_or_else(|| missing(&call.session))?;
             session.parked -= 1;
+            session.call_bytes -= parked_bytes(&parked);
             records.put_session(call.session, Some(session));
             remove_call_indexes(records, &parked);
             records.put_parked(*call, None);
@@ -289,10 +289,11 @@ pub(crate) fn apply_change(
             let mut session = records
                 .session(call.session)
                 .ok_or_else(|| missing(&call.session))?;
-            if records.has_answer(*call) {
+            if records.answer_bytes(*call).is_some() {
                 return Err(format!("call {call} is answered twice"));
             }
             session.answers += 1;
+            session.call_bytes += answer_bytes(answer);
             records.put_session(call.session, Some(session));
             records.put_answer(*call, Some(answer));
         }
@@ -314,7 +315,12 @@ pub(crate) fn apply_change(
             mount.next_sequence = *next;
             records.put_mount(path, Some(&mount));
         }
-        Change::RemoveMount { path } => records.put_mount(path, None),
+        Change::RemoveMount { path } => {
+            let mount = records.mount(path).ok_or_else(|| missing(path))?;
+            let floor = records.sequence_floor().max(mount.next_sequence);
+            records.put_sequence_floor(floor);
+            records.put_mount(path, None);
+        }
     }
     Ok(())
 }
@@ -340,11 +346,53 @@ fn forget_answers(records: &mut impl Records, session: SessionId, up_to: u64) {
     let forgotten = records.answers_up_to(session, up_to);
     if let Some(mut value) = records.session(session) {
         value.answers = value.answers.saturating_sub(forgotten.len() as u32);
+        let bytes = forgotten
+            .iter()
+            .filter_map(|call| records.answer_bytes(*call));
+        value.call_bytes -= bytes.sum::<u64>();
         records.put_session(session, Some(value));
     }
     for call in forgotten {
         records.put_answer(call, None);
     }
+}
+
+/// A znode begins to live as long as `lifetime` says.
+fn begin_lifetime(
+    records: &mut impl Records,
+    lifetime: Lifetime,
+    path: &ZnodePath,
+) -> Result<(), String> {
+    if let Lifetime::Session(id) = lifetime {
+        let mut session = records
+            .session(id)
+            .ok_or_else(|| format!("session {id} is not there"))?;
+        session.ephemeral_bytes += deletion_bytes(path);
+        records.put_session(id, Some(session));
+    }
+    if let Some(key) = index_lifetime(lifetime, path) {
+        records.add_index(key);
+    }
+    Ok(())
+}
+
+/// It does not any more.
+fn end_lifetime(
+    records: &mut impl Records,
+    lifetime: Lifetime,
+    path: &ZnodePath,
+) -> Result<(), String> {
+    if let Lifetime::Session(id) = lifetime {
+        let mut session = records
+            .session(id)
+            .ok_or_else(|| format!("session {id} is not there"))?;
+        session.ephemeral_bytes -= deletion_bytes(path);
+        records.put_session(id, Some(session));
+    }
+    if let Some(key) = index_lifetime(lifetime, path) {
+        records.remove_index(key);
+    }
+    Ok(())
 }
 
 fn remove_call_indexes(records: &mut impl Records, call: &ParkedCall) {
@@ -419,8 +467,8 @@ impl Records for State {
         });
     }
 
-    fn has_answer(&self, call: CallId) -> bool {
-        self.answers.get(&call).is_some()
+    fn answer_bytes(&self, call: CallId) -> Option<u64> {
+        self.answers.get(&call).map(answer_bytes)
     }
 
     fn answers_up_to(&self, session: SessionId, key: u64) -> Vec<CallId> {
@@ -428,6 +476,12 @@ impl Records for State {
     }
 
     fn put_answer(&mut self, call: CallId, answer: Option<&Answer>) {
+        if let Some(before) = self.answers.get(&call) {
+            self.held.all.remove(answer_bytes(before));
+        }
+        if let Some(answer) = answer {
+            self.held.all.add(answer_bytes(answer));
+        }
         let uncovered = match answer {
             Some(answer) => self.answers.put(call, answer.clone(), self.mark),
             None => uncovered(self.answers.remove(&call, self.mark)),
@@ -442,6 +496,12 @@ impl Records for State {
     }
 
     fn put_parked(&mut self, call: CallId, parked: Option<ParkedCall>) {
+        if let Some(before) = self.calls.get(&call) {
+            self.held.remove_parked(before);
+        }
+        if let Some(parked) = &parked {
+            self.held.add_parked(parked);
+        }
         let uncovered = match parked {
             Some(parked) => self.calls.put(call, parked, self.mark),
             None => uncovered(self.calls.remove(&call, self.mark)),
@@ -483,6 +543,14 @@ impl Records for State {
         self.save(uncovered.as_ref(), |old| {
             crate::snapshot::Record::mount(old)
         });
+    }
+
+    fn sequence_floor(&self) -> u64 {
+        self.sequence_floor
+    }
+
+    fn put_sequence_floor(&mut self, floor: u64) {
+        self.sequence_floor = floor;
     }
 
     fn add_index(&mut self, key: IndexKey) {

@@ -3,7 +3,7 @@
 //! Pure: the time is an argument, recipes run behind [`Runner`], and what comes out is a batch for
 //! one raft entry. The driver (a server's leader, a scenario, a simulation) says when.
 
-use std::collections::BTreeMap;
+use std::collections::{HashMap, VecDeque};
 
 use quorate_model::call::{CallRequest, Ending, Watch};
 use quorate_model::id::{CallId, Origin, SessionId, Timestamp, Zxid};
@@ -19,7 +19,7 @@ use crate::apply::{Moment, Records};
 use crate::operations::call::{self, Admission, Call};
 use crate::operations::{mount, multi, recipe, session, znode};
 use crate::run::RunTree;
-use crate::state::{IndexKey, SharedState};
+use crate::state::{IndexKey, SharedState, answer_bytes, parked_bytes};
 use crate::view::{Progress, View};
 
 /// How much evaluation keeps, and does at once.
@@ -27,12 +27,27 @@ use crate::view::{Progress, View};
 pub struct Bounds {
     /// Answers kept and calls parked in one session (rule C2).
     pub calls_per_session: u32,
+    /// About how many bytes those take.
+    pub call_bytes_per_session: u64,
+    /// Calls parked at one mount.
+    pub parked_calls_per_mount: u64,
+    /// About how many bytes those take.
+    pub parked_bytes_per_mount: u64,
+    /// Answers kept and calls parked in all.
+    pub calls: u64,
+    /// About how many bytes those take.
+    pub call_bytes: u64,
     /// Bytes of a call's arguments.
     pub arguments_bytes: usize,
     /// Wakes and timers evaluated behind one request; what is left over goes first in the next entry (rule C4).
     pub wakes_at_once: u32,
-    /// Runs of one parked call behind one request, so that a call that wakes itself ends.
-    pub runs_in_a_row: u32,
+    /// Bytes of write-sets beyond which no more of them are evaluated behind a request.
+    pub wake_bytes: usize,
+    /// Fuel beyond which no more of them are (rule C5).
+    pub wake_fuel: u64,
+    /// Runs of one parked call within 20 ms; then its mark waits, so that a call that wakes itself
+    /// neither ends nor holds up others.
+    pub runs_at_once: u32,
     /// Parked calls that one transaction of an unmount ends (rule S6).
     pub unmount_step: usize,
     /// A parked call over whose run so many epochs ended is ended (rule S5).
@@ -43,14 +58,33 @@ impl Default for Bounds {
     fn default() -> Bounds {
         Bounds {
             calls_per_session: 1000,
+            call_bytes_per_session: 16 << 20,
+            parked_calls_per_mount: 100_000,
+            parked_bytes_per_mount: 256 << 20,
+            calls: 1_000_000,
+            call_bytes: 1 << 30,
             arguments_bytes: 256 << 10,
             wakes_at_once: 1000,
-            runs_in_a_row: 64,
-            unmount_step: 1000,
+            wake_bytes: 2 << 20,
+            wake_fuel: 200_000_000,
+            runs_at_once: 64,
+            unmount_step: 100,
             lost_epochs: 3,
         }
     }
 }
+
+/// The first of all call ids, for the beginning of a range.
+const LEAST_CALL: CallId = CallId {
+    session: SessionId::NONE,
+    key: 0,
+};
+
+/// How many marks are looked at together.
+const MARKS_AT_ONCE: usize = 64;
+
+/// The stretch of time over which the runs of one parked call are counted, in milliseconds.
+const PACE_MS: u64 = 20;
 
 /// Makes transactions, from the state at which an epoch began onwards.
 pub struct Evaluator<R> {
@@ -65,9 +99,16 @@ pub struct Evaluator<R> {
     due: Timestamp,
     /// Whether a parked call may be marked.
     marked: bool,
+    /// Whether the last budget was used up before everything was done that is due.
+    left_over: bool,
+    /// The stretch of time that is counted in, and the woken calls' runs in it.
+    paced: (u64, HashMap<CallId, u32>),
     first_counter: u32,
-    transactions: Vec<Transaction>,
+    /// With about how many bytes each takes in the log.
+    transactions: VecDeque<(Transaction, usize)>,
     bytes: usize,
+    /// What the runs since the last settling have used.
+    fuel: u64,
     log: Vec<RecipeLine>,
 }
 
@@ -99,9 +140,12 @@ impl<R: Runner<RunTree>> Evaluator<R> {
             time,
             due: Timestamp(0),
             marked: true,
+            left_over: false,
+            paced: (0, HashMap::new()),
             first_counter: last.counter().wrapping_add(1),
-            transactions: Vec::new(),
+            transactions: VecDeque::new(),
             bytes: 0,
+            fuel: 0,
             log: Vec::new(),
         };
         evaluator.look_ahead();
@@ -118,15 +162,24 @@ impl<R: Runner<RunTree>> Evaluator<R> {
         self.bytes
     }
 
-    /// What was evaluated since the last call, for one raft entry; none if that is nothing.
-    pub fn take_batch(&mut self) -> Option<Batch> {
-        if self.transactions.is_empty() {
+    /// What was evaluated and not taken yet, for one raft entry of about `most` bytes; one larger
+    /// transaction goes alone (rule S6). None if there is nothing.
+    pub fn take_batch(&mut self, most: usize) -> Option<Batch> {
+        let mut transactions = Vec::new();
+        let mut taken = 0;
+        while let Some((transaction, bytes)) = self
+            .transactions
+            .pop_front_if(|(_, bytes)| taken == 0 || taken + *bytes <= most)
+        {
+            taken += bytes;
+            transactions.push(transaction);
+        }
+        if transactions.is_empty() {
             return None;
         }
-        self.bytes = 0;
-        let first_counter =
-            std::mem::replace(&mut self.first_counter, self.counter.wrapping_add(1));
-        let transactions = std::mem::take(&mut self.transactions);
+        self.bytes -= taken;
+        let first_counter = self.first_counter;
+        self.first_counter += transactions.len() as u32;
         Some(Batch {
             epoch: self.epoch,
             first_counter,
@@ -152,6 +205,11 @@ impl<R: Runner<RunTree>> Evaluator<R> {
     /// Whether a parked call's run is due: left over from the last batch, or from the leader before.
     pub fn has_wakes(&self) -> bool {
         self.marked
+    }
+
+    /// Whether more of that could be done at once: the last budget was used up.
+    pub fn has_left_over(&self) -> bool {
+        self.left_over
     }
 
     /// Does what is due at `now`: leases end, deadlines pass, moments come, marked calls run.
@@ -206,7 +264,15 @@ impl<R: Runner<RunTree>> Evaluator<R> {
                 Outcome::Refused(refusal)
             }
         };
-        self.finish(origin, request.session, None, Some(outcome));
+        // What its first run writes does not wake a call either.
+        let own = match &request.operation {
+            Operation::Call(call) => Some(CallId {
+                session: request.session,
+                key: call.key,
+            }),
+            _ => None,
+        };
+        self.finish(origin, request.session, own, Some(outcome));
     }
 
     /// Answers a request with a refusal that was decided elsewhere, in its place in the order.
@@ -365,6 +431,7 @@ impl<R: Runner<RunTree>> Evaluator<R> {
         let view = std::mem::replace(&mut self.view, placeholder);
         let report = self.runner.run(input, RunTree::new(view, mount));
         self.view = report.tree.view;
+        self.fuel = self.fuel.saturating_add(report.fuel);
         self.log
             .extend(report.log.into_iter().map(|line| RecipeLine {
                 mount: call.request.mount.clone(),
@@ -377,8 +444,10 @@ impl<R: Runner<RunTree>> Evaluator<R> {
     /// Runs timers and marked calls until none is due or the budget is used up.
     fn settle(&mut self) {
         if self.marked || self.due <= self.time {
-            self.settle_within_budget();
+            self.left_over = !self.settle_within_budget();
             self.look_ahead();
+        } else {
+            self.left_over = false;
         }
     }
 
@@ -388,12 +457,20 @@ impl<R: Runner<RunTree>> Evaluator<R> {
         let lease = self.first_lease(never).map(|(moment, _)| moment);
         let alarm = self.first_alarm(never).map(|(moment, _)| moment);
         self.due = lease.into_iter().chain(alarm).min().unwrap_or(never);
-        self.marked = !self.marks(1).is_empty();
+        let any_mark = IndexKey::Mark(Zxid::ZERO, LEAST_CALL);
+        let is_mark = |key: &IndexKey| matches!(key, IndexKey::Mark(..));
+        self.marked = !self.view.indexed(any_mark, is_mark, 1).is_empty();
     }
 
-    fn settle_within_budget(&mut self) {
-        let mut runs: BTreeMap<CallId, u32> = BTreeMap::new();
+    /// Whether everything was done that can be done now.
+    fn settle_within_budget(&mut self) -> bool {
+        self.fuel = 0;
+        // Where the marks begin that were not put off.
+        let mut from = IndexKey::Mark(Zxid::ZERO, LEAST_CALL);
         for _ in 0..self.bounds.wakes_at_once {
+            if self.bytes >= self.bounds.wake_bytes || self.fuel >= self.bounds.wake_fuel {
+                return false;
+            }
             if let Some((_, path)) = self.first_lease(self.time) {
                 self.begin();
                 znode::delete_node(&mut self.view, &path);
@@ -401,23 +478,58 @@ impl<R: Runner<RunTree>> Evaluator<R> {
             } else if let Some((_, id)) = self.first_alarm(self.time) {
                 self.ring(id);
             } else {
-                let waiting = |id: &CallId| runs.get(id) != Some(&u32::MAX);
-                let next = self.marks(runs.len() + 1).into_iter().find(waiting);
-                let Some(id) = next else { return };
-                let count = runs.entry(id).or_default();
-                *count += 1;
-                let ready = if *count > self.bounds.runs_in_a_row {
-                    self.end_restless(id);
-                    true
-                } else {
-                    self.wake(id)
+                let Some(id) = self.next_mark(&mut from) else {
+                    return true;
                 };
-                if !ready {
-                    // Its mark stays; it is not tried again before the next batch.
-                    runs.insert(id, u32::MAX);
-                }
+                self.wake(id);
             }
         }
+        false
+    }
+
+    /// The oldest marked call from `from` on that can be run now; `from` is moved behind those that cannot.
+    fn next_mark(&mut self, from: &mut IndexKey) -> Option<CallId> {
+        loop {
+            let marks = self.view.indexed(
+                from.clone(),
+                |key| matches!(key, IndexKey::Mark(..)),
+                MARKS_AT_ONCE,
+            );
+            if marks.is_empty() {
+                return None;
+            }
+            for key in marks {
+                let IndexKey::Mark(age, id) = key else {
+                    return None;
+                };
+                if self.may_run(id) {
+                    return Some(id);
+                }
+                let behind = CallId {
+                    key: id.key.saturating_add(1),
+                    ..id
+                };
+                *from = IndexKey::Mark(age, behind);
+            }
+        }
+    }
+
+    /// Whether a marked call's recipe is ready here (rule C6), and its pace allows another run (rule C4).
+    fn may_run(&mut self, id: CallId) -> bool {
+        let mount = self
+            .view
+            .parked(id)
+            .and_then(|parked| Records::mount(&self.view, &parked.mount));
+        if !mount.is_some_and(|mount| self.runner.ready(&mount.digest)) {
+            return false;
+        }
+        let stretch = self.time.0 / PACE_MS;
+        if self.paced.0 != stretch {
+            self.paced = (stretch, HashMap::new());
+        }
+        let runs = self.paced.1.entry(id).or_default();
+        *runs += 1;
+        *runs <= self.bounds.runs_at_once
     }
 
     /// A parked call's deadline has passed, or a moment that it waits for has come.
@@ -436,24 +548,25 @@ impl<R: Runner<RunTree>> Evaluator<R> {
         self.finish(None, id.session, Some(id), None);
     }
 
-    /// Runs a marked call again; false if its recipe is not ready here.
-    fn wake(&mut self, id: CallId) -> bool {
+    /// Runs a marked call again.
+    fn wake(&mut self, id: CallId) {
         let found = self.view.parked(id).and_then(|parked| {
-            let mount = self.view.mount(&parked.mount)?;
+            let mount = Records::mount(&self.view, &parked.mount)?;
             Some((parked, mount))
         });
         // An unmount ends a mount's parked calls before the mount goes, so this is not to be expected.
         let Some((parked, mount)) = found else {
-            return false;
+            return;
         };
         let start = self.begin();
         let call = Call::woken(parked.clone());
         let (ending, created) = self.run(&call, mount);
         match ending {
             RunEnding::NotReady => {
+                // It was ready a moment ago. Its mark stays.
                 self.view.roll_back(start);
                 self.counter -= 1;
-                return false;
+                return;
             }
             RunEnding::Returned(result) => {
                 call.answer(&mut self.view, Ending::Returned(result));
@@ -468,24 +581,6 @@ impl<R: Runner<RunTree>> Evaluator<R> {
                 self.view.roll_back(start);
                 call::end_without_result(&mut self.view, &parked, ending_of(failed));
             }
-        }
-        self.finish(None, id.session, Some(id), None);
-        true
-    }
-
-    /// A call that wakes itself, or is woken by another that it wakes, without end.
-    fn end_restless(&mut self, id: CallId) {
-        self.begin();
-        if let Some(parked) = self.view.parked(id) {
-            let message = format!(
-                "it was woken {} times behind one request: does it watch what its own wakes change, or a moment that has passed?",
-                self.bounds.runs_in_a_row
-            );
-            let ending = Ending::Exceeded {
-                bound: "runs-in-a-row".into(),
-                message,
-            };
-            call::end_without_result(&mut self.view, &parked, ending);
         }
         self.finish(None, id.session, Some(id), None);
     }
@@ -555,30 +650,17 @@ impl<R: Runner<RunTree>> Evaluator<R> {
                 _ => {}
             }
         }
-        self.bytes += 64 + changes.iter().map(change_bytes).sum::<usize>();
-        self.transactions.push(Transaction {
+        let outcome_bytes = outcome.as_ref().map_or(0, outcome_bytes);
+        let bytes = 64 + outcome_bytes + changes.iter().map(change_bytes).sum::<usize>();
+        self.bytes += bytes;
+        let transaction = Transaction {
             time: self.time,
             origin,
             session,
             changes,
             outcome,
-        });
-    }
-
-    fn marks(&self, limit: usize) -> Vec<CallId> {
-        let least = CallId {
-            session: SessionId::NONE,
-            key: 0,
         };
-        let from = IndexKey::Mark(Zxid::ZERO, least);
-        let keys = self
-            .view
-            .indexed(from, |key| matches!(key, IndexKey::Mark(..)), limit);
-        let call = |key| match key {
-            IndexKey::Mark(_, call) => Some(call),
-            _ => None,
-        };
-        keys.into_iter().filter_map(call).collect()
+        self.transactions.push_back((transaction, bytes));
     }
 
     fn first_lease(&self, until: Timestamp) -> Option<(Timestamp, ZnodePath)> {
@@ -591,11 +673,7 @@ impl<R: Runner<RunTree>> Evaluator<R> {
     }
 
     fn first_alarm(&self, until: Timestamp) -> Option<(Timestamp, CallId)> {
-        let least = CallId {
-            session: SessionId::NONE,
-            key: 0,
-        };
-        let from = IndexKey::Alarm(Timestamp(0), least);
+        let from = IndexKey::Alarm(Timestamp(0), LEAST_CALL);
         let due = |key: &IndexKey| matches!(key, IndexKey::Alarm(moment, _) if *moment <= until);
         match self.view.indexed(from, due, 1).pop()? {
             IndexKey::Alarm(moment, call) => Some((moment, call)),
@@ -625,20 +703,27 @@ fn ending_of(failed: RunEnding) -> Ending {
 /// About how many bytes a change has in the log: what is unbounded in it, and a little.
 fn change_bytes(change: &Change) -> usize {
     let payload = match change {
-        Change::CreateNode { path, data, .. } | Change::SetData { path, data, .. } => {
-            path.as_str().len() + data.len()
-        }
-        Change::DeleteNode { path } | Change::TouchParent { path, .. } => path.as_str().len(),
-        Change::Park(call) => call.arguments.len() + call.memo.len() + 64 * call.watches.len(),
-        Change::PutAnswer { answer, .. } => match &answer.ending {
-            Ending::Returned(text)
-            | Ending::Failed(text)
-            | Ending::Refused(text)
-            | Ending::Trapped(text) => text.len(),
-            _ => 0,
-        },
+        Change::CreateNode {
+            path, data, acl, ..
+        } => path.as_str().len() + data.len() + acl.bytes(),
+        Change::SetData { path, data, .. } => path.as_str().len() + data.len(),
+        Change::SetAcl { path, acl, .. } => path.as_str().len() + acl.bytes(),
+        Change::DeleteNode { path }
+        | Change::TouchParent { path, .. }
+        | Change::SetLifetime { path, .. } => path.as_str().len(),
+        Change::Park(call) => parked_bytes(call) as usize,
+        Change::PutAnswer { answer, .. } => answer_bytes(answer) as usize,
         Change::PutComponent { component, .. } => component.len(),
         _ => 0,
     };
     32 + payload
+}
+
+/// About how many bytes an outcome has in the log.
+fn outcome_bytes(outcome: &Outcome) -> usize {
+    match outcome {
+        Outcome::Answered(answer) => answer_bytes(answer) as usize,
+        Outcome::Multi(parts) => 128 * parts.len(),
+        _ => 128,
+    }
 }

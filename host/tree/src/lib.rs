@@ -30,3 +30,5 @@ pub use state::{Counts, Session, SharedState, State};
 
 #[cfg(test)]
 mod properties;
+#[cfg(test)]
+mod rules;

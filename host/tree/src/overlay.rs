@@ -28,6 +28,7 @@ pub(crate) enum Key {
     Component(RecipeDigest),
     Recipe(String),
     Mount(ZnodePath),
+    SequenceFloor,
     Index(IndexKey),
 }
 
@@ -41,6 +42,7 @@ pub(crate) enum Value {
     Component(Bytes),
     Recipe(Recipe),
     Mount(Mount),
+    Number(u64),
     /// Of a child or an index: all there is to say.
     Present,
 }

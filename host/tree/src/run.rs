@@ -9,7 +9,7 @@ use quorate_model::write_set::Change;
 use quorate_model::znode::{Lifetime, MAX_DATA_BYTES, Node, Stat};
 
 use crate::apply::Records;
-use crate::operations::znode::{create_node, delete_node, set_data};
+use crate::operations::znode::{create_node, delete_node, expect_end_fits, set_data};
 use crate::view::View;
 
 /// A run's hands: the leader's view, narrowed to a mount. The evaluator lends it to a run and takes it back.
@@ -104,6 +104,7 @@ impl RunTree {
         if self.view.stat(path).is_some() {
             return Err(TreeError::NodeExists);
         }
+        expect_end_fits(&self.view, lifetime).map_err(Breach)?;
         if let Some(parent) = path.parent() {
             self.expect_parent(&parent)?;
         }
@@ -136,6 +137,14 @@ impl TreeAccess for RunTree {
             .view
             .entries(&self.absolute(path)?, range)
             .unwrap_or_default())
+    }
+
+    fn missing_parents(&mut self, path: &RelativePath) -> Result<usize, Breach> {
+        let path = self.absolute(path)?;
+        let above = path.upwards().skip(1);
+        Ok(above
+            .take_while(|path| self.view.stat(path).is_none())
+            .count())
     }
 
     fn create(

@@ -21,7 +21,7 @@ use thiserror::Error;
 
 use crate::apply::{call_indexes, index_lifetime};
 use crate::nodes::Slot;
-use crate::state::{Session, State};
+use crate::state::{Session, State, answer_bytes};
 
 /// How many bytes one chunk has at least, if so much is left: large enough to write in one go,
 /// small enough that the state's lock is held for about a millisecond.
@@ -41,6 +41,7 @@ pub(crate) enum Record<'a> {
         epoch: u32,
         counter: u32,
         time: Timestamp,
+        sequence_floor: u64,
     },
     Node {
         slot: Slot,
@@ -146,6 +147,7 @@ impl State {
             epoch: self.epoch,
             counter: self.counter,
             time: self.time,
+            sequence_floor: self.sequence_floor,
         });
         self.snapshot = Some(progress);
     }
@@ -369,11 +371,13 @@ impl Loading {
                 epoch,
                 counter,
                 time,
+                sequence_floor,
             } => {
                 if version != FORMAT_VERSION {
                     return Err(SnapshotError::UnknownVersion { found: version });
                 }
                 (state.epoch, state.counter, state.time) = (epoch, counter, time);
+                state.sequence_floor = sequence_floor;
             }
             Record::Node {
                 slot,
@@ -395,10 +399,12 @@ impl Loading {
                 state.sessions.put(id, session, 0);
             }
             Record::Answer(call, answer) => {
+                state.held.all.add(answer_bytes(&answer));
                 state.answers.put(call, answer.into_owned(), 0);
             }
             Record::Parked(call) => {
                 state.index.extend(call_indexes(&call));
+                state.held.add_parked(&call);
                 state.calls.put(call.id, call.into_owned(), 0);
             }
             Record::Component(digest, component) => {
@@ -462,7 +468,13 @@ impl State {
 
     /// Everything as one value that can be compared: for tests of "this state equals that one".
     pub fn image(&self) -> Vec<String> {
-        let mut image = vec![format!("{:?} {:?}", self.last_zxid(), self.time)];
+        let mut image = vec![format!(
+            "{:?} {:?} {} {:?}",
+            self.last_zxid(),
+            self.time,
+            self.sequence_floor,
+            self.held.all
+        )];
         for slot in 0..self.nodes.slot_count() {
             if let Some(path) = self.nodes.place(slot).and_then(|_| self.path_of(slot)) {
                 image.push(format!("{path} {:?}", self.nodes.full(slot)));

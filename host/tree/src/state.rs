@@ -1,13 +1,13 @@
 //! The committed state: what every server has after the same entries.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Bound::Included;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::RwLock;
 use quorate_model::acl::Acl;
-use quorate_model::call::{Answer, ParkedCall, Watch};
+use quorate_model::call::{Answer, Ending, ParkedCall, Watch};
 use quorate_model::id::{CallId, Owner, SessionId, Timestamp, Zxid};
 use quorate_model::path::ZnodePath;
 use quorate_model::recipe::{Mount, Recipe, RecipeDigest};
@@ -28,6 +28,10 @@ pub struct State {
     pub(crate) epoch: u32,
     pub(crate) counter: u32,
     pub(crate) time: Timestamp,
+    /// No mount that is made gives a number below this one: numbers of one that is gone may still be in the tree.
+    pub(crate) sequence_floor: u64,
+    /// Of all sessions together, and of each mount; derived from the tables.
+    pub(crate) held: Held,
     pub(crate) nodes: NodeTable,
     pub(crate) sessions: Table<SessionId, Session>,
     pub(crate) answers: Table<CallId, Answer>,
@@ -57,6 +61,96 @@ pub struct Session {
     pub answers: u32,
     /// How many of its calls are parked.
     pub parked: u32,
+    /// About how many bytes both take (rule C2).
+    pub call_bytes: u64,
+    /// About how many bytes the end of all its znodes would take in the log (rule S6).
+    pub ephemeral_bytes: u64,
+}
+
+/// What the answers and the parked calls of the whole ensemble take, and those of each mount (rule C2).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Held {
+    /// Answers and parked calls.
+    pub(crate) all: Taken,
+    /// Parked calls.
+    pub(crate) parked: HashMap<ZnodePath, Taken>,
+}
+
+/// How much there is of something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Taken {
+    pub(crate) count: u64,
+    pub(crate) bytes: u64,
+}
+
+impl Taken {
+    pub(crate) fn add(&mut self, bytes: u64) {
+        self.count += 1;
+        self.bytes += bytes;
+    }
+
+    pub(crate) fn remove(&mut self, bytes: u64) {
+        self.count -= 1;
+        self.bytes -= bytes;
+    }
+}
+
+impl Held {
+    pub(crate) fn add_parked(&mut self, call: &ParkedCall) {
+        let bytes = parked_bytes(call);
+        self.all.add(bytes);
+        self.parked
+            .entry(call.mount.clone())
+            .or_default()
+            .add(bytes);
+    }
+
+    pub(crate) fn remove_parked(&mut self, call: &ParkedCall) {
+        let bytes = parked_bytes(call);
+        self.all.remove(bytes);
+        if let Some(taken) = self.parked.get_mut(&call.mount) {
+            taken.remove(bytes);
+            if taken.count == 0 {
+                self.parked.remove(&call.mount);
+            }
+        }
+    }
+}
+
+/// About how many bytes of memory a kept answer takes.
+pub(crate) fn answer_bytes(answer: &Answer) -> u64 {
+    let text = match &answer.ending {
+        Ending::Returned(text)
+        | Ending::Failed(text)
+        | Ending::Refused(text)
+        | Ending::Trapped(text) => text.len(),
+        Ending::Exceeded { bound, message } => bound.len() + message.len(),
+        Ending::Cancelled | Ending::TimedOut | Ending::Unmounted => 0,
+    };
+    128 + text as u64
+}
+
+/// About how many bytes of memory a parked call takes.
+pub(crate) fn parked_bytes(call: &ParkedCall) -> u64 {
+    let watches = call.watches.iter().map(|watch| match watch {
+        Watch::Node(path) | Watch::Children(path) | Watch::Subtree(path) => path.as_str().len(),
+        Watch::Time(_) => 0,
+    });
+    let created = call.created.iter().map(|(path, _)| path.as_str().len());
+    let identities = call
+        .identities
+        .iter()
+        .map(|identity| identity.scheme.len() + identity.id.len());
+    let text =
+        call.mount.as_str().len() + call.operation.len() + call.arguments.len() + call.memo.len();
+    let lists = call.watches.len() + call.created.len() + call.identities.len();
+    let all = 256 + text + 64 * lists + watches.chain(created).chain(identities).sum::<usize>();
+    all as u64
+}
+
+/// About how many bytes the deletion of a znode takes in the log: its path, its parent's, and their changes.
+pub(crate) fn deletion_bytes(path: &ZnodePath) -> u64 {
+    32 + 2 * path.as_str().len() as u64
 }
 
 /// What the state can be asked for other than by its tables' keys. Ordered, so that each kind is a range.
@@ -142,6 +236,8 @@ impl State {
             epoch: 0,
             counter: 0,
             time: Timestamp(0),
+            sequence_floor: 0,
+            held: Held::default(),
             nodes: NodeTable::default(),
             sessions: Table::default(),
             answers: Table::default(),

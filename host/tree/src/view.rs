@@ -15,7 +15,7 @@ use quorate_model::znode::{Node, Stat};
 
 use crate::apply::{Moment, Records, apply_change};
 use crate::overlay::{Key, Overlay, OverlayNode, Savepoint, Value};
-use crate::state::{IndexKey, Session, SharedState, State};
+use crate::state::{IndexKey, Session, SharedState, State, Taken, answer_bytes};
 
 /// The merged state, and the transaction being built on it.
 ///
@@ -314,6 +314,14 @@ impl View {
         calls.into_iter().collect()
     }
 
+    /// What answers and parked calls take in all, and the parked calls of a mount: of the committed state,
+    /// since these bounds need not be exact.
+    pub(crate) fn held(&self, mount: &ZnodePath) -> (Taken, Taken) {
+        let base = self.base.read();
+        let parked = base.held.parked.get(mount).copied();
+        (base.held.all, parked.unwrap_or_default())
+    }
+
     /// Whether a component is kept.
     pub(crate) fn has_component(&self, digest: RecipeDigest) -> bool {
         match self.overlay.get(&Key::Component(digest)) {
@@ -462,10 +470,11 @@ impl Records for View {
         self.put(Key::Session(session), value.map(Value::Session));
     }
 
-    fn has_answer(&self, call: CallId) -> bool {
+    fn answer_bytes(&self, call: CallId) -> Option<u64> {
         match self.overlay.get(&Key::Answer(call)) {
-            Some(value) => value.is_some(),
-            None => self.base.read().answer(call).is_some(),
+            Some(Some(Value::Answer(answer))) => Some(answer_bytes(answer)),
+            Some(_) => None,
+            None => self.base.read().answer(call).map(answer_bytes),
         }
     }
 
@@ -522,6 +531,17 @@ impl Records for View {
 
     fn put_mount(&mut self, path: &ZnodePath, mount: Option<&Mount>) {
         self.put(Key::Mount(path.clone()), mount.cloned().map(Value::Mount));
+    }
+
+    fn sequence_floor(&self) -> u64 {
+        match self.overlay.get(&Key::SequenceFloor) {
+            Some(Some(Value::Number(floor))) => *floor,
+            _ => self.base.read().sequence_floor,
+        }
+    }
+
+    fn put_sequence_floor(&mut self, floor: u64) {
+        self.put(Key::SequenceFloor, Some(Value::Number(floor)));
     }
 
     fn add_index(&mut self, key: IndexKey) {

@@ -41,6 +41,12 @@ pub const CLOSE_SESSION: i32 = -11;
 /// In a multi's results: that part failed. In its headers: the end.
 pub const ERROR: i32 = -1;
 
+/// What ZooKeeper 3.8 knows besides and this server does not serve: check outside of a multi,
+/// reconfig, checkWatches, removeWatches, deleteContainer, createTTL, multiRead, sasl, getEphemerals,
+/// getAllChildrenNumber, addWatch, whoAmI and createSession. They are answered Unimplemented (-6) and the
+/// connection goes on, so that a client can do without; after any other unknown opcode it is closed.
+pub const NOT_SERVED: [i32; 13] = [CHECK, 16, 17, 18, 20, 21, 22, 102, 103, 104, 106, 107, -10];
+
 /// Ours: run an operation of a recipe.
 pub const CALL: i32 = 700;
 /// Ours: end a parked call without a result.

@@ -21,7 +21,7 @@ pub struct Stat {
     pub cversion: i32,
     /// How often its access control list was set.
     pub aversion: i32,
-    /// The session whose ephemeral it is; 0 for a persistent znode; ZooKeeper's marks for containers and timed ones.
+    /// The session whose ephemeral it is; 0 for every other znode.
     pub ephemeral_owner: i64,
     /// How many bytes of data.
     pub data_length: i32,

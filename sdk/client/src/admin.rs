@@ -10,11 +10,14 @@ use serde_json::{Value, json};
 
 use crate::error::ClientError;
 
-/// How long a server may take to answer; compiling a large recipe takes most of it.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// How long a server may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long it may take to answer to an upload: it checks and compiles the recipe, behind others perhaps.
+const UPLOAD_PATIENCE: Duration = Duration::from_secs(120);
 
 /// How long it may take to reach it.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
+const CONNECT_PATIENCE: Duration = Duration::from_secs(4);
 
 /// Speaks to a server's HTTP port.
 #[derive(Clone, Debug)]
@@ -168,10 +171,14 @@ impl Admin {
             server: server.to_owned(),
             reason,
         };
+        if server.contains('/') {
+            return Err(wrong(
+                "give host:port, without http:// and without a path".into(),
+            ));
+        }
         let base = Url::parse(&format!("http://{server}/"))
             .map_err(|error| wrong(format!("it is no host:port ({error})")))?;
         let client = reqwest::Client::builder()
-            .timeout(PATIENCE)
             .connect_timeout(CONNECT_PATIENCE)
             // A server's administration is near by; a proxy for the web is in the way.
             .no_proxy()
@@ -194,7 +201,8 @@ impl Admin {
         component: impl Into<Bytes>,
     ) -> Result<Recipe, ClientError> {
         let request = self.request(Method::PUT, &["recipes", name]);
-        self.send(request.body(component.into())).await
+        self.send_within(UPLOAD_PATIENCE, request.body(component.into()))
+            .await
     }
 
     /// All recipes.
@@ -277,8 +285,19 @@ impl Admin {
     }
 
     async fn send<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, ClientError> {
-        let broken = |error: reqwest::Error| self.unreachable(&error);
-        let response = request.send().await.map_err(broken)?;
+        self.send_within(PATIENCE, request).await
+    }
+
+    async fn send_within<T: DeserializeOwned>(
+        &self,
+        patience: Duration,
+        request: RequestBuilder,
+    ) -> Result<T, ClientError> {
+        let (client, request) = request.timeout(patience).build_split();
+        let is_read = matches!(&request, Ok(request) if request.method() == Method::GET);
+        let broken = |error: reqwest::Error| self.unreachable(patience, is_read, &error);
+        let response = client.execute(request.map_err(broken)?).await;
+        let response = response.map_err(broken)?;
         let status = response.status();
         let body = response.bytes().await.map_err(broken)?;
         if !status.is_success() {
@@ -299,11 +318,25 @@ impl Admin {
         })
     }
 
-    fn unreachable(&self, error: &reqwest::Error) -> ClientError {
-        let reason = if error.is_connect() {
-            "nobody listens there".into()
+    fn unreachable(
+        &self,
+        patience: Duration,
+        is_read: bool,
+        error: &reqwest::Error,
+    ) -> ClientError {
+        let reason = if error.is_connect() && error.is_timeout() {
+            format!("it was not reached within {} s", CONNECT_PATIENCE.as_secs())
+        } else if error.is_connect() {
+            "nobody listens there; is it running? start one with `quorate serve`".into()
         } else if error.is_timeout() {
-            format!("nothing came within {} s", PATIENCE.as_secs())
+            let unknown = match is_read {
+                true => "",
+                false => ": nobody knows whether it was done, so look before repeating it",
+            };
+            format!(
+                "it is connected, but did not answer within {} s{unknown}",
+                patience.as_secs()
+            )
         } else {
             error.to_string()
         };
@@ -327,5 +360,7 @@ mod tests {
             "http://127.0.0.1:2180/v1/mounts/a%20b/%C3%BC%3F"
         );
         assert!(Admin::new("no host").is_err());
+        let named = Admin::new("http://127.0.0.1:2180").unwrap_err();
+        assert!(named.to_string().contains("without http://"), "{named}");
     }
 }

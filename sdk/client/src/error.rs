@@ -100,14 +100,12 @@ pub enum ClientError {
     /// What came makes no sense.
     #[error("the server does not keep to the protocol: {0}")]
     Protocol(String),
-    /// Nobody listens at the HTTP port.
-    #[error(
-        "no HTTP answer from {server}: {reason}; is it running? start one with `quorate serve`"
-    )]
+    /// The HTTP port gives no answer that makes sense.
+    #[error("no HTTP answer from {server}: {reason}")]
     NoHttp {
         /// Where.
         server: String,
-        /// Why.
+        /// Why, and what to do.
         reason: String,
     },
     /// Administration was refused.
@@ -162,7 +160,7 @@ fn refused(path: &str, code: ErrorCode) -> String {
             format!("{path} cannot be created: an ephemeral znode has no children")
         }
         ErrorCode::NoAuth => format!(
-            "{path}: no permission, by its access control list or because a recipe is mounted there and sealed"
+            "{path}: the server does not allow it; below the sealed mount of a recipe only the recipe writes"
         ),
         ErrorCode::InvalidAcl => {
             format!("{path}: the access control list is empty or has an unknown scheme")

@@ -16,10 +16,6 @@ pub struct RecipeDescription {
     pub operations: Vec<OperationDescription>,
     /// The named types that the operations use, each before whatever uses it.
     pub types: Vec<TypeDescription>,
-    /// Whether it exports a guard. Guards are not yet run.
-    pub guard: bool,
-    /// Whether it exports a standing operation. Those are not yet run.
-    pub standing: bool,
 }
 
 /// One operation.
@@ -116,8 +112,6 @@ impl Interface {
                     documentation: named.documentation.clone(),
                 })
                 .collect(),
-            guard: self.guard,
-            standing: self.standing,
         }
     }
 }

@@ -33,8 +33,6 @@ pub(crate) fn read(
     let mut types = Types::new(resolve, limits, documentation);
     let mut interface = Interface {
         operations: Vec::new(),
-        guard: false,
-        standing: false,
         documentation: None,
     };
     let mut overviews = Vec::new();
@@ -44,10 +42,8 @@ pub(crate) fn read(
                 let name = resolve.name_world_key(key);
                 if let Some(ours) = our_interface(resolve, *id)? {
                     check_functions(resolve, *id, ours)?;
-                    match ours {
-                        "guard" => interface.guard = true,
-                        "standing" => interface.standing = true,
-                        _ => {}
+                    if matches!(ours, "guard" | "standing") {
+                        return Err(UploadError::NotYet(ours.to_owned()));
                     }
                     continue;
                 }

@@ -154,6 +154,16 @@ impl TreeAccess for MemoryTree {
         Ok(children.map(|(name, node)| Child { name, node }).collect())
     }
 
+    fn missing_parents(&mut self, path: &RelativePath) -> Result<usize, Breach> {
+        let mut above = MemoryTree::parent(path.as_str());
+        let mut missing = 0;
+        while !above.is_empty() && !self.nodes.contains_key(above) {
+            missing += 1;
+            above = MemoryTree::parent(above);
+        }
+        Ok(missing)
+    }
+
     fn create(
         &mut self,
         path: &RelativePath,

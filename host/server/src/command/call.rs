@@ -3,15 +3,16 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use anyhow::bail;
 use clap::Args;
 use quorate_client::{CallError, Client, ClientError};
+use quorate_model::path::ZnodePath;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use super::Global;
 use super::output::{Hint, Output, value_text};
-use super::session::{self, SessionTimeout, interrupted};
+use super::session::{self, Interrupted, SessionEnded, SessionTimeout, interrupted};
+use super::{Global, Usage};
+use crate::http::body::long_integer;
 
 /// After how long a call that has no answer yet is mentioned.
 const WAITING_NOTE_AFTER: Duration = Duration::from_millis(500);
@@ -19,7 +20,7 @@ const WAITING_NOTE_AFTER: Duration = Duration::from_millis(500);
 /// Call an operation of a mounted recipe
 ///
 /// Waits as long as the call has to wait its turn; Ctrl-C gives up. The session ends with the command,
-/// and with it what it held, unless --hold keeps it.
+/// and with it what it held, unless --hold keeps it. A call is executed once, also if the connection is lost meanwhile.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Call {
@@ -36,9 +37,6 @@ pub(super) struct Call {
     /// Give up when the call is still waiting after so long
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<f64>,
-    /// The key of the call, at least 1, instead of one chosen for it
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=i64::MAX as u64))]
-    key: Option<u64>,
     #[command(flatten)]
     session_timeout: SessionTimeout,
 }
@@ -46,10 +44,12 @@ pub(super) struct Call {
 const EXAMPLES: &str = r#"Examples:
   quorate call /locks acquire inventory --hold     hold a lock until Ctrl-C
   quorate call /counters add visits 1              two arguments: "visits" and 1
-  quorate call /counters add '{"name": "visits", "delta": 1}'
+  quorate call /counters add '{"name": "visits", "amount": 1}'
                                                    the same by name
   quorate call /locks holder '"5"'                 a text that looks like a number
-  quorate call /x put '[["a", "b"]]'               one argument that is a list"#;
+  quorate call /jobs add '[["a", "b"]]'            one argument that is a list
+
+/locks is a mount of fair-lock, /counters of counter; /jobs would be one of a recipe of your own."#;
 
 impl Call {
     pub(super) async fn run(self, global: &Global, output: &Output) -> anyhow::Result<()> {
@@ -57,29 +57,56 @@ impl Call {
             .timeout
             .map(|timeout| session::seconds("--timeout", timeout))
             .transpose()?;
+        let arguments = arguments(&self.arguments)?;
+        ZnodePath::parse(&self.mount).map_err(ClientError::from)?;
         let client = session::open_for(global, self.session_timeout.duration()?).await?;
         // One for both waits: between two, Ctrl-C would be lost.
         let mut interrupted = std::pin::pin!(interrupted());
         let result = self
-            .wait(&client, timeout, output, interrupted.as_mut())
+            .wait(&client, arguments, timeout, output, interrupted.as_mut())
             .await;
+        let within = session::timeout_text(&client);
         let value = match result {
             Ok(value) => value,
-            Err(error) => {
+            Err(Failure::Client(error)) => {
+                let error = self.explain(error, &client);
                 session::close(client).await;
-                return Err(explain(error));
+                return Err(error);
+            }
+            Err(Failure::Interrupted) => {
+                let why = match session::close(client).await {
+                    true => "the call was given up".to_owned(),
+                    false => format!(
+                        "the server does not answer, so it is not known whether the call was executed; \
+                         its session, and what it holds, ends after its timeout of {within}"
+                    ),
+                };
+                return Err(Interrupted(why).into());
             }
         };
-        let session = client.session().to_string();
+        let session = client.session();
         output.print(
             value_text(&value),
-            json!({"result": value, "session": session}),
+            json!({"result": value, "session": session.to_string(), "session_number": session.0}),
         )?;
         if self.hold {
-            let what = format!("session {session}");
-            session::hold(client, output, &what, interrupted).await?;
-        } else {
-            session::close(client).await;
+            let what = format!("session {session} (as a number {})", session.0);
+            let lost = "the lock, or whatever else it held, is no longer held";
+            return session::hold(client, output, &what, lost, interrupted).await;
+        }
+        let is_closed = session::close(client).await;
+        // A fencing token is what is given to the holder of something.
+        if value.get("token").is_some() {
+            let when = match is_closed {
+                true => "has ended".to_owned(),
+                false => format!("ends after its timeout of {within}"),
+            };
+            output.note(
+                format!(
+                    "the call's session {when}, and with it what it was granted: --hold keeps it"
+                ),
+                json!({"event": "session-closed"}),
+            );
         }
         Ok(())
     }
@@ -87,16 +114,14 @@ impl Call {
     async fn wait(
         &self,
         client: &Client,
+        arguments: Value,
         timeout: Option<Duration>,
         output: &Output,
         mut interrupted: Pin<&mut impl Future<Output = ()>>,
-    ) -> anyhow::Result<Value> {
-        let mut call = client.call(&self.mount, &self.operation, arguments(&self.arguments));
+    ) -> Result<Value, Failure> {
+        let mut call = client.call(&self.mount, &self.operation, arguments);
         if let Some(timeout) = timeout {
             call = call.timeout(timeout);
-        }
-        if let Some(key) = self.key {
-            call = call.key(key);
         }
         let mut call = call.into_future();
         let mut ended = std::pin::pin!(session::ended(client, output));
@@ -107,7 +132,7 @@ impl Call {
                 biased;
                 result = &mut call => return Ok(result?),
                 error = &mut ended => return Err(error.into()),
-                () = &mut interrupted => bail!("interrupted: the call was given up"),
+                () = &mut interrupted => return Err(Failure::Interrupted),
                 () = sleep(WAITING_NOTE_AFTER), if !noted => {
                     noted = true;
                     output.note("waiting for the answer: Ctrl-C gives up", json!({"event": "waiting"}));
@@ -115,30 +140,86 @@ impl Call {
             }
         }
     }
+
+    /// Adds what to do next.
+    fn explain(&self, error: ClientError, client: &Client) -> anyhow::Error {
+        let hint = match &error {
+            ClientError::SessionExpired => {
+                let lost = "the call has ended without an answer, and what it had created is gone";
+                return SessionEnded::expired(client, lost).into();
+            }
+            ClientError::Call(CallError::BadCall(message)) => self.hint(message),
+            _ => return error.into(),
+        };
+        anyhow::Error::from(error).context(Hint(hint))
+    }
+
+    /// What to do about a call that does not fit.
+    fn hint(&self, message: &str) -> String {
+        if message.starts_with("nothing is mounted") {
+            return format!(
+                "`quorate mounts` lists the mounts, `quorate mount {} RECIPE` makes one",
+                self.mount
+            );
+        }
+        // What the shell takes away is the commonest mistake with texts.
+        let is_no_text = |word: &&String| {
+            serde_json::from_str::<Value>(word)
+                .is_ok_and(|value| value.is_number() || value.is_boolean() || value.is_null())
+        };
+        match self.arguments.iter().find(is_no_text) {
+            Some(word) if message.contains("string") => {
+                format!("{word} is no text in JSON: for the text, write '\"{word}\"'")
+            }
+            _ => "`quorate mounts` lists the mounts, `quorate recipe show NAME` a recipe's operations"
+                .into(),
+        }
+    }
 }
 
-/// Adds what to do next.
-fn explain(error: anyhow::Error) -> anyhow::Error {
-    match error.downcast_ref::<ClientError>() {
-        Some(ClientError::Call(CallError::BadCall(_))) => error.context(Hint(
-            "`quorate mounts` lists the mounts, `quorate recipe show NAME` a recipe's operations",
-        )),
-        _ => error,
+/// Why there is no answer.
+enum Failure {
+    Client(ClientError),
+    Interrupted,
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Failure {
+        Failure::Client(error)
     }
 }
 
 /// The arguments of a call from its words.
-fn arguments(words: &[String]) -> Value {
-    let parsed = |word: &String| serde_json::from_str::<Value>(word).ok();
-    if let [word] = words
-        && let Some(all @ (Value::Array(_) | Value::Object(_))) = parsed(word)
-    {
-        return all;
-    }
-    words
+fn arguments(words: &[String]) -> Result<Value, Usage> {
+    let mut arguments = words
         .iter()
-        .map(|word| parsed(word).unwrap_or_else(|| word.as_str().into()))
-        .collect()
+        .map(|word| argument(word))
+        .collect::<Result<Vec<Value>, Usage>>()?;
+    match &mut arguments[..] {
+        [all @ (Value::Array(_) | Value::Object(_))] => Ok(all.take()),
+        _ => Ok(arguments.into()),
+    }
+}
+
+/// JSON, or a text without its quotation marks.
+fn argument(word: &str) -> Result<Value, Usage> {
+    match serde_json::from_str(word) {
+        Ok(value) => match long_integer(word.as_bytes()) {
+            None => Ok(value),
+            Some(integer) => Err(Usage(format!(
+                "{integer} has more than 64 bits and would lose digits: write it as a text, '\"{integer}\"'"
+            ))),
+        },
+        Err(error) if word.starts_with(['{', '[', '"']) => Err(Usage(format!(
+            "the argument {word} begins as JSON does, but is none: {error}; if it is meant as a text, write {}",
+            shell_quoted(&Value::from(word).to_string())
+        ))),
+        Err(_) => Ok(word.into()),
+    }
+}
+
+fn shell_quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 #[cfg(test)]
@@ -149,16 +230,36 @@ mod tests {
     fn words_are_arguments() {
         let of = |words: &[&str]| {
             let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
-            arguments(&words)
+            arguments(&words).map_err(|usage| usage.0)
         };
-        assert_eq!(of(&[]), json!([]));
-        assert_eq!(of(&["inventory"]), json!(["inventory"]));
-        assert_eq!(of(&["visits", "1"]), json!(["visits", 1]));
-        assert_eq!(of(&["\"5\""]), json!(["5"]));
-        assert_eq!(of(&[r#"["a", 1]"#]), json!(["a", 1]));
-        assert_eq!(of(&[r#"{"name": "a"}"#]), json!({"name": "a"}));
-        assert_eq!(of(&[r#"{"name": "a"}"#, "1"]), json!([{"name": "a"}, 1]));
-        assert_eq!(of(&[r#"[["a", "b"]]"#]), json!([["a", "b"]]));
-        assert_eq!(of(&["{not json"]), json!(["{not json"]));
+        assert_eq!(of(&[]), Ok(json!([])));
+        assert_eq!(of(&["inventory"]), Ok(json!(["inventory"])));
+        assert_eq!(of(&["visits", "1"]), Ok(json!(["visits", 1])));
+        assert_eq!(of(&["\"5\""]), Ok(json!(["5"])));
+        assert_eq!(of(&[r#"["a", 1]"#]), Ok(json!(["a", 1])));
+        assert_eq!(of(&[r#"{"name": "a"}"#]), Ok(json!({"name": "a"})));
+        assert_eq!(
+            of(&[r#"{"name": "a"}"#, "1"]),
+            Ok(json!([{"name": "a"}, 1]))
+        );
+        assert_eq!(of(&[r#"[["a", "b"]]"#]), Ok(json!([["a", "b"]])));
+        assert_eq!(of(&["v1.2", "a{b"]), Ok(json!(["v1.2", "a{b"])));
+        let digits = "x18446744073709551616";
+        assert_eq!(of(&[digits]), Ok(json!([digits])));
+    }
+
+    #[test]
+    fn what_begins_as_json_and_is_none_is_refused() {
+        for bad in [
+            "{not json",
+            r#"{"name":"#,
+            "[1,",
+            r#""open"#,
+            "18446744073709551616",
+        ] {
+            assert!(arguments(&["visits".into(), bad.into()]).is_err(), "{bad}");
+        }
+        let refused = argument("{it's").unwrap_err().0;
+        assert!(refused.ends_with(r#"write '"{it'\''s"'"#), "{refused}");
     }
 }

@@ -1,16 +1,21 @@
 //! `quorate mount`, `mounts` and `unmount`: recipes bound to znodes.
 
 use clap::Args;
+use quorate_client::ClientError;
 use quorate_client::admin::{self, MountOptions};
+use quorate_model::path::ZnodePath;
 use serde_json::{Value, json};
 
 use super::output::Output;
+use super::session::unless_interrupted;
 use super::{Global, Usage};
+use crate::http::body::long_integer;
 
 /// Bind a recipe to a znode, so that its operations can be called there
 ///
 /// The znode is created if need be. Other clients read what is below it; they write there only if --open is given.
-/// Mounting the same recipe again moves the mount to the component that has the name now.
+/// Mounting what is mounted again sets its parameters and --open anew. A mount keeps the component that it was
+/// made with: to move it to the one that has the recipe's name now, unmount it, which ends calls that wait, and mount again.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Mount {
@@ -28,7 +33,7 @@ pub(super) struct Mount {
 
 const EXAMPLES: &str = r#"Examples:
   quorate mount /locks fair-lock
-  quorate mount /limits rate-limiter --parameters '{"per_second": 10}'"#;
+  quorate mount /jobs my-queue --parameters '{"workers": 10}'      my-queue: a recipe of your own"#;
 
 /// List the mounts
 #[derive(Args, Debug)]
@@ -43,19 +48,20 @@ pub(super) struct Unmount {
 
 impl Mount {
     pub(super) async fn run(self, global: &Global, output: &Output) -> anyhow::Result<()> {
-        let parameters = self
-            .parameters
-            .map(|text| serde_json::from_str::<Value>(&text))
-            .transpose()
-            .map_err(|error| Usage(format!("--parameters takes JSON: {error}")))?;
+        let parameters = self.parameters.as_deref().map(parameters).transpose()?;
         let options = MountOptions {
             parameters,
             open: self.open,
         };
-        let mount = global
-            .admin()?
-            .mount(&self.path, &self.recipe, options)
-            .await?;
+        let path = path(&self.path)?;
+        if path.is_root() {
+            return Err(Usage(
+                "/ cannot be a mount: recipes are mounted below it, such as at /locks".into(),
+            )
+            .into());
+        }
+        let admin = global.admin()?;
+        let mount = unless_interrupted(admin.mount(&self.path, &self.recipe, options)).await?;
         let text = format!(
             "mounted {recipe} at {path}\ncall it: quorate call {path} OPERATION; `quorate recipe show {recipe}` lists the operations",
             recipe = mount.recipe,
@@ -64,6 +70,20 @@ impl Mount {
         output.print(text, serde_json::to_value(&mount)?)?;
         Ok(())
     }
+}
+
+/// As the commands about znodes take it.
+fn path(text: &str) -> Result<ZnodePath, ClientError> {
+    Ok(ZnodePath::parse(text)?)
+}
+
+fn parameters(text: &str) -> Result<Value, Usage> {
+    if let Some(integer) = long_integer(text.as_bytes()) {
+        return Err(Usage(format!(
+            "--parameters: {integer} has more than 64 bits and would lose digits: write it as a string"
+        )));
+    }
+    serde_json::from_str(text).map_err(|error| Usage(format!("--parameters takes JSON: {error}")))
 }
 
 impl Mounts {
@@ -84,7 +104,9 @@ impl Mounts {
 
 impl Unmount {
     pub(super) async fn run(self, global: &Global, output: &Output) -> anyhow::Result<()> {
-        let ended_calls = global.admin()?.unmount(&self.path).await?;
+        path(&self.path)?;
+        let admin = global.admin()?;
+        let ended_calls = unless_interrupted(admin.unmount(&self.path)).await?;
         let path = self.path;
         let text = match ended_calls {
             0 => format!("unmounted {path}"),
@@ -100,4 +122,19 @@ fn line(mount: &admin::Mount) -> String {
     let digest = mount.digest.get(..12).unwrap_or(&mount.digest);
     let open = if mount.sealed { "" } else { "  open" };
     format!("{:<20} {:<20} {digest}{open}", mount.path, mount.recipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_keep_their_numbers() {
+        let good = r#"{"a": 18446744073709551615, "b": 0.1}"#;
+        let expected = json!({"a": u64::MAX, "b": 0.1});
+        assert_eq!(parameters(good).unwrap(), expected);
+        for bad in ["[18446744073709551616]", "{"] {
+            assert!(parameters(bad).is_err(), "{bad}");
+        }
+    }
 }

@@ -9,6 +9,7 @@ use quorate_client::{CallError, ClientError, ErrorCode, Stat};
 use serde_json::{Map, Value, json};
 
 use super::Usage;
+use super::session::{Interrupted, SessionEnded};
 
 /// Where and how to print.
 #[derive(Clone, Copy, Debug)]
@@ -64,14 +65,14 @@ impl Output {
 
     /// Why it failed, and what to do.
     pub(super) fn failure(&self, error: &anyhow::Error) {
-        let hint = error.downcast_ref::<Hint>();
-        let causes = error.chain().skip(usize::from(hint.is_some()));
+        let given = error.downcast_ref::<Hint>();
+        let causes = error.chain().skip(usize::from(given.is_some()));
         let message: Vec<String> = causes.map(ToString::to_string).collect();
         let message = message.join(": ");
         let mut document = json!({"error": {"code": code(error), "message": message}});
         let mut text = format!("quorate: {message}");
-        if let Some(Hint(hint)) = hint {
-            document["error"]["hint"] = (*hint).into();
+        if let Some(hint) = given.map_or_else(|| usual_hint(error), |Hint(hint)| Some(&**hint)) {
+            document["error"]["hint"] = hint.into();
             text += &format!("\n  {hint}");
         }
         self.note(text, document);
@@ -79,9 +80,25 @@ impl Output {
 }
 
 /// What to do about a failure, where the command line knows more than the client. A context of the error.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct Hint(pub(super) &'static str);
+pub(super) struct Hint(pub(super) String);
+
+/// What to do about failures that many commands have.
+fn usual_hint(error: &anyhow::Error) -> Option<&'static str> {
+    let ClientError::Refused { code, .. } = error.downcast_ref()? else {
+        return None;
+    };
+    match &**code {
+        "no-recipe" => {
+            Some("`quorate recipe list` lists the recipes, `quorate recipe push FILE` adds one")
+        }
+        "not-mounted" => {
+            Some("`quorate mounts` lists the mounts, `quorate mount PATH RECIPE` makes one")
+        }
+        _ => None,
+    }
+}
 
 /// Whether the reader of the output has gone.
 pub(super) fn is_broken_pipe(error: &anyhow::Error) -> bool {
@@ -94,6 +111,12 @@ pub(super) fn is_broken_pipe(error: &anyhow::Error) -> bool {
 fn code(error: &anyhow::Error) -> String {
     if error.downcast_ref::<Usage>().is_some() {
         return "usage".into();
+    }
+    if error.downcast_ref::<SessionEnded>().is_some() {
+        return "session-expired".into();
+    }
+    if error.downcast_ref::<Interrupted>().is_some() {
+        return "interrupted".into();
     }
     let Some(error) = error.downcast_ref::<ClientError>() else {
         return "failed".into();

@@ -8,6 +8,7 @@ use quorate_client::admin;
 use serde_json::json;
 
 use super::output::Output;
+use super::session::unless_interrupted;
 use super::{Global, Usage};
 
 /// How many digits of a digest people are shown.
@@ -26,10 +27,11 @@ pub(super) enum Recipe {
 ///
 /// Takes a WebAssembly component, or the core module that a plain
 /// `cargo build --target wasm32-unknown-unknown` makes with the SDK. The server checks it and says what is wrong.
-/// Mounts keep the component that they were made with: mount again to move one to the new component.
+/// Under a name that is taken, the new component takes it over. Mounts keep the component that they were made with:
+/// to move one, unmount it, which ends calls that wait, and mount it again.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Example:\n  quorate recipe push target/wasm32-unknown-unknown/recipe/my_lock.wasm"
+    after_help = "Example:\n  quorate recipe push target/wasm32-unknown-unknown/release/turnstile.wasm"
 )]
 pub(super) struct Push {
     /// The .wasm file
@@ -68,27 +70,30 @@ impl Recipe {
                 let component = tokio::fs::read(&push.file)
                     .await
                     .with_context(|| format!("cannot read {file}"))?;
-                let recipe = admin.push_recipe(&name, component).await?;
-                let text = format!(
-                    "pushed {} ({}): {}\nmount it: quorate mount /{} {}",
-                    recipe.name,
-                    short(&recipe.digest),
-                    names(&recipe),
-                    recipe.name,
-                    recipe.name,
-                );
-                output.print(text, serde_json::to_value(&recipe)?)?;
+                let before = admin.recipes().await?;
+                let before = before.into_iter().find(|recipe| recipe.name == name);
+                let before = before.map(|recipe| recipe.digest);
+                let recipe = unless_interrupted(admin.push_recipe(&name, component)).await?;
+                let mounts = mounts_of(&name, &admin.mounts().await?);
+                let mut document = serde_json::to_value(&recipe)?;
+                document["replaced"] = json!(before);
+                document["mounts"] = json!(mounts);
+                output.print(pushed(&recipe, before.as_deref(), &mounts), document)?;
             }
             Recipe::List(List {}) => {
                 let recipes = admin.recipes().await?;
+                let mounts = admin.mounts().await?;
                 if output.is_for_people() && recipes.is_empty() {
                     output.print(
                         "no recipes: push one with `quorate recipe push FILE`",
                         json!({}),
                     )?;
                 }
-                for recipe in recipes {
-                    output.print(line(&recipe), serde_json::to_value(&recipe)?)?;
+                for mut recipe in recipes {
+                    let mounts = mounts_of(&recipe.name, &mounts);
+                    let paths = mounts.iter().map(|mount| mount.path.clone());
+                    recipe.mounts = Some(paths.collect());
+                    output.print(line(&recipe, &mounts), serde_json::to_value(&recipe)?)?;
                 }
             }
             Recipe::Show(Show { name }) => {
@@ -96,7 +101,7 @@ impl Recipe {
                 output.print(page(&recipe), serde_json::to_value(&recipe)?)?;
             }
             Recipe::Remove(Remove { name }) => {
-                admin.remove_recipe(&name).await?;
+                unless_interrupted(admin.remove_recipe(&name)).await?;
                 output.print(format!("removed {name}"), json!({"removed": name}))?;
             }
         }
@@ -134,11 +139,48 @@ fn names(recipe: &admin::Recipe) -> String {
     names.join(", ")
 }
 
-fn line(recipe: &admin::Recipe) -> String {
+/// The mounts that were made by this name. Two names may have the same component, so the digest says nothing.
+fn mounts_of(name: &str, mounts: &[admin::Mount]) -> Vec<admin::Mount> {
+    let of_name = mounts.iter().filter(|mount| mount.recipe == name);
+    of_name.cloned().collect()
+}
+
+/// What a push came to; `before` is the digest that had the name.
+fn pushed(recipe: &admin::Recipe, before: Option<&str>, mounts: &[admin::Mount]) -> String {
+    let (name, digest) = (&recipe.name, short(&recipe.digest));
+    let mut text = match before {
+        Some(before) if before == recipe.digest => format!("{name} was {digest} already"),
+        Some(before) => format!(
+            "pushed {name}: it was {}, and is {digest} now",
+            short(before)
+        ),
+        None => format!("pushed {name} ({digest})"),
+    };
+    text += &format!(": {}", names(recipe));
+    let old = mounts.iter().filter(|mount| mount.digest != recipe.digest);
+    let old: Vec<&str> = old.map(|mount| &*mount.path).collect();
+    for path in &old {
+        text += &format!(
+            "\n{path} keeps the old one until you move it, which ends calls that wait: \
+             quorate unmount {path} && quorate mount {path} {name}"
+        );
+    }
+    if mounts.is_empty() {
+        text += &format!("\nmount it: quorate mount /{name} {name}");
+    }
+    text
+}
+
+fn line(recipe: &admin::Recipe, mounts: &[admin::Mount]) -> String {
     let size = recipe.bytes.unwrap_or(0).div_ceil(1024);
-    let mounts = match recipe.mounts.as_deref() {
-        None | Some([]) => "not mounted".to_owned(),
-        Some(mounts) => format!("mounted at {}", mounts.join(", ")),
+    let shown = |mount: &admin::Mount| match mount.digest == recipe.digest {
+        true => mount.path.clone(),
+        false => format!("{} (as {} still)", mount.path, short(&mount.digest)),
+    };
+    let mounts: Vec<String> = mounts.iter().map(shown).collect();
+    let mounts = match mounts.is_empty() {
+        true => "not mounted".to_owned(),
+        false => format!("mounted at {}", mounts.join(", ")),
     };
     format!(
         "{:<20} {}  {size:>6} KiB  {mounts}",
@@ -194,6 +236,41 @@ mod tests {
         };
         assert_eq!(name("target/Fair_Lock.wasm"), Ok("fair-lock".into()));
         assert!(name("/").is_err());
+    }
+
+    #[test]
+    fn a_push_says_what_it_replaces_and_which_mounts_keep_it() {
+        let recipe: admin::Recipe = serde_json::from_value(json!({
+            "name": "lock", "digest": "1111111111111111",
+            "operations": [{"name": "acquire", "parameters": []}],
+        }))
+        .unwrap();
+        let mount = |path: &str, recipe: &str, digest: &str| admin::Mount {
+            path: path.into(),
+            recipe: recipe.into(),
+            digest: digest.into(),
+            sealed: true,
+        };
+        let mounts = [
+            mount("/a", "lock", "2222222222222222"),
+            mount("/b", "other", "1111111111111111"),
+            mount("/c", "lock", "1111111111111111"),
+        ];
+        let mounts = mounts_of("lock", &mounts);
+        assert_eq!(
+            line(&recipe, &mounts),
+            "lock                 111111111111       0 KiB  mounted at /a (as 222222222222 still), /c"
+        );
+        let text = pushed(&recipe, Some("2222222222222222"), &mounts);
+        assert!(text.starts_with(
+            "pushed lock: it was 222222222222, and is 111111111111 now: acquire\n/a keeps"
+        ));
+        assert!(!text.contains("/c"), "{text}");
+        let text = pushed(&recipe, None, &[]);
+        assert_eq!(
+            text,
+            "pushed lock (111111111111): acquire\nmount it: quorate mount /lock lock"
+        );
     }
 
     #[test]

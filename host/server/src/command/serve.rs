@@ -1,9 +1,12 @@
 //! `quorate serve`: flags and configuration file of a server.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::Args;
+use quorate_consensus::FirstMember;
+use quorate_model::id::ServerId;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -11,7 +14,7 @@ use super::output::Output;
 use super::session::interrupted;
 use super::{DEFAULT_HTTP, Global, Usage};
 use crate::receive::Limits;
-use crate::serve::{Settings, serve};
+use crate::serve::{Ensemble, Settings, serve};
 
 /// Where ZooKeeper's protocol is served, unless told otherwise.
 const DEFAULT_LISTEN: &str = "127.0.0.1:2181";
@@ -47,18 +50,38 @@ pub(super) struct Serve {
     /// How many connections one address may have; 0 for as many as there may be in all [default: 0]
     #[arg(long, value_name = "N")]
     max_connections_per_address: Option<usize>,
+    /// Which server of an ensemble this is, one of those that --peer names
+    #[arg(long, value_name = "ID", help_heading = "Ensemble")]
+    id: Option<u64>,
+    /// A server of the ensemble, this one included, and where the others reach it; once for each, the same on
+    /// all. It counts at the first start only: later, `quorate cluster` changes the members
+    #[arg(
+        long = "peer",
+        value_name = "ID=HOST:PORT[:observer]",
+        help_heading = "Ensemble"
+    )]
+    peers: Vec<String>,
+    /// Where this server listens for the others [default: its own address of --peer]
+    #[arg(long, value_name = "HOST:PORT", help_heading = "Ensemble")]
+    peer_listen: Option<String>,
+    /// Wait at the first start to be added to an ensemble that there is, by `quorate cluster add`
+    #[arg(long, help_heading = "Ensemble")]
+    join: bool,
 }
 
 const EXAMPLES: &str = r#"Examples:
   quorate serve --data-dir /var/lib/quorate
   quorate serve --listen 0.0.0.0:2181 --http 127.0.0.1:2180
   quorate serve --config quorate.toml
+  quorate serve --id 1 --peer 1=a:2888 --peer 2=b:2888 --peer 3=c:2888
 
 A configuration file has the names of the flags, with underscores:
   data_dir = "/var/lib/quorate"
   listen = "0.0.0.0:2181"
   http = "127.0.0.1:2180"
-  max_session_timeout_ms = 60000"#;
+  max_session_timeout_ms = 60000
+  id = 1
+  peers = ["1=a:2888", "2=b:2888", "3=c:2888", "4=d:2888:observer"]"#;
 
 /// What a configuration file may say.
 #[derive(Debug, Default, Deserialize, PartialEq)]
@@ -71,15 +94,28 @@ struct File {
     max_session_timeout_ms: Option<u32>,
     max_connections: Option<usize>,
     max_connections_per_address: Option<usize>,
+    id: Option<u64>,
+    #[serde(default)]
+    peers: Vec<String>,
+    peer_listen: Option<String>,
+    #[serde(default)]
+    join: bool,
 }
 
 impl Serve {
     pub(super) async fn run(self, global: &Global, output: &Output) -> anyhow::Result<()> {
+        if global.server.is_some() {
+            return Err(Usage(
+                "--server is for clients: a server listens where --listen and --http say".into(),
+            )
+            .into());
+        }
         let file = match &self.config {
             Some(path) => read(path).await?,
             None => File::default(),
         };
         let settings = self.settings(global.http.clone(), file)?;
+        check_data_dir(&settings.data_dir)?;
         let data_dir = settings.data_dir.display().to_string();
         let ready = |ready: crate::serve::Ready| {
             let text = format!(
@@ -125,18 +161,148 @@ impl Serve {
                 "no session could have a timeout of {min} to {max} ms: the least is 1, and no more than the most"
             )));
         }
+        let peers = if self.peers.is_empty() {
+            file.peers
+        } else {
+            self.peers
+        };
+        let ensemble = ensemble(
+            self.id.or(file.id),
+            &peers,
+            self.peer_listen.or(file.peer_listen),
+            self.join || file.join,
+        )?;
+        let listen = self.listen.or(file.listen);
+        let http = http.or(file.http);
         Ok(Settings {
             data_dir: self
                 .data_dir
                 .or(file.data_dir)
                 .unwrap_or_else(|| DEFAULT_DATA_DIR.into()),
-            listen: self
-                .listen
-                .or(file.listen)
-                .unwrap_or_else(|| DEFAULT_LISTEN.into()),
-            http: http.or(file.http).unwrap_or_else(|| DEFAULT_HTTP.into()),
+            listen: address("listen", listen.unwrap_or_else(|| DEFAULT_LISTEN.into()))?,
+            http: address("http", http.unwrap_or_else(|| DEFAULT_HTTP.into()))?,
             limits,
+            ensemble,
         })
+    }
+}
+
+/// A server's place in its ensemble; none if nothing is said of one.
+fn ensemble(
+    id: Option<u64>,
+    peers: &[String],
+    listen: Option<String>,
+    join: bool,
+) -> Result<Option<Ensemble>, Usage> {
+    let members = peers
+        .iter()
+        .map(|peer| member(peer))
+        .collect::<Result<Vec<FirstMember>, Usage>>()?;
+    let Some(id) = id else {
+        if members.is_empty() && listen.is_none() && !join {
+            return Ok(None);
+        }
+        return Err(Usage(
+            "--id says which server of the ensemble this one is".into(),
+        ));
+    };
+    let server = ServerId(id);
+    let twice = members.iter().enumerate().find(|(place, member)| {
+        members[..*place]
+            .iter()
+            .any(|before| before.server == member.server)
+    });
+    if let Some((_, member)) = twice {
+        return Err(Usage(format!(
+            "--peer names server {} twice",
+            member.server.0
+        )));
+    }
+    let own = members.iter().find(|member| member.server == server);
+    let listen = listen.or_else(|| own.map(|own| own.address.clone()));
+    let Some(listen) = listen else {
+        return Err(Usage(format!(
+            "where do the others reach server {id}? Name it with --peer {id}=HOST:PORT"
+        )));
+    };
+    Ok(Some(Ensemble {
+        server,
+        listen: address("peer-listen", listen)?,
+        members,
+        join,
+    }))
+}
+
+/// `ID=HOST:PORT`, with `:observer` behind it for one that does not vote.
+fn member(text: &str) -> Result<FirstMember, Usage> {
+    let (rest, votes) = match text.strip_suffix(":observer") {
+        Some(rest) => (rest, false),
+        None => (text, true),
+    };
+    let parts = rest.split_once('=');
+    let parts = parts.and_then(|(id, at)| Some((id.parse::<u64>().ok()?, at)));
+    let Some((id, at)) = parts.filter(|(id, _)| *id > 0) else {
+        return Err(Usage(format!(
+            "--peer takes ID=HOST:PORT or ID=HOST:PORT:observer, such as 1=10.0.0.1:2888, not {text:?}"
+        )));
+    };
+    Ok(FirstMember {
+        server: ServerId(id),
+        address: address("peer", at.to_owned())?,
+        votes,
+    })
+}
+
+/// What the system would refuse with less of an explanation.
+fn address(option: &str, address: String) -> Result<String, Usage> {
+    let (host, port) = address.rsplit_once(':').unwrap_or_default();
+    let is_host = match host.starts_with('[') {
+        true => host.ends_with(']'),
+        false => !host.is_empty() && !host.contains(':'),
+    };
+    if is_host && port.parse::<u16>().is_ok() {
+        return Ok(address);
+    }
+    Err(Usage(format!(
+        "--{option} takes HOST:PORT, such as 127.0.0.1:2181 or 0.0.0.0:2181 for all addresses, not {address:?}"
+    )))
+}
+
+/// What a server keeps in its data directory, and what a file system itself has in its root.
+const OUR_ENTRIES: [&str; 2] = ["raft", "compiled"];
+const NOBODYS_ENTRIES: [&str; 1] = ["lost+found"];
+
+/// Refuses what cannot be a data directory, or is somebody else's, before anything is written into it.
+fn check_data_dir(dir: &Path) -> anyhow::Result<()> {
+    let shown = dir.display();
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(_) if dir.is_file() => {
+            bail!("the data directory {shown} is a file: name a directory with --data-dir")
+        }
+        Err(error) => {
+            return Err(error).with_context(|| format!("cannot read the data directory {shown}"));
+        }
+    };
+    let mut foreign = None;
+    for entry in entries {
+        let name = entry.with_context(|| format!("cannot read the data directory {shown}"))?;
+        let name = name.file_name().to_string_lossy().into_owned();
+        if OUR_ENTRIES.contains(&&*name) {
+            // What lies beside is the operator's own business.
+            return Ok(());
+        }
+        if !NOBODYS_ENTRIES.contains(&&*name) {
+            foreign = Some(name);
+        }
+    }
+    match foreign {
+        Some(name) => bail!(
+            "the data directory {shown} holds what is not Quorate's, such as {name:?}: \
+             name an empty or a new one with --data-dir"
+        ),
+        None => Ok(()),
     }
 }
 
@@ -184,6 +350,69 @@ mod tests {
         assert_eq!(both.limits.max_session_timeout_ms, 60_000);
         let flags = ["--http", "d:4"];
         assert_eq!(settings(&flags, file).unwrap().http, "d:4");
+    }
+
+    #[test]
+    fn an_ensemble_has_an_id_and_peers() {
+        let peers = [
+            "--peer",
+            "1=a:1",
+            "--peer",
+            "2=b:2",
+            "--peer",
+            "3=[::1]:3:observer",
+        ];
+        let three = settings(&[&["--id", "2"], &peers[..]].concat(), "").unwrap();
+        let three = three.ensemble.unwrap();
+        assert_eq!((three.server, &*three.listen), (ServerId(2), "b:2"));
+        let votes: Vec<bool> = three.members.iter().map(|member| member.votes).collect();
+        assert_eq!(votes, [true, true, false]);
+        assert_eq!(three.members[2].address, "[::1]:3");
+        let file = "id = 1\npeers = ['1=a:1', '2=b:2']";
+        assert!(settings(&[], file).unwrap().ensemble.is_some());
+        assert!(settings(&[], "").unwrap().ensemble.is_none());
+        for (bad, said) in [
+            (&["--peer", "1=a:1"][..], "--id"),
+            (&["--id", "1", "--peer", "2=a:1"], "--peer 1="),
+            (
+                &["--id", "1", "--peer", "1=a:1", "--peer", "1=b:1"],
+                "twice",
+            ),
+            (&["--id", "1", "--peer", "one=a:1"], "ID=HOST:PORT"),
+            (&["--id", "1", "--peer", "1=a"], "HOST:PORT"),
+            (&["--join"], "--id"),
+        ] {
+            let refused = settings(bad, "").unwrap_err().0;
+            assert!(refused.contains(said), "{bad:?}: {refused}");
+        }
+    }
+
+    #[test]
+    fn addresses_have_a_host_and_a_port() {
+        for good in ["127.0.0.1:0", "localhost:2181", "[::1]:2181"] {
+            assert!(address("listen", good.into()).is_ok(), "{good}");
+        }
+        for bad in ["foo", "", ":2181", "h:", "h:70000", "::1", "[::1]"] {
+            let refused = address("listen", bad.into()).unwrap_err().0;
+            assert!(refused.starts_with("--listen takes HOST:PORT"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_directory_of_somebody_else_is_refused() {
+        let dir = std::env::temp_dir().join(format!("quorate-serve-test-{}", std::process::id()));
+        std::fs::create_dir(&dir).unwrap();
+        let check = |name: &str| check_data_dir(&dir.join(name)).map_err(|error| error.to_string());
+        assert_eq!(check("new"), Ok(()));
+        assert_eq!(check(""), Ok(()));
+        std::fs::write(dir.join("notes.txt"), "x").unwrap();
+        let refused = check("").unwrap_err();
+        assert!(refused.contains("notes.txt"), "{refused}");
+        let refused = check("notes.txt").unwrap_err();
+        assert!(refused.contains("is a file"), "{refused}");
+        std::fs::create_dir(dir.join("raft")).unwrap();
+        assert_eq!(check(""), Ok(()));
+        std::fs::remove_dir_all(&dir).unwrap();
     }
 
     #[test]

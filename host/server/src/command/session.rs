@@ -2,13 +2,18 @@
 
 use std::time::Duration;
 
+use anyhow::anyhow;
 use clap::Args;
 use quorate_client::{Client, ClientError, Options, SessionState};
 use serde_json::json;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use super::output::Output;
 use super::{Global, Usage};
+
+/// How long the confirmation that a session has ended is waited for. Whoever presses Ctrl-C wants to be gone.
+const CLOSE_PATIENCE: Duration = Duration::from_millis(900);
 
 /// How long a session that this command holds outlives it.
 #[derive(Args, Clone, Copy, Debug)]
@@ -35,45 +40,129 @@ pub(super) fn seconds(option: &str, seconds: f64) -> Result<Duration, Usage> {
 }
 
 /// A session for one command.
-pub(super) async fn open(global: &Global) -> Result<Client, ClientError> {
-    Client::connect(&global.server, Options::default()).await
+pub(super) async fn open(global: &Global) -> anyhow::Result<Client> {
+    Ok(Client::connect(&global.servers()?, Options::default()).await?)
 }
 
 /// A session to be held.
-pub(super) async fn open_for(
-    global: &Global,
-    session_timeout: Duration,
-) -> Result<Client, ClientError> {
+pub(super) async fn open_for(global: &Global, session_timeout: Duration) -> anyhow::Result<Client> {
     let options = Options {
         session_timeout,
         ..Options::default()
     };
-    Client::connect(&global.server, options).await
+    Ok(Client::connect(&global.servers()?, options).await?)
 }
 
-/// Ends the session of a command whose result is there: that it could not be ended in an orderly way changes
-/// nothing of it.
-pub(super) async fn close(client: Client) {
-    let _ = client.close().await;
+/// Ends the session; says whether the server has confirmed it. If it has not, the session's timeout ends it,
+/// which changes nothing for a command whose result is there.
+pub(super) async fn close(client: Client) -> bool {
+    matches!(timeout(CLOSE_PATIENCE, client.close()).await, Ok(Ok(())))
 }
 
-/// Holds the session until `interrupted`, and says when the connection goes and comes.
+/// The session of a command has ended while the command needed it.
+#[derive(Debug, thiserror::Error)]
+#[error("the session has ended ({why}): {lost}")]
+pub(super) struct SessionEnded {
+    why: String,
+    /// What went with it.
+    lost: String,
+}
+
+impl SessionEnded {
+    /// The server has said so.
+    pub(super) fn expired(client: &Client, lost: &str) -> SessionEnded {
+        SessionEnded {
+            why: format!(
+                "the server had not heard of it for its timeout of {}",
+                timeout_text(client)
+            ),
+            lost: lost.to_owned(),
+        }
+    }
+}
+
+/// Ctrl-C came before all was known.
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted: {0}")]
+pub(super) struct Interrupted(pub(super) String);
+
+/// Holds the session until `interrupted`, and says when the connection goes and comes. `lost` says, for people,
+/// what goes with the session.
 ///
 /// # Errors
-/// [`ClientError::SessionExpired`]: what was held is lost.
+/// [`SessionEnded`]; [`Interrupted`] if the server does not confirm that the session has ended.
 pub(super) async fn hold(
     client: Client,
     output: &Output,
     what: &str,
+    lost: &str,
     interrupted: impl Future<Output = ()>,
-) -> Result<(), ClientError> {
+) -> anyhow::Result<()> {
     output.note(
         format!("holding {what}: Ctrl-C lets go"),
         json!({"event": "holding"}),
     );
     tokio::select! {
-        () = interrupted => client.close().await,
-        error = ended(&client, output) => Err(error),
+        biased;
+        () = interrupted => {
+            let within = timeout_text(&client);
+            if close(client).await {
+                return Ok(());
+            }
+            Err(Interrupted(format!(
+                "the server does not answer, so it is not known whether the session has ended already; \
+                 without this command it does after its timeout of {within}"
+            ))
+            .into())
+        }
+        error = ended(&client, output) => Err(match error {
+            ClientError::SessionExpired => SessionEnded::expired(&client, lost).into(),
+            error => anyhow!(error),
+        }),
+        () = out_of_reach(&client) => Err(SessionEnded {
+            why: format!("no server was reached for its timeout of {}", timeout_text(&client)),
+            lost: lost.to_owned(),
+        }
+        .into()),
+    }
+}
+
+/// The session's timeout for people.
+pub(super) fn timeout_text(client: &Client) -> String {
+    format!("{} s", client.session_timeout().as_secs_f64())
+}
+
+/// Done when there has been no connection for as long as the session lives without one. Whoever holds something
+/// must not believe that it still does.
+async fn out_of_reach(client: &Client) {
+    let mut state = client.state();
+    let is_disconnected = |state: &SessionState| matches!(state, SessionState::Disconnected { .. });
+    loop {
+        if state.wait_for(is_disconnected).await.is_err() {
+            // The session is over, which `ended` tells.
+            return std::future::pending().await;
+        }
+        let back = state.wait_for(|state| !is_disconnected(state));
+        if timeout(client.session_timeout(), back).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// A request that changes something; Ctrl-C ends the wait for its answer at once.
+///
+/// # Errors
+/// The request's, or [`Interrupted`].
+pub(super) async fn unless_interrupted<T, E: Into<anyhow::Error>>(
+    request: impl Future<Output = Result<T, E>>,
+) -> anyhow::Result<T> {
+    tokio::select! {
+        biased;
+        result = request => result.map_err(Into::into),
+        () = interrupted() => Err(Interrupted(
+            "the answer had not come, so nobody knows whether it was done: look before repeating it".into(),
+        )
+        .into()),
     }
 }
 

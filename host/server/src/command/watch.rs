@@ -8,9 +8,10 @@ use super::Global;
 use super::output::{Output, stat_document, with_data};
 use super::session::{self, interrupted};
 
-/// Print a znode's data, and again at each change, until Ctrl-C
+/// Print a znode's data, and again when they have changed, until Ctrl-C
 ///
-/// Changes that come faster than they can be read are seen as one, as with every watch of ZooKeeper's.
+/// It reads anew after each change: changes that come faster than that are seen as one, the last, as with every
+/// watch of ZooKeeper's.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  quorate watch /config\n  quorate watch --children /members")]
 pub(super) struct Watch {

@@ -7,9 +7,9 @@ use quorate_client::{Client, ClientError, CreateMode, ErrorCode};
 use serde_json::json;
 use tokio::io::AsyncReadExt as _;
 
-use super::Global;
 use super::output::{Hint, Output, stat_document, stat_lines, with_data};
-use super::session::{self, SessionTimeout, interrupted};
+use super::session::{self, SessionTimeout, interrupted, unless_interrupted};
+use super::{Global, Usage};
 
 /// List a znode's children, in the order of their names
 #[derive(Args, Debug)]
@@ -124,7 +124,7 @@ impl Set {
     pub(super) async fn run(self, global: &Global, output: &Output) -> anyhow::Result<()> {
         let data = data(self.data).await?;
         let client = session::open(global).await?;
-        let stat = client.set(&self.path, data, self.version).await?;
+        let stat = unless_interrupted(client.set(&self.path, data, self.version)).await?;
         let text = format!("set {} (version {})", self.path, stat.version);
         let document = json!({"path": self.path, "stat": stat_document(&stat)});
         output.print(text, document)?;
@@ -144,18 +144,21 @@ impl Create {
         };
         let data = data(self.data).await?;
         let client = session::open_for(global, self.session_timeout.duration()?).await?;
-        if self.parents {
-            // A sequential path may end in a slash, and then is no path yet.
-            let number = if self.sequential { "0" } else { "" };
-            client
-                .create_parents(&format!("{}{number}", self.path))
-                .await?;
-        }
-        let created = client.create(&self.path, data, mode).await;
-        let created = created.map_err(explain)?;
+        let create = async {
+            if self.parents {
+                // A sequential path may end in a slash, and then is no path yet.
+                let number = if self.sequential { "0" } else { "" };
+                let path = format!("{}{number}", self.path);
+                client.create_parents(&path).await?;
+            }
+            let created = client.create(&self.path, data, mode).await;
+            created.map_err(explain)
+        };
+        let created = unless_interrupted(create).await?;
         output.print(&created, json!({"path": created}))?;
         if self.ephemeral {
-            session::hold(client, output, &created, interrupted()).await?;
+            let lost = format!("{created} is gone");
+            session::hold(client, output, &created, &lost, interrupted()).await?;
         } else {
             session::close(client).await;
         }
@@ -165,16 +168,21 @@ impl Create {
 
 impl Delete {
     pub(super) async fn run(self, global: &Global, output: &Output) -> anyhow::Result<()> {
+        if self.path == "/" {
+            return Err(Usage(
+                "/ is always there and cannot be deleted: name what is below it".into(),
+            )
+            .into());
+        }
         let client = session::open(global).await?;
-        let deleted = if self.recursive {
-            delete_all(&client, &self.path).await?
-        } else {
-            client
-                .delete(&self.path, self.version)
-                .await
-                .map_err(explain)?;
-            1
+        let delete = async {
+            if self.recursive {
+                return delete_all(&client, &self.path).await.map_err(explain);
+            }
+            let deleted = client.delete(&self.path, self.version).await;
+            deleted.map_err(explain).map(|()| 1)
         };
+        let deleted = unless_interrupted(delete).await?;
         let text = match deleted {
             1 => format!("deleted {}", self.path),
             count => format!("deleted {} and {} below it", self.path, count - 1),
@@ -226,14 +234,18 @@ async fn delete_all(client: &Client, path: &str) -> Result<u64, ClientError> {
 /// Adds what to do next.
 fn explain(error: ClientError) -> anyhow::Error {
     let hint = match &error {
-        ClientError::NoParent { .. } => Hint("--parents creates it"),
+        ClientError::NoParent { .. } => "--parents creates it",
         ClientError::Znode {
             code: ErrorCode::NotEmpty,
             ..
-        } => Hint("or --recursive deletes all"),
+        } => "or --recursive deletes all",
+        ClientError::Znode {
+            code: ErrorCode::NoAuth,
+            ..
+        } => "`quorate mounts` lists the mounts, `quorate unmount PATH` lets others write there",
         _ => return error.into(),
     };
-    anyhow::Error::from(error).context(hint)
+    anyhow::Error::from(error).context(Hint(hint.into()))
 }
 
 /// Data from an argument or from standard input.

@@ -33,7 +33,85 @@ pub(super) async fn read(body: Body, what: &str, limit: usize) -> Result<Bytes, 
 pub(super) async fn json<T: DeserializeOwned>(body: Body, shape: &str) -> Result<T, Problem> {
     let bytes = read(body, "a JSON body", MAX_JSON_BYTES).await?;
     let text = if bytes.is_empty() { b"{}" } else { &bytes[..] };
+    if let Some(integer) = long_integer(text) {
+        return Err(Problem::bad_request(format!(
+            "{integer} has more than 64 bits, and digits of it would be lost: write it as a string, \
+             or as a fraction or with an exponent if it need not be exact"
+        )));
+    }
     serde_json::from_slice(text).map_err(|error| {
         Problem::bad_request(format!("the body does not fit ({error}): expected {shape}"))
     })
+}
+
+/// The first integer of a JSON text that does not fit 64 bits: as a number it would become another one.
+pub(crate) fn long_integer(json: &[u8]) -> Option<String> {
+    let mut rest = json;
+    while let Some((&first, after)) = rest.split_first() {
+        let length = match first {
+            b'"' => string_length(rest),
+            b'-' | b'0'..=b'9' => {
+                let in_number =
+                    |byte: &u8| matches!(byte, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-');
+                let length = rest.iter().take_while(|byte| in_number(byte)).count();
+                let number = String::from_utf8_lossy(&rest[..length]);
+                let digits = number.strip_prefix('-').unwrap_or(&number);
+                if digits.bytes().all(|byte| byte.is_ascii_digit())
+                    && number.parse::<i64>().is_err()
+                    && number.parse::<u64>().is_err()
+                    && !digits.is_empty()
+                {
+                    return Some(number.chars().take(50).collect());
+                }
+                length
+            }
+            _ => {
+                rest = after;
+                continue;
+            }
+        };
+        rest = rest.get(length..).unwrap_or_default();
+    }
+    None
+}
+
+/// From its first quotation mark to behind its last, or to the end of the text.
+fn string_length(text: &[u8]) -> usize {
+    let mut escaped = false;
+    let end = text.iter().skip(1).position(|byte| {
+        let ends = *byte == b'"' && !escaped;
+        escaped = *byte == b'\\' && !escaped;
+        ends
+    });
+    end.map_or(text.len(), |end| end + 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn integers_beyond_64_bits_are_found() {
+        for exact in [
+            "{}",
+            "[0, -9223372036854775808, 18446744073709551615]",
+            r#"{"a": "12345678901234567890123", "b\"": "\\", "c": 1}"#,
+            "[1e30, 12345678901234567890123.5, -0.1]",
+            r#""unended 12345678901234567890123"#,
+            "-",
+            "",
+        ] {
+            assert_eq!(long_integer(exact.as_bytes()), None, "{exact}");
+        }
+        for (text, found) in [
+            ("18446744073709551616", "18446744073709551616"),
+            ("[1,-9223372036854775809]", "-9223372036854775809"),
+            (
+                r#"{"a\\": 12345678901234567890123}"#,
+                "12345678901234567890123",
+            ),
+        ] {
+            assert_eq!(long_integer(text.as_bytes()).as_deref(), Some(found));
+        }
+    }
 }

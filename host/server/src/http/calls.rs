@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::Extension;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use quorate_model::call::{Answer as CallAnswer, CallRequest, Ending};
 use quorate_model::id::CallId;
@@ -16,6 +16,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
+use super::extract::Path;
 use super::problem::Problem;
 use super::{Answer, Answered, Http, Peer, body};
 
@@ -67,7 +68,8 @@ pub(super) async fn call(
     let wait = wait(call.wait_ms, live.timeout_ms);
     let request = call.into_request(id.key)?;
     // In line before asking, so that an answer right behind the parking is not missed.
-    let mut late = http.edge.watches.late_answer(id);
+    let late = http.edge.watches.late_answer(id);
+    let mut late = late.ok_or_else(Problem::too_many_waiters)?;
     let (parked, outcome) = http.ask(session, peer, Operation::Call(request)).await?;
     let answer = match outcome {
         Outcome::Answered(answer) => Some(answer),

@@ -12,14 +12,19 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tower::ServiceExt as _;
 
+use super::sending::{MAX_BUFFER_BYTES, Watched};
 use super::{Http, Peer};
+use crate::receive::places::{Bounds, Place, Places};
 
 /// How many connections there may be; long polls hold theirs.
 const MAX_CONNECTIONS: usize = 4096;
+
+/// How many of one address: a quarter, so that no single one takes all the places. Proxies have some.
+const MAX_CONNECTIONS_PER_ADDRESS: usize = 1024;
 
 /// How long a request's head may take, and a connection be idle.
 const HEAD_DEADLINE: Duration = Duration::from_secs(30);
@@ -33,7 +38,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Serves HTTP on `listener` until `stop` is true.
 pub async fn serve(listener: TcpListener, http: Arc<Http>, mut stop: watch::Receiver<bool>) {
     let routes = http.routes();
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let places = Arc::new(Places::default());
+    let bounds = Bounds {
+        total: MAX_CONNECTIONS,
+        per_address: MAX_CONNECTIONS_PER_ADDRESS,
+    };
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -41,7 +50,7 @@ pub async fn serve(listener: TcpListener, http: Arc<Http>, mut stop: watch::Rece
         };
         match accepted {
             Ok((stream, address)) => {
-                let Ok(place) = places.clone().try_acquire_owned() else {
+                let Some(place) = Place::take(&places, bounds, address.ip()) else {
                     http.edge.metrics.connections_refused.inc();
                     tracing::warn!(%address, "refused an HTTP connection: there are too many");
                     continue;
@@ -77,7 +86,8 @@ async fn converse(
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_DEADLINE)
-        .serve_connection(TokioIo::new(stream), service);
+        .max_buf_size(MAX_BUFFER_BYTES)
+        .serve_connection(TokioIo::new(Watched::new(stream)), service);
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => Some(ended),

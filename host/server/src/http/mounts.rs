@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Extension;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use quorate_model::id::SessionId;
 use quorate_model::outcome::{Outcome, Refusal};
@@ -15,6 +15,7 @@ use quorate_model::znode::MAX_DATA_BYTES;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::extract::Path;
 use super::problem::Problem;
 use super::{Answer, Answered, Http, Peer, body};
 

@@ -10,6 +10,7 @@ use quorate_model::outcome::Refusal;
 use serde_json::json;
 
 use super::ZXID_HEADER;
+use crate::notify::MAX_WAITERS_PER_CALL;
 use crate::route::Unavailable;
 
 /// An answer that says what went wrong and, where there is something, what to do.
@@ -58,11 +59,39 @@ impl Problem {
     }
 
     pub(super) fn unavailable(reason: Unavailable) -> Problem {
+        let (code, message) = match reason {
+            Unavailable::Overloaded(reason) => (
+                "overloaded",
+                format!("{reason}: it was not done, so try again"),
+            ),
+            Unavailable::Abandoned(reason) => (
+                "unavailable",
+                format!(
+                    "{reason}: nobody knows whether it was done; a call is safe to repeat with its key"
+                ),
+            ),
+        };
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, message)
+    }
+
+    pub(super) fn too_many_waiters() -> Problem {
+        Problem::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too-many-waiters",
+            format!(
+                "{MAX_WAITERS_PER_CALL} requests wait for this very call already: nothing was done, \
+                 their answer is this one's too"
+            ),
+        )
+    }
+
+    pub(super) fn too_many_answers(bytes: usize) -> Problem {
         Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,
-            "unavailable",
+            "busy",
             format!(
-                "{reason}: nobody knows whether it was done; a call is safe to repeat with its key"
+                "there is an answer, but with its {bytes} bytes too much would wait to be sent to \
+                 clients: try again, a call with its key"
             ),
         )
     }
@@ -149,5 +178,20 @@ impl IntoResponse for Problem {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::route::Overloaded;
+
+    #[test]
+    fn what_was_not_done_is_told_apart_from_what_nobody_knows() {
+        let overloaded = Problem::unavailable(Unavailable::Overloaded(Overloaded));
+        assert!(overloaded.message.contains("it was not done"));
+        let abandoned = Problem::unavailable(Unavailable::Abandoned("no disk".into()));
+        assert!(abandoned.message.contains("nobody knows"));
+        assert_eq!(abandoned.status, overloaded.status);
     }
 }

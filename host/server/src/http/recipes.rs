@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::Extension;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use bytes::Bytes;
 use quorate_model::id::SessionId;
@@ -15,6 +15,7 @@ use quorate_model::request::Operation;
 use serde_json::{Map, Value, json};
 use tokio::time::timeout;
 
+use super::extract::Path;
 use super::problem::Problem;
 use super::{Answer, Answered, Http, Peer, body};
 

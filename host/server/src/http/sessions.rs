@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Extension;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use quorate_model::id::SessionId;
 use quorate_model::outcome::Outcome;
@@ -12,6 +12,7 @@ use quorate_model::request::Operation;
 use serde::Deserialize;
 use serde_json::json;
 
+use super::extract::Path;
 use super::problem::Problem;
 use super::{Answer, Answered, Http, Peer, body, token};
 use crate::receive::new_password;

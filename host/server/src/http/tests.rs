@@ -331,6 +331,69 @@ async fn mistakes_are_told_with_what_to_do() {
 }
 
 #[tokio::test]
+async fn mistakes_in_a_path_or_a_query_are_problems_too() {
+    let api = Api::new();
+    for uri in [
+        "/v1/tree/%ff",
+        "/v1/tree?bogus=1",
+        "/v1/tree/?limit=many",
+        "/v1/mounts/%ff",
+        "/v1/recipes/%ff",
+    ] {
+        let (status, body) = api.get(uri).await;
+        let (code, message) = error(&body);
+        assert_eq!((status, code), (400, "bad-request"), "{uri}: {message}");
+        assert!(!message.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn who_comes_to_a_full_line_of_waiters_is_told_at_once_and_the_others_wait() {
+    let api = Api::new();
+    api.mounted().await;
+    let token = api.open().await;
+    let uri = format!("/v1/sessions/{token}/calls/1");
+    let (_, parked) = api.put(&uri, call("wait", 0)).await;
+    let (session, _) = api.http.session(&token).unwrap();
+    let id = quorate_model::id::CallId { session, key: 1 };
+    let watches = &api.server.edge.watches;
+    let others: Vec<_> = (1..crate::notify::MAX_WAITERS_PER_CALL)
+        .map(|_| watches.late_answer(id).unwrap())
+        .collect();
+    let waiting = api.put(&uri, call("wait", 60_000));
+    let coming = async {
+        let parked = parked["zxid"].as_u64().unwrap();
+        watches.reached(Zxid(parked + 1)).await;
+        let (status, body) = api.put(&uri, call("wait", 60_000)).await;
+        assert_eq!((status, error(&body).0), (429, "too-many-waiters"));
+        drop(others);
+        api.server.create("/m/gate", "");
+    };
+    let ((status, answered), ()) = tokio::join!(waiting, coming);
+    assert_eq!((status, &answered["result"]), (200, &json!("go")));
+}
+
+#[tokio::test]
+async fn parameters_keep_their_digits_or_are_refused() {
+    let api = Api::new();
+    api.mounted().await;
+    let body = |parameters: &str| {
+        Body::from(format!(
+            r#"{{"recipe": "test", "parameters": {parameters}}}"#
+        ))
+    };
+    let exact = r#"{"most":18446744073709551615,"ratio":0.1}"#;
+    let put = api.ask(Method::PUT, "/v1/mounts/x", body(exact)).await;
+    assert_eq!(put.0, 201);
+    let (_, node) = api.get("/v1/tree/x").await;
+    assert_eq!(node["data"], exact);
+    let long = body("[12345678901234567890123]");
+    let (status, refused) = api.ask(Method::PUT, "/v1/mounts/x", long).await;
+    assert_eq!((status, error(&refused).0), (400, "bad-request"));
+    assert!(error(&refused).1.contains("as a string"));
+}
+
+#[tokio::test]
 async fn sessions_of_the_other_protocol_cannot_be_used() {
     let api = Api::new();
     let connection = api.server.connection();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use quorate_model::outcome::Refusal;
@@ -12,6 +12,7 @@ use quorate_model::znode::{Lifetime, Stat};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::extract::{Path, Query};
 use super::problem::Problem;
 use super::{Answer, Answered, Http};
 

@@ -1,7 +1,6 @@
 //! Who waits for the answers of parked calls: the connection that made the call, and long polls of HTTP.
 
 use std::collections::BTreeMap;
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
@@ -12,8 +11,9 @@ use tokio::sync::oneshot;
 
 use super::Watches;
 
-/// How many long polls wait for one call. Beyond it the oldest ends as if its time were up: its
-/// client has most likely repeated the request.
+/// How many long polls wait for one call. A client has one, and some more that it gave up without
+/// closing them, which end with their time. Who comes beyond that is refused: to end another's wait
+/// in its stead would make both ask again at once.
 pub const MAX_WAITERS_PER_CALL: usize = 8;
 
 /// Who waits for which call.
@@ -29,7 +29,7 @@ pub(super) struct CallTable {
 pub(super) struct Waiters {
     /// The call's mount, and the number of the connection: the last that asked.
     pub(super) connection: Option<(ZnodePath, u64)>,
-    polls: VecDeque<(u64, oneshot::Sender<Answer>)>,
+    polls: Vec<(u64, oneshot::Sender<Answer>)>,
 }
 
 /// A long poll and what it is told.
@@ -72,15 +72,16 @@ impl CallTable {
             .insert(call);
     }
 
-    pub(super) fn wait(&mut self, call: CallId) -> (u64, oneshot::Receiver<Answer>) {
-        let (sender, receiver) = oneshot::channel();
-        self.next_number += 1;
+    /// None if [`MAX_WAITERS_PER_CALL`] wait already.
+    pub(super) fn wait(&mut self, call: CallId) -> Option<(u64, oneshot::Receiver<Answer>)> {
         let polls = &mut self.waiters.entry(call).or_default().polls;
         if polls.len() >= MAX_WAITERS_PER_CALL {
-            polls.pop_front();
+            return None;
         }
-        polls.push_back((self.next_number, sender));
-        (self.next_number, receiver)
+        let (sender, receiver) = oneshot::channel();
+        self.next_number += 1;
+        polls.push((self.next_number, sender));
+        Some((self.next_number, receiver))
     }
 
     pub(super) fn stop_waiting(&mut self, call: CallId, number: u64) {
@@ -161,7 +162,7 @@ impl LateAnswer {
         }
     }
 
-    /// The answer; none if the session ended, or others wait in its stead ([`MAX_WAITERS_PER_CALL`]).
+    /// The answer; none if the session ended.
     pub async fn answer(&mut self) -> Option<Answer> {
         (&mut self.receiver).await.ok()
     }
@@ -204,8 +205,8 @@ mod tests {
     fn a_session_that_ends_takes_its_calls_along() {
         let mut table = CallTable::default();
         table.wait_on_connection(call(1, 7), mount(), 10);
-        let (_, mut ended) = table.wait(call(1, u64::MAX));
-        let (_, mut other) = table.wait(call(2, 7));
+        let (_, mut ended) = table.wait(call(1, u64::MAX)).unwrap();
+        let (_, mut other) = table.wait(call(2, 7)).unwrap();
         table.end_session(SessionId(1));
         assert_eq!(ended.try_recv(), Err(oneshot::error::TryRecvError::Closed));
         assert_eq!(other.try_recv(), Err(oneshot::error::TryRecvError::Empty));
@@ -214,18 +215,22 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_long_poll_gives_way() {
+    fn who_comes_to_a_full_line_is_refused_and_the_others_wait_on() {
         let mut table = CallTable::default();
-        let mut polls: Vec<_> = (0..=MAX_WAITERS_PER_CALL)
-            .map(|_| table.wait(call(1, 1)))
+        let mut polls: Vec<_> = (0..MAX_WAITERS_PER_CALL)
+            .map(|_| table.wait(call(1, 1)).unwrap())
             .collect();
-        let closed = polls
-            .iter_mut()
-            .map(|(_, receiver)| receiver.try_recv() == Err(oneshot::error::TryRecvError::Closed));
-        assert_eq!(closed.filter(|closed| *closed).count(), 1);
+        assert!(table.wait(call(1, 1)).is_none());
+        assert!(table.wait(call(1, 2)).is_some(), "another call");
+        for (_, receiver) in &mut polls {
+            assert_eq!(
+                receiver.try_recv(),
+                Err(oneshot::error::TryRecvError::Empty)
+            );
+        }
         for (number, _) in polls {
             table.stop_waiting(call(1, 1), number);
         }
-        assert!(table.waiters.is_empty());
+        assert!(table.wait(call(1, 1)).is_some());
     }
 }

@@ -12,7 +12,7 @@ use quorate_wire::frame::{self, FrameError};
 use quorate_wire::{ConnectRequest, DecodeError, MAX_FRAME_BYTES, Reader, Record, RequestError};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Edge;
 use super::frames::{self, Taken};
@@ -27,6 +27,10 @@ const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(30);
 
 /// How long the last bytes of a connection that ends may take to be sent.
 const FAREWELL_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long a client may take none of the bytes that wait to be sent to it: as long as its session can
+/// be silent. It may go on pinging all the while, so that its session alone would not end.
+pub(crate) const SEND_DEADLINE: Duration = Duration::from_secs(40);
 
 /// The longest handshake. ZooKeeper's own clients send 45 bytes.
 const MAX_HANDSHAKE_BYTES: usize = 1024;
@@ -70,6 +74,9 @@ pub(super) enum End {
     /// No proof of who the client is.
     #[error("the client did not prove an identity")]
     AuthFailed,
+    /// It takes nothing of what is sent to it.
+    #[error("the client does not read its answers")]
+    Stuck,
     /// The socket failed.
     #[error(transparent)]
     Socket(#[from] io::Error),
@@ -104,6 +111,7 @@ where
             received: BytesMut::new(),
             sending: BytesMut::new(),
             chunk: *READ_CHUNK_BYTES.start(),
+            stuck: Instant::now() + SEND_DEADLINE,
         },
         connection,
         edge,
@@ -164,9 +172,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<'_, R, W> {
         }
         if let Some(word) = frame::four_letter_word(&self.socket.received) {
             self.edge.metrics.four_letter_words.inc();
-            if let Some(answer) = four_letter::answer(word, self.edge) {
-                self.socket.sending.extend_from_slice(answer.as_bytes());
-            }
+            let answer = four_letter::answer(word, self.edge);
+            self.socket.sending.extend_from_slice(answer.as_bytes());
             return Err(End::Word);
         }
         let request = loop {
@@ -233,6 +240,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<'_, R, W> {
     fn take_requests(&mut self) -> Result<bool, End> {
         let mut frames = 0;
         let mut pressed = true;
+        if self.connection.progress() == Progress::Due {
+            self.connection.answer_due(&self.edge.state);
+        }
         let mut reads = frames::Reads::new(&self.edge.state);
         while self.connection.progress() == Progress::Open {
             let Some(frame) = frame::decode(&mut self.socket.received, MAX_FRAME_BYTES)? else {
@@ -272,6 +282,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<'_, R, W> {
         loop {
             if socket.sending.is_empty() {
                 self.connection.take_output(&mut socket.sending);
+                socket.stuck = Instant::now() + SEND_DEADLINE;
             }
             match self.connection.progress() {
                 Progress::Closed => {
@@ -280,6 +291,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<'_, R, W> {
                 }
                 // What was taken before is sent by the farewell.
                 Progress::Ending => return Err(End::Farewell),
+                Progress::Due => return Ok(()),
                 Progress::Opening | Progress::Open | Progress::Pressed => {}
             }
             socket.prepare();
@@ -293,6 +305,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<'_, R, W> {
                         return Err(End::Hangup);
                     }
                     self.edge.metrics.sent_bytes.inc_by(sent as u64);
+                    socket.stuck = Instant::now() + SEND_DEADLINE;
                     if socket.sending.is_empty() {
                         self.connection.take_output(&mut socket.sending);
                         if !reading && socket.sending.is_empty() {
@@ -313,6 +326,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<'_, R, W> {
                     if !reading {
                         return Ok(());
                     }
+                }
+                () = sleep_until(socket.stuck), if !socket.sending.is_empty() => {
+                    self.edge.metrics.connections_stuck.inc();
+                    return Err(End::Stuck);
                 }
             }
         }
@@ -347,6 +364,8 @@ struct Socket<R, W> {
     sending: BytesMut,
     /// How much to read at once.
     chunk: usize,
+    /// When the client counts as stuck, if it takes nothing of what is being sent until then.
+    stuck: Instant,
 }
 
 impl<R: AsyncRead + Unpin, W> Socket<R, W> {

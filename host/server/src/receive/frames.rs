@@ -14,8 +14,8 @@ use quorate_model::request::{CreateLifetime, CreatePath, Operation, Request, Zno
 use quorate_model::znode::MAX_DATA_BYTES;
 use quorate_tree::{SharedState, State};
 use quorate_wire::{
-    CallResponse, CallStatus, Create, CreateMode, ErrorCode, MultiOperation, MultiResult,
-    RequestBody, RequestError, ResponseBody,
+    CallResponse, CallStatus, Create, CreateMode, ErrorCode, MultiOperation, RequestBody,
+    RequestError, ResponseBody, opcode,
 };
 use sha1::{Digest as _, Sha1};
 
@@ -27,6 +27,12 @@ const READS_PER_LOCK: u32 = 64;
 
 /// The most identities that one connection may add by auth: each goes along with each of its writes.
 const MAX_IDENTITIES: usize = 32;
+
+/// The most bytes of one identity: what the name in a certificate may need.
+const MAX_IDENTITY_BYTES: usize = 1024;
+
+/// The most bytes of all identities that one connection adds.
+const MAX_IDENTITIES_BYTES: usize = 4096;
 
 /// Where a frame came from.
 pub(super) struct Context<'a> {
@@ -44,6 +50,14 @@ pub(super) enum Taken {
     Overloaded,
     /// No such scheme, or no proof: ZooKeeper closes the connection.
     AuthFailed,
+}
+
+/// What is answered instead of a request that makes no sense.
+enum Broken {
+    /// An answer in its turn.
+    Answer(Answer),
+    /// An opcode that does not exist: the connection ends with the answer.
+    Unknown,
 }
 
 /// The state, locked for a run of reads. No request is submitted while it is.
@@ -92,8 +106,12 @@ pub(super) fn take(
     let connection = context.connection;
     let request = match quorate_wire::Request::decode(frame) {
         Ok(request) => request,
+        // ZooKeeper reads auth before anything else, and closes the connection where it cannot.
+        Err(error @ RequestError::Body { opcode, .. }) if opcode == opcode::AUTH => {
+            return Err(error);
+        }
         Err(RequestError::Body { xid, .. }) => {
-            connection.reply(xid, Err(ErrorCode::MarshallingError));
+            connection.reply(xid, Err(ErrorCode::MarshallingError), frame.len());
             return Ok(Taken::Done);
         }
         Err(error) => return Err(error),
@@ -101,7 +119,8 @@ pub(super) fn take(
     let xid = request.xid;
     let asked = match request.body {
         RequestBody::Ping => {
-            connection.reply_at_once(xid, Ok(ResponseBody::Empty));
+            // Whatever its own xid was, as in ZooKeeper.
+            connection.reply_at_once(opcode::PING_XID, Ok(ResponseBody::Empty));
             return Ok(Taken::Done);
         }
         RequestBody::Auth { scheme, auth, .. } => {
@@ -115,7 +134,9 @@ pub(super) fn take(
         body => asked(body, context.identities),
     };
     match asked {
-        Ok(Asked::Read(read)) => reads.with(|state| connection.read(state, xid, read)),
+        Ok(Asked::Read(read)) => {
+            reads.with(|state| connection.read(state, xid, read, frame.len()));
+        }
         Ok(Asked::Write(operation, form)) => {
             let Some(session) = connection.session() else {
                 return Ok(Taken::Done);
@@ -128,11 +149,13 @@ pub(super) fn take(
                 operation,
             };
             let waiter = connection.write(xid, form, frame.len());
+            connection.answer_due(&context.edge.state);
             if context.edge.router.submit(request, waiter).is_err() {
                 return Ok(Taken::Overloaded);
             }
         }
-        Err(answer) => connection.reply(xid, answer.into_reply()),
+        Err(Broken::Answer(answer)) => connection.reply(xid, answer.into_reply(), frame.len()),
+        Err(Broken::Unknown) => connection.unknown(xid),
     }
     Ok(Taken::Done)
 }
@@ -152,37 +175,42 @@ impl Answer {
     }
 }
 
-impl From<ErrorCode> for Answer {
-    fn from(code: ErrorCode) -> Answer {
-        Answer::Error(code)
+impl From<ErrorCode> for Broken {
+    fn from(code: ErrorCode) -> Broken {
+        Broken::Answer(Answer::Error(code))
     }
 }
 
-fn asked(body: RequestBody, identities: &[Identity]) -> Result<Asked, Answer> {
+fn asked(body: RequestBody, identities: &[Identity]) -> Result<Asked, Broken> {
     let plain = |operation| Asked::Write(Operation::Znode(operation), Form::Plain);
+    let mut acls = acl::Expansion::new(identities);
     Ok(match body {
+        // The one check of a read's path in ZooKeeper's `FinalRequestProcessor`.
+        RequestBody::Exists { path, .. } if path.contains('\0') => {
+            return Err(ErrorCode::BadArguments.into());
+        }
         RequestBody::Exists { path, watch } => Asked::Read(Read::Exists {
-            path: parse(&path)?,
+            path: readable(&path)?,
             watch,
         }),
         RequestBody::GetData { path, watch } => Asked::Read(Read::Data {
-            path: parse(&path)?,
+            path: readable(&path)?,
             watch,
         }),
         RequestBody::GetChildren { path, watch } => Asked::Read(Read::Children {
-            path: parse(&path)?,
+            path: readable(&path)?,
             watch,
             with_stat: false,
         }),
         RequestBody::GetChildren2 { path, watch } => Asked::Read(Read::Children {
-            path: parse(&path)?,
+            path: readable(&path)?,
             watch,
             with_stat: true,
         }),
         RequestBody::GetAcl { path } => Asked::Read(Read::Acl {
-            path: parse(&path)?,
+            path: readable(&path)?,
         }),
-        RequestBody::SetWatches(watches) => Asked::Read(set_watches(watches)?),
+        RequestBody::SetWatches(watches) => Asked::Read(set_watches(watches)),
         RequestBody::SetWatches2 {
             watches,
             persistent,
@@ -191,12 +219,12 @@ fn asked(body: RequestBody, identities: &[Identity]) -> Result<Asked, Answer> {
             if !persistent.is_empty() || !recursive.is_empty() {
                 return Err(ErrorCode::Unimplemented.into());
             }
-            Asked::Read(set_watches(watches)?)
+            Asked::Read(set_watches(watches))
         }
 
-        RequestBody::Create(request) => plain(create(request, false, identities)?),
+        RequestBody::Create(request) => plain(create(request, false, &mut acls)?),
         RequestBody::Create2(request) | RequestBody::CreateContainer(request) => {
-            plain(create(request, true, identities)?)
+            plain(create(request, true, &mut acls)?)
         }
         RequestBody::Delete { path, version } => plain(ZnodeOperation::Delete {
             path: parse(&path)?,
@@ -209,10 +237,10 @@ fn asked(body: RequestBody, identities: &[Identity]) -> Result<Asked, Answer> {
         } => plain(set_data(&path, data, version)?),
         RequestBody::SetAcl { path, acl, version } => plain(ZnodeOperation::SetAcl {
             path: parse(&path)?,
-            acl: acl::expand(acl, identities)?,
+            acl: acls.expand(acl)?,
             version,
         }),
-        RequestBody::Multi(parts) => multi(parts, identities)?,
+        RequestBody::Multi(parts) => multi(parts, &mut acls),
         RequestBody::Sync { path } => Asked::Write(Operation::Sync(parse(&path)?), Form::Plain),
         RequestBody::CloseSession => Asked::Write(Operation::CloseSession, Form::Close),
 
@@ -222,8 +250,11 @@ fn asked(body: RequestBody, identities: &[Identity]) -> Result<Asked, Answer> {
             Asked::Write(Operation::Acknowledge { key }, Form::Plain)
         }
 
-        RequestBody::Ping | RequestBody::Auth { .. } | RequestBody::Unknown { .. } => {
+        RequestBody::Unknown { opcode } if opcode::NOT_SERVED.contains(&opcode) => {
             return Err(ErrorCode::Unimplemented.into());
+        }
+        RequestBody::Ping | RequestBody::Auth { .. } | RequestBody::Unknown { .. } => {
+            return Err(Broken::Unknown);
         }
     })
 }
@@ -232,30 +263,41 @@ fn parse(path: &str) -> Result<ZnodePath, ErrorCode> {
     ZnodePath::parse(path).map_err(|_| ErrorCode::BadArguments)
 }
 
-fn parse_all(paths: &[String]) -> Result<Vec<ZnodePath>, ErrorCode> {
-    paths.iter().map(|path| parse(path)).collect()
+/// The path of a read. ZooKeeper does not check it but looks: there is nothing at a malformed one, and
+/// the root at an empty one.
+fn readable(path: &str) -> Result<ZnodePath, ErrorCode> {
+    if path.is_empty() {
+        return Ok(ZnodePath::root());
+    }
+    ZnodePath::parse(path).map_err(|_| ErrorCode::NoNode)
 }
 
-fn set_watches(watches: quorate_wire::request::SetWatches) -> Result<Read, ErrorCode> {
-    Ok(Read::SetWatches(Box::new(SetWatches {
+/// A malformed path is no reason to lose the others: nothing will ever happen at it.
+fn well_formed(paths: &[String]) -> Vec<ZnodePath> {
+    let parsed = paths.iter().map(|path| ZnodePath::parse(path));
+    parsed.filter_map(Result::ok).collect()
+}
+
+fn set_watches(watches: quorate_wire::request::SetWatches) -> Read {
+    Read::SetWatches(Box::new(SetWatches {
         since: Zxid(u64::try_from(watches.since).unwrap_or(0)),
-        data: parse_all(&watches.data)?,
-        exist: parse_all(&watches.exist)?,
-        child: parse_all(&watches.child)?,
-    })))
+        data: well_formed(&watches.data),
+        exist: well_formed(&watches.exist),
+        child: well_formed(&watches.child),
+    }))
 }
 
 fn create(
     request: Create,
     with_stat: bool,
-    identities: &[Identity],
+    acls: &mut acl::Expansion<'_>,
 ) -> Result<ZnodeOperation, ErrorCode> {
     let mode = CreateMode::from_flags(request.flags).ok_or(ErrorCode::BadArguments)?;
     Ok(ZnodeOperation::Create {
         path: CreatePath::parse(&request.path, mode.is_sequential())
             .map_err(|_| ErrorCode::BadArguments)?,
         data: bounded(request.data)?,
-        acl: acl::expand(request.acl, identities)?,
+        acl: acls.expand(request.acl)?,
         lifetime: match mode {
             CreateMode::Persistent | CreateMode::PersistentSequential => CreateLifetime::Persistent,
             CreateMode::Ephemeral | CreateMode::EphemeralSequential => CreateLifetime::Ephemeral,
@@ -280,29 +322,40 @@ fn bounded(data: Bytes) -> Result<Bytes, ErrorCode> {
     Ok(data)
 }
 
-fn multi(parts: Vec<MultiOperation>, identities: &[Identity]) -> Result<Asked, Answer> {
+/// A part that makes no sense is told its error only if those before it succeed, as in ZooKeeper. So
+/// they are sent, and in its place a part that is sure to fail: the whole changes nothing either way.
+fn multi(parts: Vec<MultiOperation>, acls: &mut acl::Expansion<'_>) -> Asked {
     let count = parts.len();
     let mut operations = Vec::with_capacity(count);
+    let mut malformed = None;
     for (index, part) in parts.into_iter().enumerate() {
-        match multi_part(part, identities) {
+        match multi_part(part, acls) {
             Ok(operation) => operations.push(operation),
             Err(code) => {
-                let results = MultiResult::failed(count, index, code);
-                return Err(Answer::Body(ResponseBody::Multi(results)));
+                malformed = Some((index, code));
+                operations.push(ZnodeOperation::Delete {
+                    path: ZnodePath::root(),
+                    version: -1,
+                });
+                break;
             }
         }
     }
-    Ok(Asked::Write(
-        Operation::Multi(operations),
-        Form::Multi { parts: count },
-    ))
+    let form = Form::Multi {
+        parts: count,
+        malformed,
+    };
+    Asked::Write(Operation::Multi(operations), form)
 }
 
-fn multi_part(part: MultiOperation, identities: &[Identity]) -> Result<ZnodeOperation, ErrorCode> {
+fn multi_part(
+    part: MultiOperation,
+    acls: &mut acl::Expansion<'_>,
+) -> Result<ZnodeOperation, ErrorCode> {
     Ok(match part {
-        MultiOperation::Create(request) => create(request, false, identities)?,
+        MultiOperation::Create(request) => create(request, false, acls)?,
         MultiOperation::Create2(request) | MultiOperation::CreateContainer(request) => {
-            create(request, true, identities)?
+            create(request, true, acls)?
         }
         MultiOperation::Delete { path, version } => ZnodeOperation::Delete {
             path: parse(&path)?,
@@ -320,12 +373,12 @@ fn multi_part(part: MultiOperation, identities: &[Identity]) -> Result<ZnodeOper
     })
 }
 
-fn call(request: quorate_wire::CallRequest) -> Result<Asked, Answer> {
+fn call(request: quorate_wire::CallRequest) -> Result<Asked, Broken> {
     let bad_call = |result: String| {
-        Answer::Body(ResponseBody::Call(CallResponse {
+        Broken::Answer(Answer::Body(ResponseBody::Call(CallResponse {
             status: CallStatus::BadCall,
             result,
-        }))
+        })))
     };
     if request.key == 0 {
         return Err(bad_call("a call's key is at least 1".into()));
@@ -353,20 +406,27 @@ fn canonical(arguments: String) -> String {
     parsed.map_or(arguments, |value| value.to_string())
 }
 
-/// What auth proves. `ip` and `world` prove nothing that the connection does not have already.
+/// What auth proves. `ip` proves nothing that the connection does not have already; `world` is no
+/// scheme to prove anything by, so it fails in ZooKeeper too.
 fn add_identity(
     identities: &mut Vec<Identity>,
     scheme: &str,
     auth: &[u8],
 ) -> Result<(), ErrorCode> {
     match scheme {
-        "ip" | "world" => Ok(()),
+        "ip" => Ok(()),
         "digest" => {
             let identity = digest_identity(auth);
             if identities.contains(&identity) {
                 return Ok(());
             }
-            if identities.len() > MAX_IDENTITIES {
+            let bytes = |identity: &Identity| identity.scheme.len() + identity.id.len();
+            let added = identities.iter().filter(|one| one.scheme != "ip");
+            let added_bytes: usize = added.clone().map(bytes).sum();
+            if bytes(&identity) > MAX_IDENTITY_BYTES
+                || added.count() >= MAX_IDENTITIES
+                || added_bytes + bytes(&identity) > MAX_IDENTITIES_BYTES
+            {
                 return Err(ErrorCode::AuthFailed);
             }
             identities.push(identity);
@@ -414,19 +474,40 @@ mod tests {
             add_identity(&mut identities, "kerberos", b""),
             Err(ErrorCode::AuthFailed)
         );
-        let more = (0..100).filter(|n: &u32| {
-            add_identity(&mut identities, "digest", n.to_string().as_bytes()).is_ok()
-        });
-        assert_eq!(more.count(), MAX_IDENTITIES);
+        assert_eq!(
+            add_identity(&mut identities, "world", b"anyone"),
+            Err(ErrorCode::AuthFailed)
+        );
+        let mut more = |prefix: &str| {
+            let added = (0..100).filter(|n: &u32| {
+                let auth = format!("{prefix}{n}:password");
+                add_identity(&mut identities, "digest", auth.as_bytes()).is_ok()
+            });
+            added.count()
+        };
+        assert_eq!(more(""), MAX_IDENTITIES - 1);
     }
 
     #[test]
-    fn bad_paths_are_bad_arguments_before_they_are_anything_else() {
+    fn identities_are_bounded_in_bytes() {
+        let mut identities = vec![];
+        let mut add = |length: usize, n: usize| {
+            let auth = format!("{n}{}:password", "u".repeat(length));
+            add_identity(&mut identities, "digest", auth.as_bytes())
+        };
+        assert_eq!(add(1_000_000, 0), Err(ErrorCode::AuthFailed));
+        assert_eq!(add(MAX_IDENTITY_BYTES, 0), Err(ErrorCode::AuthFailed));
+        let taken = (0..32).take_while(|n| add(900, *n).is_ok()).count();
+        assert_eq!(taken, 4);
+        assert!(format!("{identities:?}").len() < MAX_IDENTITIES_BYTES + 200);
+        // The password takes no room, however long it is.
+        let long = format!("a:{}", "p".repeat(100_000));
+        assert_eq!(add_identity(&mut vec![], "digest", long.as_bytes()), Ok(()));
+    }
+
+    #[test]
+    fn bad_paths_of_writes_are_bad_arguments_before_they_are_anything_else() {
         for body in [
-            RequestBody::Exists {
-                path: "a".into(),
-                watch: true,
-            },
             RequestBody::Sync { path: "/a/".into() },
             RequestBody::Delete {
                 path: "//".into(),
@@ -448,21 +529,67 @@ mod tests {
             let shown = format!("{body:?}");
             let refused = matches!(
                 asked(body, &[]),
-                Err(Answer::Error(ErrorCode::BadArguments))
+                Err(Broken::Answer(Answer::Error(ErrorCode::BadArguments)))
             );
             assert!(refused, "{shown}");
         }
     }
 
     #[test]
-    fn a_bad_part_of_a_multi_tells_each_part_its_share() {
+    fn there_is_nothing_at_a_malformed_path() {
+        for path in ["a", "/a/", "//", "/a/../b"] {
+            let watched = RequestBody::Exists {
+                path: path.into(),
+                watch: true,
+            };
+            let answer = asked(watched, &[]);
+            let no_node = matches!(
+                answer,
+                Err(Broken::Answer(Answer::Error(ErrorCode::NoNode)))
+            );
+            assert!(no_node, "{path}");
+        }
+        let of_nothing = RequestBody::GetAcl { path: "".into() };
+        let Ok(Asked::Read(Read::Acl { path })) = asked(of_nothing, &[]) else {
+            panic!("it is read");
+        };
+        assert!(path.is_root());
+    }
+
+    #[test]
+    fn a_bad_path_among_watches_does_not_lose_the_others() {
+        let watches = quorate_wire::request::SetWatches {
+            since: 1,
+            data: vec!["bad".into(), "/good".into()],
+            exist: vec!["//".into()],
+            child: vec!["/a".into(), "/b".into()],
+        };
+        let Read::SetWatches(set) = set_watches(watches) else {
+            panic!("it sets watches");
+        };
+        assert_eq!(set.data[0].as_str(), "/good");
+        let lengths = (set.data.len(), set.exist.len(), set.child.len());
+        assert_eq!(lengths, (1, 0, 2));
+    }
+
+    #[test]
+    fn the_parts_before_a_bad_part_of_a_multi_are_evaluated() {
         let parts = ["/a", "b", "/c"].map(|path| MultiOperation::Check {
             path: path.into(),
             version: -1,
         });
-        let Err(Answer::Body(ResponseBody::Multi(results))) = multi(parts.into(), &[]) else {
-            panic!("it is answered here");
+        let asked = multi(parts.into(), &mut acl::Expansion::new(&[]));
+        let Asked::Write(Operation::Multi(operations), form) = asked else {
+            panic!("it is evaluated");
         };
-        assert_eq!(results, [0, -8, -2].map(MultiResult::Error));
+        assert_eq!(operations.len(), 2);
+        let malformed = Some((1, ErrorCode::BadArguments));
+        assert_eq!(
+            form,
+            Form::Multi {
+                parts: 3,
+                malformed
+            }
+        );
     }
 }

@@ -1,16 +1,15 @@
 //! Takes connections, within bounds.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hashbrown::HashMap;
-use parking_lot::Mutex;
 use quorate_model::id::Owner;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use super::{Edge, connection};
+use super::places::{Bounds, Place, Places};
+use super::{Edge, Limits, connection};
 use crate::respond::Connection;
 
 /// How long to wait after accepting failed, which is mostly for want of file descriptors.
@@ -25,7 +24,8 @@ pub async fn serve(listener: TcpListener, edge: Arc<Edge>, mut stop: watch::Rece
             _ = stop.wait_for(|stop| *stop) => break,
         };
         match accepted {
-            Ok((stream, address)) => match Place::take(&places, &edge, address.ip()) {
+            Ok((stream, address)) => match Place::take(&places, bounds(&edge.limits), address.ip())
+            {
                 Some(place) => {
                     tokio::spawn(converse(stream, address, edge.clone(), place));
                 }
@@ -41,6 +41,16 @@ pub async fn serve(listener: TcpListener, edge: Arc<Edge>, mut stop: watch::Rece
         }
     }
     edge.watches.close_all("the server stops");
+}
+
+fn bounds(limits: &Limits) -> Bounds {
+    Bounds {
+        total: limits.max_connections,
+        per_address: match limits.max_connections_per_address {
+            0 => usize::MAX,
+            limit => limit,
+        },
+    }
 }
 
 async fn converse(stream: TcpStream, address: SocketAddr, edge: Arc<Edge>, place: Place) {
@@ -61,56 +71,4 @@ async fn converse(stream: TcpStream, address: SocketAddr, edge: Arc<Edge>, place
     edge.metrics.connections.dec();
     tracing::debug!(%address, ?end, "closed a connection");
     drop(place);
-}
-
-/// How many connections there are, in all and by address.
-#[derive(Default)]
-struct Places {
-    taken: Mutex<Taken>,
-}
-
-#[derive(Default)]
-struct Taken {
-    total: usize,
-    of_address: HashMap<IpAddr, usize>,
-}
-
-/// One connection's place; given back when dropped.
-struct Place {
-    places: Arc<Places>,
-    address: IpAddr,
-}
-
-impl Place {
-    fn take(places: &Arc<Places>, edge: &Edge, address: IpAddr) -> Option<Place> {
-        let limits = &edge.limits;
-        let per_address = match limits.max_connections_per_address {
-            0 => usize::MAX,
-            limit => limit,
-        };
-        let mut taken = places.taken.lock();
-        let of_address = taken.of_address.get(&address).copied().unwrap_or(0);
-        if taken.total >= limits.max_connections || of_address >= per_address {
-            return None;
-        }
-        taken.total += 1;
-        taken.of_address.insert(address, of_address + 1);
-        Some(Place {
-            places: places.clone(),
-            address,
-        })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut taken = self.places.taken.lock();
-        taken.total -= 1;
-        if let Some(of_address) = taken.of_address.get_mut(&self.address) {
-            *of_address -= 1;
-            if *of_address == 0 {
-                taken.of_address.remove(&self.address);
-            }
-        }
-    }
 }

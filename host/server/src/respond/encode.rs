@@ -41,10 +41,15 @@ fn body(form: &Form, outcome: &Outcome) -> Reply {
 
 fn refused(form: &Form, refusal: &Refusal) -> Reply {
     match (form, refusal) {
-        (Form::Multi { parts }, Refusal::Multi { index, refusal }) => {
-            let code = ErrorCode::of(refusal);
-            let results = MultiResult::failed(*parts, *index as usize, code);
-            Ok(ResponseBody::Multi(results))
+        (Form::Multi { parts, malformed }, Refusal::Multi { index, refusal }) => {
+            let index = *index as usize;
+            let code = match malformed {
+                Some((part, code)) if *part == index => *code,
+                _ => ErrorCode::of(refusal),
+            };
+            Ok(ResponseBody::Multi(MultiResult::failed(
+                *parts, index, code,
+            )))
         }
         (Form::Call { .. } | Form::Cancel, refusal) => {
             CallResponse::refused(refusal).map(ResponseBody::Call)

@@ -4,6 +4,7 @@ use bytes::BytesMut;
 use quorate_model::id::Zxid;
 use quorate_model::path::ZnodePath;
 use quorate_tree::State;
+use quorate_wire::stat::STAT_BYTES;
 use quorate_wire::{ErrorCode, EventType, Notification, ResponseBody, Stat, WatcherEvent};
 
 use super::{Reply, encode};
@@ -55,6 +56,32 @@ pub struct SetWatches {
     pub exist: Vec<ZnodePath>,
     /// Set by getChildren.
     pub child: Vec<ZnodePath>,
+}
+
+/// About how many bytes a child takes in an answer: a name of the usual length behind its own.
+const CHILD_BYTES: usize = 32;
+
+/// About how many bytes a watch takes in an answer, if its event is due at once, besides its path.
+const EVENT_BYTES: usize = 36;
+
+/// About how many bytes the answer takes, if the state stays as it is.
+pub(super) fn answer_bytes(read: &Read, state: &State) -> usize {
+    let stat = |path| state.stat(path);
+    let header = STAT_BYTES + 20;
+    header
+        + match read {
+            Read::Exists { .. } => 0,
+            Read::Data { path, .. } => stat(path).map_or(0, |stat| stat.data_length as usize),
+            Read::Children { path, .. } => {
+                stat(path).map_or(0, |stat| stat.children as usize * CHILD_BYTES)
+            }
+            Read::Acl { path } => state.acl(path).map_or(0, |acl| acl.bytes()),
+            Read::SetWatches(set) => [&set.data, &set.exist, &set.child]
+                .into_iter()
+                .flatten()
+                .map(|path| EVENT_BYTES + path.as_str().len())
+                .sum(),
+        }
 }
 
 /// Where a read is answered.

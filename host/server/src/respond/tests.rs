@@ -54,7 +54,7 @@ fn data_of(frames: &[bytes::Bytes], xid: i32) -> String {
 }
 
 fn read(server: &TestServer, connection: &Connection, xid: i32, read: Read) {
-    connection.read(&server.edge.state.read(), xid, read);
+    connection.read(&server.edge.state.read(), xid, read, 20);
 }
 
 fn get(at: &str, watch: bool) -> Read {
@@ -130,10 +130,10 @@ fn a_reads_zxid_is_the_last_applied_and_a_writes_its_own() {
 fn what_cannot_be_asked_is_answered_in_its_turn() {
     let server = TestServer::new();
     let connection = server.open_session();
-    connection.reply(1, Err(ErrorCode::Unimplemented));
+    connection.reply(1, Err(ErrorCode::Unimplemented), 8);
     assert_eq!(told(&connection), ["1 Unimplemented as of 2"]);
     server.write(&connection, 2, znode(create("/a", "")), Form::Plain);
-    connection.reply(3, Err(ErrorCode::BadArguments));
+    connection.reply(3, Err(ErrorCode::BadArguments), 8);
     connection.reply_at_once(opcode::PING_XID, Ok(ResponseBody::Empty));
     assert_eq!(
         told(&connection),
@@ -454,13 +454,19 @@ fn a_failed_multi_tells_each_part_and_its_header_no_error() {
         &connection,
         1,
         Operation::Multi(parts),
-        Form::Multi { parts: count },
+        Form::Multi {
+            parts: count,
+            malformed: None,
+        },
     );
     server.write(
         &connection,
         2,
         Operation::Multi(vec![]),
-        Form::Multi { parts: 0 },
+        Form::Multi {
+            parts: 0,
+            malformed: None,
+        },
     );
     server.step();
     let frames = sent(&connection);
@@ -496,6 +502,205 @@ fn a_client_that_does_not_read_is_closed_at_the_bound() {
         connection.inner.lock().output.is_empty(),
         "its memory is given back"
     );
+}
+
+/// A znode whose data are half a megabyte, and a session.
+fn large() -> (std::sync::Arc<TestServer>, std::sync::Arc<Connection>) {
+    let server = TestServer::new();
+    server.create("/large", &"x".repeat(1 << 19));
+    let connection = server.open_session();
+    (server, connection)
+}
+
+#[test]
+fn reads_behind_the_last_write_wait_for_the_client_to_read() {
+    let (server, connection) = large();
+    server.create("/own", "");
+    server.write(&connection, 1, znode(set("/own", "one")), Form::Plain);
+    for xid in 2..40 {
+        read(&server, &connection, xid, get("/large", false));
+    }
+    read(&server, &connection, 40, get("/own", true));
+    server.step();
+    assert_eq!(connection.progress(), Progress::Pressed);
+    let unsent = || connection.inner.lock().unsent();
+    assert!(unsent() < PAUSE_UNSENT_BYTES + (1 << 20), "{}", unsent());
+
+    let mut xids = Vec::new();
+    let mut last = Vec::new();
+    while xids.len() < 40 {
+        last = sent(&connection);
+        let xid = |frame| ReplyHeader::decode(&mut Reader::new(frame)).unwrap().xid;
+        xids.extend(last.iter().map(|frame| xid(frame)));
+        assert!(last.len() < 5, "a few at a time");
+        if xids.len() < 40 {
+            assert_eq!(connection.progress(), Progress::Due);
+            connection.answer_due(&server.edge.state);
+        }
+    }
+    assert_eq!(xids, (1..=40).collect::<Vec<_>>());
+    assert_eq!(data_of(&last, 40), "one");
+    assert_eq!(connection.progress(), Progress::Open);
+    assert_eq!(server.edge.metrics.outstanding.get(), 0);
+    assert_eq!(server.edge.metrics.outstanding_bytes.get(), 0);
+}
+
+/// W1 for the reads that waited for room: a write that is taken while they wait does not pass them.
+#[test]
+fn w1_reads_that_wait_for_room_are_answered_before_the_next_write() {
+    let (server, connection) = large();
+    server.create("/own", "");
+    server.write(&connection, 1, znode(set("/own", "one")), Form::Plain);
+    for xid in 2..8 {
+        read(&server, &connection, xid, get("/large", false));
+    }
+    read(&server, &connection, 8, get("/own", false));
+    server.step();
+    assert!(!connection.inner.lock().begins_with_write());
+    // The receiving task had taken the write when the one before settled.
+    let waiter = connection.write(9, Form::Plain, 100);
+    connection.answer_due(&server.edge.state);
+    let request = quorate_model::request::Request {
+        session: connection.session().unwrap(),
+        owner: Some(connection.owner()),
+        identities: vec![],
+        operation: znode(set("/own", "two")),
+    };
+    server.edge.router.submit(request, waiter).unwrap();
+    server.step();
+    let frames = sent(&connection);
+    assert_eq!(frames.len(), 9);
+    assert_eq!(data_of(&frames, 8), "one");
+}
+
+#[test]
+fn reads_behind_a_write_are_bounded_by_their_number_and_by_what_their_answers_take() {
+    let (server, connection) = large();
+    server.write(&connection, 1, znode(set("/large", "")), Form::Plain);
+    for xid in 0..2 {
+        assert_eq!(connection.progress(), Progress::Open);
+        read(&server, &connection, xid, get("/large", false));
+    }
+    assert_eq!(connection.progress(), Progress::Pressed, "a megabyte");
+
+    let small = server.open_session();
+    server.write(&small, 1, znode(set("/large", "")), Form::Plain);
+    for xid in 0..MAX_PENDING_READS {
+        assert_eq!(small.progress(), Progress::Open);
+        read(&server, &small, xid as i32, get("/none", false));
+    }
+    assert_eq!(small.progress(), Progress::Pressed);
+    server.step();
+    assert_eq!(small.progress(), Progress::Open);
+}
+
+#[test]
+fn what_waits_behind_a_write_counts_its_bytes() {
+    let server = TestServer::new();
+    let connection = server.open_session();
+    server.write(&connection, 1, znode(set("/none", "")), Form::Plain);
+    let watches = Box::new(SetWatches::default());
+    let state = server.edge.state.read();
+    connection.read(&state, 2, Read::SetWatches(watches), MAX_PENDING_BYTES / 2);
+    assert_eq!(connection.progress(), Progress::Open);
+    connection.reply(3, Err(ErrorCode::MarshallingError), MAX_PENDING_BYTES / 2);
+    assert_eq!(connection.progress(), Progress::Pressed);
+    drop(state);
+    server.step();
+    assert_eq!(connection.progress(), Progress::Open);
+    assert_eq!(server.edge.metrics.outstanding_bytes.get(), 0);
+}
+
+/// As many reads as may wait between two writes, of data that were small when they came.
+#[test]
+fn answers_that_have_grown_meanwhile_are_bounded_by_the_number_of_reads() {
+    let server = TestServer::new();
+    server.create("/grows", "");
+    let (connection, other) = (server.open_session(), server.open_session());
+    let data = "x".repeat(quorate_model::znode::MAX_DATA_BYTES);
+    server.write(&other, 1, znode(set("/grows", &data)), Form::Plain);
+    server.write(&connection, 1, znode(set("/none", "")), Form::Plain);
+    for xid in 0..MAX_PENDING_READS as i32 {
+        read(&server, &connection, xid, get("/grows", false));
+    }
+    server.write(&connection, 2, znode(set("/none", "")), Form::Plain);
+    server.step();
+    assert_eq!(connection.closed(), None);
+    assert_eq!(sent(&connection).len(), MAX_PENDING_READS + 2);
+
+    // More than the receiving task would take.
+    server.write(&connection, 1, znode(set("/none", "")), Form::Plain);
+    for xid in 0..2 * MAX_PENDING_READS as i32 {
+        read(&server, &connection, xid, get("/grows", false));
+    }
+    server.write(&connection, 2, znode(set("/none", "")), Form::Plain);
+    server.step();
+    assert!(connection.closed().is_some(), "before they are all made");
+}
+
+#[test]
+fn an_opcode_that_does_not_exist_ends_the_connection_after_what_is_owed() {
+    let server = TestServer::new();
+    let connection = server.open_session();
+    server.write(&connection, 1, znode(create("/a", "")), Form::Plain);
+    read(&server, &connection, 2, get("/a", false));
+    connection.unknown(3);
+    assert_eq!(connection.progress(), Progress::Pressed, "no more is taken");
+    server.step();
+    assert_eq!(connection.progress(), Progress::Ending);
+    let frames = sent(&connection);
+    let headers: Vec<ReplyHeader> = frames
+        .iter()
+        .map(|frame| ReplyHeader::decode(&mut Reader::new(frame)).unwrap())
+        .collect();
+    let told: Vec<_> = headers.iter().map(|one| (one.xid, one.error)).collect();
+    assert_eq!(told, [(1, 0), (2, 0), (3, -6)]);
+    assert_eq!(headers[2].zxid.0.cast_signed(), -1);
+    let idle = server.open_session();
+    idle.unknown(1);
+    assert_eq!(idle.progress(), Progress::Ending);
+    assert_eq!(sent(&idle).len(), 1);
+    assert_eq!(server.edge.metrics.outstanding.get(), 0);
+}
+
+#[test]
+fn a_malformed_part_is_told_only_if_those_before_it_succeed() {
+    let server = TestServer::new();
+    server.create("/t", "");
+    let connection = server.open_session();
+    let bad = || ZnodeOperation::Delete {
+        path: quorate_model::path::ZnodePath::root(),
+        version: -1,
+    };
+    let check = ZnodeOperation::Check {
+        path: path("/t"),
+        version: 9,
+    };
+    let form = |parts, at| Form::Multi {
+        parts,
+        malformed: Some((at, ErrorCode::InvalidAcl)),
+    };
+    let multi = |operations| Operation::Multi(operations);
+    server.write(&connection, 1, multi(vec![check, bad()]), form(2, 1));
+    let twice = vec![create("/t/m", ""), create("/t/m", ""), bad()];
+    server.write(&connection, 2, multi(twice), form(3, 2));
+    let good = vec![create("/t/m", ""), bad()];
+    server.write(&connection, 3, multi(good), form(3, 1));
+    server.step();
+    let results: Vec<_> = sent(&connection)
+        .iter()
+        .map(|frame| Response::decode(opcode::MULTI, frame).unwrap().body)
+        .collect();
+    let expected = |codes: &[i32]| {
+        let errors = codes
+            .iter()
+            .map(|code| quorate_wire::MultiResult::Error(*code));
+        ResponseBody::Multi(errors.collect())
+    };
+    assert_eq!(results[0], expected(&[-103, -2]));
+    assert_eq!(results[1], expected(&[0, -110, -2]));
+    assert_eq!(results[2], expected(&[0, -114, -2]));
+    assert!(server.edge.state.read().stat(&path("/t/m")).is_none());
 }
 
 #[test]
@@ -593,7 +798,7 @@ proptest! {
                 }
                 Happening::Unknown => {
                     xid += 1;
-                    connection.reply(xid, Err(ErrorCode::Unimplemented));
+                    connection.reply(xid, Err(ErrorCode::Unimplemented), 8);
                     expected.push((xid, None));
                 }
                 Happening::Other => {

@@ -17,6 +17,12 @@ use crate::operations::znode::delete_node;
 use crate::state::Session;
 use crate::view::View;
 
+/// How many znodes of lifetime `session` a parked call may have created: all are kept with it (rule C3).
+const MAX_CREATED: usize = 1000;
+
+/// How many bytes their paths may have.
+const MAX_CREATED_BYTES: usize = 64 << 10;
+
 /// What a call request comes to before anything runs.
 pub(crate) enum Admission {
     /// It is known: this is what there is to say.
@@ -60,19 +66,59 @@ pub(crate) fn admit(
             ),
         });
     }
-    if session.answers + session.parked >= bounds.calls_per_session {
-        return Err(Refusal::BoundReached {
-            bound: "calls-per-session".into(),
-            message: format!(
-                "{} answers are kept and {} calls parked: acknowledge answers first",
-                session.answers, session.parked
-            ),
-        });
-    }
+    expect_room(view, bounds, session, &request.mount)?;
     let mount = view.mount(&request.mount);
     mount
         .map(Admission::New)
         .ok_or_else(|| Refusal::NotMounted(request.mount.clone()))
+}
+
+/// What answers and parked calls hold is bounded in the session, at the mount, and in all (rule C2).
+fn expect_room(
+    view: &View,
+    bounds: &Bounds,
+    session: &Session,
+    mount: &ZnodePath,
+) -> Result<(), Refusal> {
+    let calls = session.answers + session.parked;
+    let (all, parked) = view.held(mount);
+    let its_own = "acknowledge answers first";
+    let others = "others have to acknowledge answers, or their calls to end, first";
+    let held = [
+        (
+            "calls-per-session",
+            u64::from(calls),
+            u64::from(bounds.calls_per_session),
+            its_own,
+        ),
+        (
+            "call-bytes-per-session",
+            session.call_bytes,
+            bounds.call_bytes_per_session,
+            its_own,
+        ),
+        (
+            "parked-calls-per-mount",
+            parked.count,
+            bounds.parked_calls_per_mount,
+            others,
+        ),
+        (
+            "parked-bytes-per-mount",
+            parked.bytes,
+            bounds.parked_bytes_per_mount,
+            others,
+        ),
+        ("calls", all.count, bounds.calls, others),
+        ("call-bytes", all.bytes, bounds.call_bytes, others),
+    ];
+    match held.iter().find(|(_, held, most, _)| held >= most) {
+        Some((bound, held, _, what_to_do)) => Err(Refusal::BoundReached {
+            bound: (*bound).into(),
+            message: format!("{held} are held by kept answers and parked calls: {what_to_do}"),
+        }),
+        None => Ok(()),
+    }
 }
 
 /// A call on its way through a run, new or woken.
@@ -180,6 +226,14 @@ impl Call {
                 .filter(|path| still_there(view, path, moment.zxid))
                 .map(|path| (path.clone(), moment.zxid)),
         );
+        let bytes: usize = created.iter().map(|(path, _)| path.as_str().len()).sum();
+        if created.len() > MAX_CREATED || bytes > MAX_CREATED_BYTES {
+            return Err(format!(
+                "it has created {} znodes of lifetime session with {bytes} bytes of paths, and waits: {MAX_CREATED} and \
+                 {MAX_CREATED_BYTES} are the most, since they are kept in mind for its end",
+                created.len()
+            ));
+        }
         let parked = match &self.parked {
             Some(before) => ParkedCall {
                 memo,
@@ -244,8 +298,15 @@ fn still_there(view: &View, path: &ZnodePath, created: Zxid) -> bool {
     })
 }
 
-/// Answers up to `key` are forgotten.
+/// Answers up to `key` are forgotten; but none of a call that still waits for its own.
 pub(crate) fn acknowledge(view: &mut View, session: SessionId, key: u64) {
+    let parked = view
+        .session(session)
+        .is_some_and(|session| session.parked > 0);
+    let first = parked
+        .then(|| view.parked_of(session))
+        .and_then(|calls| calls.first().copied());
+    let key = first.map_or(key, |first| key.min(first.key.saturating_sub(1)));
     let behind = view
         .session(session)
         .is_some_and(|session| session.acknowledged < key);

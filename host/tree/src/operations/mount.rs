@@ -43,7 +43,8 @@ pub(crate) fn mount(view: &mut View, request: &MountRequest<'_>) -> Result<Outco
     }
     let (mounted, next_sequence) = match &before {
         Some(before) => (before.mounted, before.next_sequence),
-        None => (view.moment().zxid, 0),
+        // Never from the start again: tickets of an earlier mount may still be in the tree.
+        None => (view.moment().zxid, view.sequence_floor()),
     };
     view.change(Change::PutMount(Mount {
         path: path.clone(),

@@ -12,6 +12,10 @@ use quorate_model::znode::{Lifetime, MAX_DATA_BYTES, Stat};
 use crate::apply::Records;
 use crate::view::View;
 
+/// About how many bytes the end of a session may take in the log: half of what one entry may have, and
+/// room for 100,000 ephemerals with paths of 150 bytes.
+const MAX_EPHEMERAL_BYTES: u64 = 32 << 20;
+
 /// "Any version", in a request.
 const ANY_VERSION: i32 = -1;
 
@@ -84,14 +88,20 @@ fn create(
     if !parent_stat.lifetime.allows_children() {
         return Err(Refusal::NoChildrenForEphemerals(parent));
     }
+    expect_end_fits(view, lifetime).map_err(|message| Refusal::BoundReached {
+        bound: "ephemeral-bytes-per-session".into(),
+        message,
+    })?;
     create_node(view, &path, data.clone(), acl.clone(), lifetime);
     let stat = if with_stat { view.stat(&path) } else { None };
     Ok(ZnodeOutcome::Created { path, stat })
 }
 
 fn delete(view: &mut View, path: &ZnodePath, version: i32) -> Result<ZnodeOutcome, Refusal> {
-    if path.is_root() {
-        return Err(Refusal::BadArguments("the root cannot be deleted".into()));
+    let own = ["/", "/zookeeper", "/zookeeper/config", "/zookeeper/quota"];
+    if own.contains(&path.as_str()) {
+        let message = format!("{path} cannot be deleted: it is the server's own");
+        return Err(Refusal::BadArguments(message));
     }
     expect_open(view, path)?;
     let stat = find(view, path)?;
@@ -231,6 +241,23 @@ fn expect_data_fits(data: &Bytes) -> Result<(), Refusal> {
         return Err(Refusal::BadArguments(message));
     }
     Ok(())
+}
+
+/// The end of a session is one transaction, however many znodes go with it, so their number is bounded
+/// where they are created (rule S6).
+pub(crate) fn expect_end_fits(view: &View, lifetime: Lifetime) -> Result<(), String> {
+    let Lifetime::Session(id) = lifetime else {
+        return Ok(());
+    };
+    let bytes = view
+        .session(id)
+        .map_or(0, |session| session.ephemeral_bytes);
+    if bytes < MAX_EPHEMERAL_BYTES {
+        return Ok(());
+    }
+    Err(format!(
+        "the session's ephemeral znodes have {bytes} bytes of paths, twice counted, and {MAX_EPHEMERAL_BYTES} are the most"
+    ))
 }
 
 /// Below a sealed mount only the recipe writes; the mount's own data are the operator's.

@@ -1,0 +1,183 @@
+//! Forward: while another server leads, this server's requests go to it, and word of its sessions' clients.
+//!
+//! Two connections to the leader: one for requests, one for touches, which never wait behind them (rule W5).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_consensus::{Consensus, PeerReceiver, PeerSender};
+use quorate_model::id::ServerId;
+use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
+
+use super::Router;
+use super::message::{FromLeader, ToLeader, decode, encode};
+use crate::apply::Opened;
+use crate::clock::Clock;
+use crate::expiry::Touches;
+use crate::silence::Silence;
+
+/// How many requests go into one frame.
+const FRAME_REQUESTS: usize = 512;
+
+/// About how many bytes of requests go into one frame, but for a single larger one.
+const FRAME_BYTES: usize = 1 << 20;
+
+/// Between two reports of touched sessions: a fraction of the shortest timeout that is of any use.
+const REPORT_EVERY: Duration = Duration::from_millis(100);
+
+/// After a connection to the leader could not be made, or has ended.
+const RETRY: Duration = Duration::from_millis(20);
+
+/// A follower's side of the way to the leader.
+#[derive(Clone)]
+pub struct Forwarder {
+    /// Says who leads, and connects to it.
+    pub consensus: Consensus,
+    /// Whose requests are sent.
+    pub router: Router,
+    /// Whose sessions are reported.
+    pub touches: Arc<Touches>,
+    /// Is told of every word from a leader with a quorum.
+    pub silence: Arc<Silence>,
+    /// The last epoch that opened here.
+    pub opened: watch::Receiver<Opened>,
+    /// When.
+    pub clock: Arc<Clock>,
+    /// Set once a leader takes this server's requests: it has applied what that leader began with.
+    pub serving: watch::Sender<bool>,
+}
+
+impl Forwarder {
+    /// Sends this server's requests to whoever leads, until consensus has stopped.
+    pub async fn forward(self) {
+        self.to_each_leader(Forwarder::send_requests).await;
+    }
+
+    /// Reports this server's live sessions to whoever leads, until consensus has stopped.
+    pub async fn report(self) {
+        self.to_each_leader(Forwarder::send_touches).await;
+    }
+
+    async fn to_each_leader(self, talk: impl AsyncFn(&Forwarder, ServerId) -> anyhow::Result<()>) {
+        let mut leadership = self.consensus.leadership();
+        let here = self.router.server();
+        loop {
+            let other = leadership.wait_for(|now| now.leader.is_some_and(|leader| leader != here));
+            let Ok(Some(leader)) = other.await.map(|now| now.leader) else {
+                return;
+            };
+            let followed = async {
+                let another = leadership.wait_for(|now| now.leader != Some(leader)).await;
+                another.is_err()
+            };
+            tokio::select! {
+                ended = talk(&self, leader) => {
+                    if let Err(error) = ended {
+                        tracing::debug!(%leader, "the connection to the leader has ended: {error:#}");
+                    }
+                }
+                stopped = followed => match stopped {
+                    true => return,
+                    false => continue,
+                },
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    async fn send_requests(&self, leader: ServerId) -> anyhow::Result<()> {
+        let stream = self.consensus.connect(leader).await?;
+        let (mut sender, mut receiver) = stream.split();
+        let mut opened = self.opened.clone();
+        loop {
+            opened.borrow_and_update();
+            let (epoch, first) = self.router.first();
+            let begin = ToLeader::Begin {
+                epoch,
+                incarnation: self.router.incarnation(),
+                first,
+            };
+            sender.send(encode(&begin)?).await?;
+            tokio::select! {
+                biased;
+                // Another epoch: the stream begins anew.
+                _ = opened.changed() => {}
+                ended = self.stream(epoch, &mut sender, &mut receiver) => ended?,
+            }
+        }
+    }
+
+    /// Sends the requests of one epoch. May be dropped between two frames, but not within one: what it
+    /// has taken by then is sent again in the next epoch.
+    async fn stream(
+        &self,
+        epoch: u32,
+        sender: &mut PeerSender,
+        receiver: &mut PeerReceiver,
+    ) -> anyhow::Result<()> {
+        let mut expected = false;
+        loop {
+            tokio::select! {
+                message = receive(receiver) => {
+                    // An answer to the epoch before may still be under way.
+                    if let FromLeader::Expect { epoch: of, next } = message?
+                        && of == epoch
+                    {
+                        self.router.resume(epoch, next);
+                        expected = true;
+                        self.serving.send_replace(true);
+                    }
+                }
+                () = self.router.arrived(), if expected => self.send(epoch, sender).await?,
+            }
+        }
+    }
+
+    /// Sends all that has arrived.
+    async fn send(&self, epoch: u32, sender: &mut PeerSender) -> anyhow::Result<()> {
+        loop {
+            let (of, requests) = self.router.take_bytes(FRAME_REQUESTS, FRAME_BYTES);
+            if requests.is_empty() || of != epoch {
+                // Those of a later epoch were put back by its opening, which ends this.
+                return Ok(());
+            }
+            sender
+                .send(encode(&ToLeader::Requests { epoch, requests })?)
+                .await?;
+        }
+    }
+
+    async fn send_touches(&self, leader: ServerId) -> anyhow::Result<()> {
+        let stream = self.consensus.connect(leader).await?;
+        let (mut sender, mut receiver) = stream.split();
+        let mut every = tokio::time::interval(REPORT_EVERY);
+        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut report = 0;
+        loop {
+            every.tick().await;
+            let mut sessions = self.touches.take_touched();
+            // A queued request is a sign of life, however long it waits.
+            sessions.extend(self.router.sessions_in_flight());
+            let sent_ms = self.clock.monotonic_ms();
+            report += 1;
+            sender
+                .send(encode(&ToLeader::Touched { report, sessions })?)
+                .await?;
+            loop {
+                if let FromLeader::Heard { report: heard } = receive(&mut receiver).await?
+                    && heard == report
+                {
+                    break;
+                }
+            }
+            self.silence.heard(sent_ms);
+        }
+    }
+}
+
+async fn receive(receiver: &mut PeerReceiver) -> anyhow::Result<FromLeader> {
+    let frame = receiver.next().await;
+    let frame = frame.ok_or_else(|| anyhow::anyhow!("the leader has closed it"))??;
+    Ok(decode(&frame)?)
+}

@@ -1,0 +1,325 @@
+//! Tests of single rules, over the same world as the property tests. Each names its rule.
+
+use quorate_model::acl::Acl;
+use quorate_model::call::{CallRequest, Ending};
+use quorate_model::id::{CallId, SessionId};
+use quorate_model::outcome::{Outcome, Refusal};
+use quorate_model::path::ZnodePath;
+use quorate_model::request::{CreateLifetime, CreatePath, Operation, Request, ZnodeOperation};
+use quorate_model::write_set::Change;
+
+use crate::Bounds;
+use crate::properties::{Ask, Step, World};
+
+/// A world with one session, in which the recipe of steps is mounted at `/m`.
+fn mounted(sealed: bool) -> (World, SessionId) {
+    let mut world = World::new();
+    for ask in [Ask::Open, Ask::Push(0), Ask::Mount { sealed }] {
+        world.step(&Step::Ask(0, ask));
+    }
+    let session = world.sessions[0];
+    (world, session)
+}
+
+fn request(session: SessionId, operation: Operation) -> Request {
+    Request {
+        session,
+        owner: None,
+        identities: Vec::new(),
+        operation,
+    }
+}
+
+fn create_as(path: &str, lifetime: CreateLifetime) -> Operation {
+    Operation::Znode(ZnodeOperation::Create {
+        path: CreatePath::parse(path, false).unwrap(),
+        data: bytes::Bytes::new(),
+        acl: Acl::open(),
+        lifetime,
+        with_stat: false,
+    })
+}
+
+fn create(path: &str) -> Operation {
+    create_as(path, CreateLifetime::Persistent)
+}
+
+impl World {
+    /// Evaluates and proposes one request; gives its outcome.
+    fn ask(&mut self, session: SessionId, operation: Operation) -> Outcome {
+        self.evaluator
+            .evaluate(&request(session, operation), None, self.now);
+        let mut outcome = None;
+        while let Some(batch) = self.evaluator.take_batch(usize::MAX) {
+            outcome = outcome.or_else(|| batch.transactions.iter().find_map(|t| t.outcome.clone()));
+            self.propose_batch(batch);
+        }
+        outcome.unwrap()
+    }
+
+    fn call(&mut self, session: SessionId, key: u64, operation: &str) -> Outcome {
+        let call = CallRequest {
+            key,
+            mount: ZnodePath::parse("/m").unwrap(),
+            operation: operation.into(),
+            arguments: "x".into(),
+            timeout_ms: None,
+            acknowledged: 0,
+        };
+        self.ask(session, Operation::Call(call))
+    }
+
+    fn ending(&self, session: SessionId, key: u64) -> Option<Ending> {
+        let answer = self.replica.answer(CallId { session, key });
+        answer.map(|answer| answer.ending.clone())
+    }
+}
+
+fn bound_of(outcome: Outcome) -> String {
+    match outcome {
+        Outcome::Refused(Refusal::BoundReached { bound, .. }) => bound,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn c1_an_acknowledgement_does_not_reach_a_call_that_still_waits() {
+    let (mut world, session) = mounted(false);
+    world.call(session, 1, "create");
+    world.call(session, 2, "watch-all");
+    world.ask(session, Operation::Acknowledge { key: 100 });
+    assert_eq!(world.ending(session, 1), None, "acknowledged");
+    world.ask(session, create("/m/x/y"));
+    assert!(world.ending(session, 2).is_some(), "its answer is kept");
+    world.ask(session, Operation::Acknowledge { key: 100 });
+    assert_eq!(world.ending(session, 2), None);
+}
+
+#[test]
+fn c2_what_calls_hold_is_bounded_in_the_session_at_the_mount_and_in_all() {
+    let few = Bounds::default();
+    let bounds = [
+        (
+            "calls-per-session",
+            Bounds {
+                calls_per_session: 2,
+                ..few.clone()
+            },
+        ),
+        (
+            "call-bytes-per-session",
+            Bounds {
+                call_bytes_per_session: 500,
+                ..few.clone()
+            },
+        ),
+        (
+            "parked-calls-per-mount",
+            Bounds {
+                parked_calls_per_mount: 2,
+                ..few.clone()
+            },
+        ),
+        (
+            "parked-bytes-per-mount",
+            Bounds {
+                parked_bytes_per_mount: 500,
+                ..few.clone()
+            },
+        ),
+        (
+            "calls",
+            Bounds {
+                calls: 2,
+                ..few.clone()
+            },
+        ),
+        (
+            "call-bytes",
+            Bounds {
+                call_bytes: 500,
+                ..few
+            },
+        ),
+    ];
+    for (name, bounds) in bounds {
+        let (mut world, session) = mounted(true);
+        world.with_bounds(bounds.clone());
+        assert_eq!(world.call(session, 1, "wait"), Outcome::Parked, "{name}");
+        assert_eq!(world.call(session, 2, "wait"), Outcome::Parked, "{name}");
+        world.with_bounds(bounds);
+        assert_eq!(bound_of(world.call(session, 3, "wait")), name);
+        assert_eq!(
+            world.call(session, 2, "wait"),
+            Outcome::Parked,
+            "a known call is let in"
+        );
+    }
+}
+
+#[test]
+fn c4_a_calls_own_writes_do_not_wake_it() {
+    let (mut world, session) = mounted(true);
+    assert_eq!(world.call(session, 1, "own"), Outcome::Parked);
+    let parked = world.replica.parked(CallId { session, key: 1 }).unwrap();
+    assert!(!parked.marked);
+    assert_eq!(parked.age, world.replica.last_zxid(), "it has run once");
+}
+
+#[test]
+fn c4_a_call_that_wakes_itself_neither_ends_nor_holds_up_others() {
+    let (mut world, session) = mounted(false);
+    assert_eq!(world.call(session, 1, "restless"), Outcome::Parked);
+    let before = world.replica.last_zxid();
+    world.evaluator.tick(world.now);
+    world.propose();
+    let runs = world.replica.last_zxid().counter() - before.counter();
+    assert!(
+        runs <= 2 * Bounds::default().runs_at_once,
+        "{runs} transactions in one moment"
+    );
+    assert!(!world.evaluator.has_left_over(), "its mark waits for later");
+    assert!(matches!(
+        world.ask(session, create("/m/l")),
+        Outcome::Znode(_)
+    ));
+    assert!(world.replica.parked(CallId { session, key: 1 }).is_some());
+}
+
+#[test]
+fn s6_wakes_are_evaluated_in_steps_and_go_into_entries_of_bounded_size() {
+    let (mut world, session) = mounted(false);
+    world.with_bounds(Bounds {
+        wake_bytes: 20_000,
+        ..Bounds::default()
+    });
+    for key in 1..=50 {
+        assert_eq!(world.call(session, key, "blob"), Outcome::Parked);
+    }
+    world
+        .evaluator
+        .evaluate(&request(session, create("/m/x")), None, world.now);
+    let mut rounds = 0;
+    loop {
+        while let Some(batch) = world.evaluator.take_batch(20_000) {
+            let bytes = postcard::to_allocvec(&batch).unwrap().len();
+            assert!(bytes < 25_000, "{bytes} bytes in one entry");
+            world.propose_batch(batch);
+        }
+        if !world.evaluator.has_left_over() {
+            break;
+        }
+        rounds += 1;
+        world.evaluator.tick(world.now);
+    }
+    assert!(rounds >= 10, "{rounds} rounds");
+    assert!((1..=50).all(|key| world.ending(session, key).is_some()));
+}
+
+#[test]
+fn s6_the_end_of_a_session_fits_into_one_entry() {
+    let (mut world, session) = mounted(false);
+    let long = "x".repeat(3000);
+    let mut created = 0;
+    // Straight to the evaluator: the world compares everything after each step.
+    let mut ask = |operation| {
+        world
+            .evaluator
+            .evaluate(&request(session, operation), None, world.now);
+        world.evaluator.take_batch(usize::MAX).unwrap()
+    };
+    let bound = loop {
+        let path = format!("/{long}-{created}");
+        let batch = ask(create_as(&path, CreateLifetime::Ephemeral));
+        match batch.transactions[0].outcome.clone().unwrap() {
+            Outcome::Znode(_) => created += 1,
+            refused => break bound_of(refused),
+        }
+    };
+    assert_eq!(bound, "ephemeral-bytes-per-session");
+    assert!(created > 5000, "{created}");
+    let batch = ask(Operation::CloseSession);
+    assert!(postcard::to_allocvec(&batch).unwrap().len() < 60 << 20);
+    let deleted = batch.transactions[0].changes.iter();
+    let deleted = deleted
+        .filter(|change| matches!(change, Change::DeleteNode { .. }))
+        .count();
+    assert_eq!(deleted, created);
+}
+
+#[test]
+fn a_mount_never_gives_a_number_twice_also_after_an_unmount() {
+    let (mut world, session) = mounted(true);
+    for key in 1..=3 {
+        world.call(session, key, "ticket");
+    }
+    let path = ZnodePath::parse("/m/x").unwrap();
+    let before = world.replica.children(&path).unwrap();
+    world.step(&Step::Ask(0, Ask::Unmount));
+    world.step(&Step::Ask(0, Ask::Mount { sealed: true }));
+    world.call(session, 4, "ticket");
+    let after = world.replica.children(&path).unwrap();
+    let new = after.iter().find(|name| !before.contains(name)).unwrap();
+    assert!(
+        before.iter().all(|name| name < new),
+        "{new} after {before:?}"
+    );
+}
+
+#[test]
+fn what_is_the_servers_own_cannot_be_deleted() {
+    let (mut world, session) = mounted(true);
+    for path in ["/zookeeper/config", "/zookeeper/quota", "/zookeeper"] {
+        let delete = ZnodeOperation::Delete {
+            path: ZnodePath::parse(path).unwrap(),
+            version: -1,
+        };
+        let outcome = world.ask(session, Operation::Znode(delete));
+        assert!(
+            matches!(outcome, Outcome::Refused(Refusal::BadArguments(_))),
+            "{outcome:?}"
+        );
+    }
+}
+
+#[test]
+fn s5_a_parked_call_over_whose_run_epochs_end_is_ended_and_no_other() {
+    let (mut world, session) = mounted(false);
+    for (key, operation) in [(1, "wait"), (2, "die"), (3, "wait")] {
+        world.call(session, key, operation);
+    }
+    // The request that wakes them is not to blame: alone, it is answered before they run.
+    let create = request(session, create("/m/x"));
+    world.evaluator.evaluate_alone(&create, None, world.now);
+    world.propose();
+    let mut epochs = 0;
+    let ended = |world: &World, key| world.replica.answer(CallId { session, key }).cloned();
+    while ended(&world, 3).is_none() {
+        epochs += 1;
+        assert!(epochs < 10, "the calls never end");
+        let suspect = world.open_epoch();
+        let (evaluator, now) = (&mut world.evaluator, world.now);
+        let run = std::panic::AssertUnwindSafe(|| {
+            suspect
+                .into_iter()
+                .for_each(|call| evaluator.run_suspect(call, now));
+        });
+        if std::panic::catch_unwind(run).is_err() {
+            continue;
+        }
+        world.propose();
+        let evaluator = &mut world.evaluator;
+        let tick = std::panic::AssertUnwindSafe(|| evaluator.tick(now));
+        if std::panic::catch_unwind(tick).is_ok() {
+            world.propose();
+        }
+    }
+    assert_eq!(
+        epochs, 5,
+        "the first runs the innocent, three are lost, the last ends it"
+    );
+    let ending = |key| ended(&world, key).unwrap().ending;
+    assert_eq!(ending(1), Ending::Returned("null".into()));
+    assert!(matches!(ending(2), Ending::Trapped(message) if message.contains("3 epochs")));
+    assert_eq!(ending(3), Ending::Returned("null".into()));
+}
