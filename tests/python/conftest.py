@@ -25,6 +25,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--crash-rounds", type=int, default=20, help="how often the crash test kills the server"
     )
+    parser.addoption(
+        "--failover-rounds", type=int, default=3, help="how often the ensemble's leader is struck"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -153,7 +156,7 @@ def pytest_runtest_makereport(item: pytest.Item):
     outcome = yield
     report = outcome.get_result()
     if report.when == "call" and report.failed:
-        for name in ("own_server", "fresh_server", "server"):
+        for name in ("ensemble", "own_server", "fresh_server", "server"):
             running = getattr(item, "funcargs", {}).get(name)
             if running is not None and running.log:
                 report.sections.append((f"log of {name}", running.log[-3000:]))

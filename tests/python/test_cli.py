@@ -358,7 +358,9 @@ def test_a_grant_goes_with_the_command_unless_it_is_held(quorate, mounted):
     noted = line(held, "holding")
     numbers = re.fullmatch(r"holding session (0x[0-9a-f]+) \(as a number (\d+)\): Ctrl-C lets go\n", noted)
     assert numbers, noted
-    holder = json.loads(quorate.works("call", locks, "holder", "a").out)
+    said = quorate.works("call", locks, "holder", "a")
+    assert said.err == "", "to hear of a grant is to have none"
+    holder = json.loads(said.out)
     assert holder["session"] == int(numbers[2]) == int(numbers[1], 16)
     waits = quorate.start("call", locks, "acquire", "a")
     line(waits, "waiting for the answer")
@@ -506,6 +508,8 @@ def test_serve_refuses_a_data_directory_that_is_none(tmp_path):
     said = refused_serve("--data-dir", str(tmp_path), *ANYWHERE)
     assert 'holds what is not Quorate\'s, such as "file"' in said
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"], "nothing was written"
+    said = refused_serve("--data-dir", "/proc/quorate", *ANYWHERE)
+    assert "cannot create the data directory /proc/quorate" in said
 
 
 def test_help_and_completion():

@@ -78,7 +78,7 @@ impl Applier {
     }
 
     /// What is kept per session and per recipe beside the state.
-    fn follow(&self, state: &State, zxid: Zxid, transaction: &Transaction) {
+    fn follow(&self, zxid: Zxid, transaction: &Transaction) {
         if transaction.origin.is_some() {
             // Its client has waited for this (rule W5).
             self.touches.touch(transaction.session);
@@ -95,10 +95,9 @@ impl Applier {
                 } => self.touches.open(*session, *timeout_ms),
                 Change::CloseSession { session } => self.touches.remove(*session),
                 Change::RemoveComponent { digest } => self.recipes.forget(digest),
-                Change::PutMount(mount) => {
-                    if let Some(component) = state.component(&mount.digest) {
-                        self.recipes.prepare(mount.digest, component.clone());
-                    }
+                // Every server compiles what is kept, so that whoever leads next is ready for it.
+                Change::PutComponent { digest, component } => {
+                    self.recipes.prepare(*digest, component.clone());
                 }
                 _ => {}
             }
@@ -112,7 +111,7 @@ impl StateMachine for Applier {
         let mut state = self.state.write();
         let applied = state.apply(entry, |state, zxid, transaction| {
             self.metrics.applied.inc();
-            self.follow(state, zxid, transaction);
+            self.follow(zxid, transaction);
             self.watches.notify(zxid, transaction);
             if let (Some(origin), Some(outcome)) = (transaction.origin, &transaction.outcome) {
                 self.router.settle(origin, state, zxid, outcome);
@@ -164,10 +163,8 @@ impl StateMachine for Applier {
         for (session, value) in loaded.sessions() {
             self.touches.open(session, value.timeout_ms);
         }
-        for mount in loaded.mounts() {
-            if let Some(component) = loaded.component(&mount.digest) {
-                self.recipes.prepare(mount.digest, component.clone());
-            }
+        for (digest, component) in loaded.components() {
+            self.recipes.prepare(*digest, component.clone());
         }
         let zxid = loaded.last_zxid();
         *self.state.write() = loaded;

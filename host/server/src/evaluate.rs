@@ -46,6 +46,9 @@ const IDLE_TICK_MS: u64 = 60_000;
 /// How long evaluation goes on, in milliseconds, before what there is goes out (rule C5).
 const EVALUATE_MS: u64 = 20;
 
+/// How long a new leader waits for mounted recipes to be compiled, before it takes requests.
+const READY_PATIENCE: Duration = Duration::from_secs(2);
+
 /// While a marked call waits for its recipe to be compiled.
 const RECIPE_PATIENCE: Duration = Duration::from_millis(10);
 
@@ -105,6 +108,8 @@ impl<R: Runner<RunTree> + Clone> Leader<R> {
     async fn open_epoch(&mut self, term: u64) -> Result<EpochStart, EpochLost> {
         let ready = self.consensus.ready_to_lead(term).await;
         ready.map_err(|error| EpochLost(error.to_string()))?;
+        // A pause, so that calls are not refused as not ready (rule C6); one that takes longer is.
+        let _ = tokio::time::timeout(READY_PATIENCE, self.recipes_ready()).await;
         let (epoch, time, suspect) = {
             let state = self.state.read();
             let suspect = state.first_marked(|digest| self.runner.ready(digest));
@@ -136,6 +141,21 @@ impl<R: Runner<RunTree> + Clone> Leader<R> {
             )));
         }
         Ok(start)
+    }
+
+    /// Waits until every mounted recipe is compiled here.
+    async fn recipes_ready(&self) {
+        loop {
+            let compiled = self.compiled.notified();
+            let all = {
+                let state = self.state.read();
+                state.mounts().all(|mount| self.runner.ready(&mount.digest))
+            };
+            if all {
+                return;
+            }
+            compiled.await;
+        }
     }
 
     /// Evaluates and proposes until the epoch is lost; says why it is.

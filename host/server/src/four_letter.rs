@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use quorate_model::id::Zxid;
 use quorate_tree::Counts;
 
+use crate::mode::Mode;
 use crate::receive::Edge;
 
 /// The version of ZooKeeper whose protocol is spoken, and ours: tools read the first three numbers.
@@ -33,6 +34,7 @@ pub fn answer(word: &str, edge: &Edge) -> String {
 
 /// What the words tell.
 struct Report {
+    mode: Mode,
     clients: Vec<Client>,
     counts: Counts,
     zxid: Zxid,
@@ -60,6 +62,7 @@ impl Report {
         };
         let clients = edge.watches.connections();
         Report {
+            mode: (edge.mode)(),
             clients: clients
                 .iter()
                 .map(|connection| {
@@ -116,7 +119,7 @@ impl Report {
             format_args!("Connections: {}", self.connections),
             format_args!("Outstanding: {}", self.outstanding),
             format_args!("Zxid: {}", self.zxid),
-            format_args!("Mode: standalone"),
+            format_args!("Mode: {}", self.mode.name()),
             format_args!("Node count: {}", self.counts.znodes),
         ] {
             line(&mut text, fact);
@@ -129,7 +132,7 @@ impl Report {
         let mut text = String::new();
         for (key, value) in [
             ("version", VERSION.to_owned()),
-            ("server_state", "standalone".to_owned()),
+            ("server_state", self.mode.name().to_owned()),
             ("avg_latency", decimals(mean)),
             ("max_latency", max.to_string()),
             ("min_latency", min.to_string()),
@@ -172,6 +175,7 @@ mod tests {
 
     fn report() -> Report {
         Report {
+            mode: Mode::Standalone,
             clients: vec![Client {
                 address: "127.0.0.1:50000".into(),
                 queued: 1,

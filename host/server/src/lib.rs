@@ -16,6 +16,7 @@ pub mod recipes;
 pub mod clock;
 pub mod expiry;
 pub mod metrics;
+pub mod mode;
 pub mod silence;
 
 pub mod command;

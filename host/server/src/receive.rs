@@ -17,6 +17,7 @@ pub(crate) use connection::new_password;
 pub use listener::serve;
 
 use crate::metrics::Metrics;
+use crate::mode::Mode;
 use crate::notify::Watches;
 use crate::route::Router;
 
@@ -32,6 +33,8 @@ pub struct Edge {
     pub metrics: Arc<Metrics>,
     /// What is allowed.
     pub limits: Limits,
+    /// What this server is in its ensemble.
+    pub mode: Box<dyn Fn() -> Mode + Send + Sync>,
 }
 
 /// What the operator allows clients.

@@ -24,7 +24,7 @@ pub struct Recipes(Arc<Inner>);
 struct Inner {
     sandbox: Sandbox<RunTree>,
     metrics: Arc<Metrics>,
-    /// What is mounted and not known to be ready. At most one component per mount.
+    /// What is kept and not known to be ready.
     wanted: Mutex<BTreeMap<RecipeDigest, Bytes>>,
     more: Condvar,
     /// Another one is ready.
@@ -52,7 +52,7 @@ impl Recipes {
         })))
     }
 
-    /// Has a mounted recipe compiled soon, on the worker (rule C6).
+    /// Has a component compiled soon, on the worker (rule C6).
     pub fn prepare(&self, digest: RecipeDigest, component: Bytes) {
         self.0.wanted.lock().insert(digest, component);
         self.0.more.notify_one();
@@ -83,7 +83,7 @@ impl Recipes {
                 continue;
             };
             if let Err(error) = self.0.sandbox.make_ready(digest, &component) {
-                tracing::error!(%digest, "a mounted recipe cannot be made ready: {error}");
+                tracing::error!(%digest, "a recipe cannot be made ready: {error}");
             }
             self.0.compiled.notify_one();
         }

@@ -23,6 +23,7 @@ use crate::evaluate::{Leader, administration};
 use crate::expiry::Touches;
 use crate::http::Http;
 use crate::metrics::Metrics;
+use crate::mode::Mode;
 use crate::notify::Watches;
 use crate::receive::{Edge, Limits};
 use crate::recipes::Recipes;
@@ -210,6 +211,10 @@ pub async fn serve(
             watches,
             metrics,
             limits: settings.limits,
+            mode: Box::new({
+                let consensus = consensus.clone();
+                move || Mode::of(&consensus, server)
+            }),
         });
         let health = consensus.health();
         let http_service = Http::new(edge.clone(), Arc::new(recipes), move || {

@@ -23,6 +23,7 @@ use quorate_wire::{ConnectRequest, frame};
 
 use crate::expiry::Touches;
 use crate::metrics::Metrics;
+use crate::mode::Mode;
 use crate::notify::Watches;
 use crate::receive::{Edge, Limits};
 use crate::respond::{Connection, Form};
@@ -99,6 +100,7 @@ impl TestServer {
                 watches,
                 metrics,
                 limits,
+                mode: Box::new(|| Mode::Standalone),
             }),
         };
         let (_, outcome) = server.ask(Operation::OpenSession {

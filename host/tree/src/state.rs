@@ -349,6 +349,11 @@ impl State {
         self.components.get(digest)
     }
 
+    /// The components of all recipes that have a name or a mount.
+    pub fn components(&self) -> impl Iterator<Item = (&RecipeDigest, &Bytes)> {
+        self.components.range(..)
+    }
+
     /// The recipe that has this name.
     pub fn recipe(&self, name: &str) -> Option<&Recipe> {
         self.recipes.get(name)

@@ -95,8 +95,7 @@ impl Call {
             return session::hold(client, output, &what, lost, interrupted).await;
         }
         let is_closed = session::close(client).await;
-        // A fencing token is what is given to the holder of something.
-        if value.get("token").is_some() {
+        if is_grant(&value, session.0) {
             let when = match is_closed {
                 true => "has ended".to_owned(),
                 false => format!("ends after its timeout of {within}"),
@@ -177,6 +176,13 @@ impl Call {
     }
 }
 
+/// Whether the answer says that the session `us` holds something now. By the shape that the standard recipes have in
+/// common, as nothing else tells: a fencing token, and no word of another session that holds it.
+fn is_grant(answer: &Value, us: u64) -> bool {
+    let holder = answer.get("session");
+    answer.get("token").is_some() && holder.is_none_or(|holder| holder.as_u64() == Some(us))
+}
+
 /// Why there is no answer.
 enum Failure {
     Client(ClientError),
@@ -246,6 +252,16 @@ mod tests {
         assert_eq!(of(&["v1.2", "a{b"]), Ok(json!(["v1.2", "a{b"])));
         let digits = "x18446744073709551616";
         assert_eq!(of(&[digits]), Ok(json!([digits])));
+    }
+
+    #[test]
+    fn a_grant_is_not_the_news_of_one() {
+        assert!(is_grant(&json!({"holds": 1, "token": 5}), 7));
+        assert!(is_grant(&json!({"session": 7, "token": 5}), 7));
+        assert!(!is_grant(&json!({"session": 8, "token": 5}), 7));
+        for other in [json!(1), json!(null), json!("token"), json!({"a": 1})] {
+            assert!(!is_grant(&other, 7), "{other}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `quorate serve`: flags and configuration file of a server.
 
 use std::io::ErrorKind;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -115,7 +116,7 @@ impl Serve {
             None => File::default(),
         };
         let settings = self.settings(global.http.clone(), file)?;
-        check_data_dir(&settings.data_dir)?;
+        prepare_data_dir(&settings.data_dir)?;
         let data_dir = settings.data_dir.display().to_string();
         let ready = |ready: crate::serve::Ready| {
             let text = format!(
@@ -272,12 +273,19 @@ fn address(option: &str, address: String) -> Result<String, Usage> {
 const OUR_ENTRIES: [&str; 2] = ["raft", "compiled"];
 const NOBODYS_ENTRIES: [&str; 1] = ["lost+found"];
 
-/// Refuses what cannot be a data directory, or is somebody else's, before anything is written into it.
-fn check_data_dir(dir: &Path) -> anyhow::Result<()> {
+/// Creates the data directory if need be. Refuses what cannot be one, or is somebody else's, before anything is
+/// written into it.
+fn prepare_data_dir(dir: &Path) -> anyhow::Result<()> {
     let shown = dir.display();
     let entries = match std::fs::read_dir(dir) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            // What clients trust the server with is nobody else's.
+            let mut builder = std::fs::DirBuilder::new();
+            builder.recursive(true).mode(0o700);
+            let created = builder.create(dir);
+            return created.with_context(|| format!("cannot create the data directory {shown}"));
+        }
         Err(_) if dir.is_file() => {
             bail!("the data directory {shown} is a file: name a directory with --data-dir")
         }
@@ -402,9 +410,12 @@ mod tests {
     fn a_directory_of_somebody_else_is_refused() {
         let dir = std::env::temp_dir().join(format!("quorate-serve-test-{}", std::process::id()));
         std::fs::create_dir(&dir).unwrap();
-        let check = |name: &str| check_data_dir(&dir.join(name)).map_err(|error| error.to_string());
-        assert_eq!(check("new"), Ok(()));
+        let check =
+            |name: &str| prepare_data_dir(&dir.join(name)).map_err(|error| error.to_string());
         assert_eq!(check(""), Ok(()));
+        assert_eq!(check("new/deep"), Ok(()));
+        assert!(dir.join("new/deep").is_dir());
+        std::fs::remove_dir_all(dir.join("new")).unwrap();
         std::fs::write(dir.join("notes.txt"), "x").unwrap();
         let refused = check("").unwrap_err();
         assert!(refused.contains("notes.txt"), "{refused}");

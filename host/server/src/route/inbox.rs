@@ -38,7 +38,7 @@ struct Open {
 
 /// A request was not taken; its stream is to begin again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub(super) enum NotTaken {
+pub(crate) enum NotTaken {
     /// This server does not lead in that epoch.
     #[error("this server does not lead in epoch {0}")]
     Epoch(u32),

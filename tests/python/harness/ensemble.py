@@ -1,0 +1,79 @@
+"""Several servers as one ensemble, on loopback."""
+
+import re
+import signal
+from pathlib import Path
+from typing import List, Optional
+
+from harness.servers import QuorateServer, free_port
+from harness.waiting import until
+
+
+class Member(QuorateServer):
+    """One server of an ensemble."""
+
+    def __init__(self, directory: Path, number: int, peers: List[str]) -> None:
+        super().__init__(directory)
+        self.number = number
+        self.options += ["--id", str(number)]
+        for peer in peers:
+            self.options += ["--peer", peer]
+
+    def mode(self) -> Optional[str]:
+        """leader, follower or observer; none if it does not serve."""
+        try:
+            found = re.search(r"Mode: (\w+)", self.four_letter_word("srvr", timeout_s=0.5))
+        except OSError:
+            return None
+        return found and found.group(1)
+
+    def pause(self) -> None:
+        """SIGSTOP."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """SIGCONT."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+
+
+class Ensemble:
+    """Servers 1 to ``voters``, and observers behind them."""
+
+    def __init__(self, directory: Path, voters: int = 3, observers: int = 0) -> None:
+        ports = [free_port() for _ in range(voters + observers)]
+        peers = [f"{number}=127.0.0.1:{port}" for number, port in enumerate(ports, 1)]
+        for number in range(voters, voters + observers):
+            peers[number] += ":observer"
+        self.servers = [
+            Member(directory / f"server-{number}", number, peers)
+            for number in range(1, len(ports) + 1)
+        ]
+
+    def start(self) -> "Ensemble":
+        for server in self.servers:
+            server.start_only()
+        for server in self.servers:
+            until(server.serves, f"server {server.number} serves; its log:\n{server.log[-2000:]}")
+        return self
+
+    def kill(self) -> None:
+        for server in self.servers:
+            server.kill()
+
+    def leader(self) -> Member:
+        """Whoever leads, once somebody does."""
+
+        def find() -> Optional[Member]:
+            leaders = [server for server in self.servers if server.process and server.mode() == "leader"]
+            return leaders[0] if leaders else None
+
+        return until(find, "one of the servers leads")
+
+    def others(self, than: Member) -> List[Member]:
+        return [server for server in self.servers if server is not than]
+
+    @property
+    def log(self) -> str:
+        return "\n".join(f"-- server {s.number}:\n{s.log[-1500:]}" for s in self.servers)
