@@ -3,6 +3,7 @@
 import json
 import statistics
 import struct
+import subprocess
 import threading
 import time
 from typing import Iterator, List
@@ -286,14 +287,82 @@ def test_an_observer_serves_and_does_not_vote(tmp_path):
         ensemble.kill()
 
 
+def cluster(server: Member, *arguments: str) -> dict:
+    command = server.command_line("--json", "cluster", *arguments)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, (arguments, done.stderr)
+    return json.loads(done.stdout)
+
+
+def test_every_member_is_replaced_under_load_and_no_client_of_a_survivor_sees_it(tmp_path):
+    ensemble = Ensemble(tmp_path).start()
+    replacements = []
+    try:
+        ensemble.servers[0].http.mount("/counters", "counter")
+        for old in list(ensemble.servers):
+            new = ensemble.joining(tmp_path)
+            replacements.append(new)
+            new.start_only()
+            leader = ensemble.leader()
+            cluster(leader, "add", str(new.number), new.peer)
+            until(lambda: new.mode() == "observer", f"server {new.number} follows:\n{new.log[-2000:]}")
+            ensemble.servers.append(new)
+            cluster(leader, "promote", str(new.number))
+            survivors = [server for server in ensemble.servers if server is not old]
+            writers = [Writer(server, 100 * new.number + number) for number, server in enumerate(survivors)]
+            for writer in writers:
+                writer.start()
+            until(lambda: all(len(writer.added) > 5 for writer in writers), "all write")
+            if leader is old:
+                cluster(leader, "transfer-leader", str(new.number))
+                leader = until(lambda: new if new.mode() == "leader" else None, "the new one leads")
+            cluster(leader, "remove", str(old.number))
+            old.stop()
+            ensemble.servers.remove(old)
+            before = {writer: len(writer.added) for writer in writers}
+            until(
+                lambda: all(w.error or len(w.added) > before[w] + 3 for w in writers), "all write again"
+            )
+            for writer in writers:
+                writer.ending.set()
+                writer.join(30)
+                assert writer.error is None, f"{writer.error!r}\n{ensemble.log}"
+        members = cluster(ensemble.leader(), "status")["members"]
+        assert [member["server"] for member in members] == [4, 5, 6]
+        assert all(member["votes"] for member in members)
+    finally:
+        ensemble.kill()
+        for server in replacements:
+            server.kill()
+
+
+def test_what_would_lose_the_quorum_is_refused_and_a_follower_names_the_leader(ensemble):
+    leader = ensemble.leader()
+    follower, other = ensemble.others(leader)
+    refused = subprocess.run(
+        follower.command_line("cluster", "remove", str(other.number)), capture_output=True, text=True
+    )
+    assert refused.returncode == 1 and f"server {leader.number} does" in refused.stderr, refused
+    other.kill()
+    until(lambda: heard_ms(leader, other) > 1000, "the leader misses the killed one")
+    refused = subprocess.run(
+        leader.command_line("cluster", "remove", str(follower.number)), capture_output=True, text=True
+    )
+    assert refused.returncode == 1 and "quorum" in refused.stderr, refused
+
+
+def heard_ms(leader: Member, of: Member) -> int:
+    members = cluster(leader, "status")["members"]
+    return next(member["heard_ms"] or 0 for member in members if member["server"] == of.number)
+
+
 def test_garbage_at_the_peer_port_harms_nobody(ensemble):
     import socket
 
     client = connect(ensemble.servers[0])
     client.create("/steady")
     for server in ensemble.servers:
-        own = next(p for p in server.options if p.startswith(f"{server.number}="))
-        host, port = own.split("=")[1].rsplit(":", 1)
+        host, port = server.peer.rsplit(":", 1)
         for junk in (b"\xff" * 4096, b"GET / HTTP/1.1\r\n\r\n", b"\0" * 10, b""):
             with socket.create_connection((host, int(port)), timeout=10) as peer:
                 peer.sendall(junk)

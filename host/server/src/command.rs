@@ -1,5 +1,6 @@
 //! The command line: one file per subject.
 
+mod cluster;
 mod serve;
 
 mod call;
@@ -138,6 +139,8 @@ fn variable(name: &str) -> Option<String> {
 enum Command {
     Serve(serve::Serve),
     #[command(subcommand)]
+    Cluster(cluster::Cluster),
+    #[command(subcommand)]
     Recipe(recipe::Recipe),
     Mount(mount::Mount),
     Mounts(mount::Mounts),
@@ -172,6 +175,7 @@ async fn dispatch(cli: Cli, output: &Output) -> anyhow::Result<()> {
     let Cli { global, command } = cli;
     match command {
         Command::Serve(serve) => serve.run(&global, output).await,
+        Command::Cluster(cluster) => cluster.run(&global, output).await,
         Command::Recipe(recipe) => recipe.run(&global, output).await,
         Command::Mount(mount) => mount.run(&global, output).await,
         Command::Mounts(mounts) => mounts.run(&global, output).await,

@@ -2,6 +2,7 @@
 
 pub(crate) mod body;
 mod calls;
+mod cluster;
 mod extract;
 mod listener;
 mod mounts;
@@ -23,6 +24,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
+use quorate_consensus::Consensus;
 use quorate_model::acl::Identity;
 use quorate_model::id::{SessionId, Zxid};
 use quorate_model::outcome::Outcome;
@@ -47,6 +49,8 @@ const AT_LEAST_DEADLINE: Duration = Duration::from_secs(10);
 pub struct Http {
     edge: Arc<Edge>,
     check: Arc<dyn RecipeCheck>,
+    /// None in a test that has no ensemble.
+    consensus: Option<Consensus>,
     health: Box<dyn Fn() -> Result<(), String> + Send + Sync>,
     /// One permit per byte of the large answers that wait to be sent.
     answers: Arc<Semaphore>,
@@ -65,11 +69,13 @@ impl Http {
     pub fn new(
         edge: Arc<Edge>,
         check: Arc<dyn RecipeCheck>,
+        consensus: Option<Consensus>,
         health: impl Fn() -> Result<(), String> + Send + Sync + 'static,
     ) -> Arc<Http> {
         Arc::new(Http {
             edge,
             check,
+            consensus,
             health: Box::new(health),
             answers: Arc::new(Semaphore::new(sending::MAX_ANSWER_BYTES)),
             uploads: Semaphore::new(recipes::MAX_UPLOADS),
@@ -109,6 +115,14 @@ impl Http {
             .route("/v1/tree", get(tree::root))
             .route("/v1/tree/", get(tree::root))
             .route("/v1/tree/{*path}", get(tree::znode))
+            .route("/v1/cluster", get(cluster::show))
+            .route("/v1/cluster/members", post(cluster::add))
+            .route(
+                "/v1/cluster/members/{id}",
+                axum::routing::delete(cluster::remove),
+            )
+            .route("/v1/cluster/members/{id}/promote", post(cluster::promote))
+            .route("/v1/cluster/leader", post(cluster::lead))
             .route("/health", get(status::health))
             .route("/metrics", get(status::metrics))
             .fallback(nowhere)

@@ -217,9 +217,12 @@ pub async fn serve(
             }),
         });
         let health = consensus.health();
-        let http_service = Http::new(edge.clone(), Arc::new(recipes), move || {
-            is_well(&health.borrow())
-        });
+        let http_service = Http::new(
+            edge.clone(),
+            Arc::new(recipes),
+            Some(consensus.clone()),
+            move || is_well(&health.borrow()),
+        );
         let zookeeper = tokio::spawn(receive::serve(zookeeper, edge, stopped.clone()));
         let http = tokio::spawn(http::serve(http, http_service, stopped));
         ready(addresses);

@@ -1,4 +1,4 @@
-//! Administration over HTTP: recipes and mounts.
+//! Administration over HTTP: recipes, mounts, and the servers of an ensemble.
 
 use std::time::Duration;
 
@@ -15,6 +15,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long it may take to answer to an upload: it checks and compiles the recipe, behind others perhaps.
 const UPLOAD_PATIENCE: Duration = Duration::from_secs(120);
+
+/// How long a change of the members may take: the new member's log is awaited.
+const CHANGE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long it may take to reach it.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(4);
@@ -130,6 +133,42 @@ pub struct MountOptions {
     pub parameters: Option<Value>,
     /// Let other clients write below it too.
     pub open: bool,
+}
+
+/// An ensemble, as one of its servers sees it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Cluster {
+    /// The server that was asked.
+    pub server: u64,
+    /// What it is: `standalone`, `leader`, `follower` or `observer`.
+    pub mode: String,
+    /// Who leads, if that is known.
+    pub leader: Option<u64>,
+    /// Raft's term.
+    pub term: u64,
+    /// Whether the members are being changed.
+    pub changing: bool,
+    /// The index of the last entry that is applied at the server that was asked.
+    pub applied_index: Option<u64>,
+    /// The index of the last entry in its log.
+    pub last_index: Option<u64>,
+    /// All members, those that vote first.
+    pub members: Vec<Member>,
+}
+
+/// One server of an ensemble.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Member {
+    /// Its id.
+    pub server: u64,
+    /// Where the others reach it, `host:port`.
+    pub address: String,
+    /// Whether it votes.
+    pub votes: bool,
+    /// The index up to which its log is the leader's. Only the leader knows.
+    pub matched_index: Option<u64>,
+    /// How long ago the leader last heard of it, in milliseconds. Only the leader knows.
+    pub heard_ms: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -267,6 +306,54 @@ impl Admin {
     pub async fn unmount(&self, path: &str) -> Result<u32, ClientError> {
         let answer: Ended = self.send(self.mount_request(Method::DELETE, path)).await?;
         Ok(answer.ended_calls)
+    }
+
+    /// The ensemble's members, and who leads.
+    ///
+    /// # Errors
+    /// [`ClientError::NoHttp`].
+    pub async fn cluster(&self) -> Result<Cluster, ClientError> {
+        self.send(self.request(Method::GET, &["cluster"])).await
+    }
+
+    /// Adds a server that was started to join; it does not vote yet. To be asked of the leader, like every change.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with the code `not-leading`, or `refused` if it makes no sense.
+    pub async fn add_member(&self, server: u64, address: &str) -> Result<Cluster, ClientError> {
+        let request = self.request(Method::POST, &["cluster", "members"]);
+        let body = json!({"server": server, "address": address});
+        self.send_within(CHANGE_PATIENCE, request.json(&body)).await
+    }
+
+    /// Lets a server vote.
+    ///
+    /// # Errors
+    /// As [`Admin::add_member`]; `refused` also if it has not caught up.
+    pub async fn promote_member(&self, server: u64) -> Result<Cluster, ClientError> {
+        let id = server.to_string();
+        let request = self.request(Method::POST, &["cluster", "members", &id, "promote"]);
+        self.send_within(CHANGE_PATIENCE, request).await
+    }
+
+    /// Removes a server.
+    ///
+    /// # Errors
+    /// As [`Admin::add_member`]; `refused` also if the others would have no quorum, and for the leader itself.
+    pub async fn remove_member(&self, server: u64) -> Result<Cluster, ClientError> {
+        let id = server.to_string();
+        let request = self.request(Method::DELETE, &["cluster", "members", &id]);
+        self.send_within(CHANGE_PATIENCE, request).await
+    }
+
+    /// Lets another server lead.
+    ///
+    /// # Errors
+    /// As [`Admin::add_member`].
+    pub async fn transfer_leader(&self, server: u64) -> Result<Cluster, ClientError> {
+        let request = self.request(Method::POST, &["cluster", "leader"]);
+        let body = json!({"server": server});
+        self.send_within(CHANGE_PATIENCE, request.json(&body)).await
     }
 
     fn mount_request(&self, method: Method, path: &str) -> RequestBuilder {

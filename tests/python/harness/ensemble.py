@@ -15,6 +15,9 @@ class Member(QuorateServer):
     def __init__(self, directory: Path, number: int, peers: List[str]) -> None:
         super().__init__(directory)
         self.number = number
+        own = next(peer for peer in peers if peer.startswith(f"{number}="))
+        #: Where the others reach it, host:port.
+        self.peer = own.split("=")[1].removesuffix(":observer")
         self.options += ["--id", str(number)]
         for peer in peers:
             self.options += ["--peer", peer]
@@ -57,6 +60,14 @@ class Ensemble:
         for server in self.servers:
             until(server.serves, f"server {server.number} serves; its log:\n{server.log[-2000:]}")
         return self
+
+    def joining(self, directory: Path) -> Member:
+        """A server that is to be added, not started."""
+        number = max(server.number for server in self.servers) + 1
+        peers = [f"{number}=127.0.0.1:{free_port()}"]
+        server = Member(directory / f"server-{number}", number, peers)
+        server.options.append("--join")
+        return server
 
     def kill(self) -> None:
         for server in self.servers:

@@ -53,7 +53,7 @@ impl Api {
         let server = TestServer::new();
         server.run();
         Api {
-            http: Http::new(server.edge.clone(), Arc::new(TestCheck), || Ok(())),
+            http: Http::new(server.edge.clone(), Arc::new(TestCheck), None, || Ok(())),
             server,
         }
     }
@@ -539,7 +539,7 @@ fn administration(at: &str, data: &'static [u8]) -> quorate_model::request::Requ
 #[tokio::test(start_paused = true)]
 async fn a_read_may_demand_to_see_a_transaction() {
     let server = TestServer::new();
-    let http = Http::new(server.edge.clone(), Arc::new(TestCheck), || Ok(()));
+    let http = Http::new(server.edge.clone(), Arc::new(TestCheck), None, || Ok(()));
     let api = Api { server, http };
     let here = api.server.edge.watches.last_zxid().0;
     assert_eq!(api.get(&format!("/v1/tree?at_least={here}")).await.0, 200);
@@ -559,7 +559,7 @@ async fn health_and_metrics() {
     let (_, _, text) = api.bytes(Method::GET, "/metrics", Body::empty()).await;
     let text = String::from_utf8(text.to_vec()).unwrap();
     assert!(text.contains("quorate_sessions 1\n"), "{text}");
-    let sick = Http::new(api.server.edge.clone(), Arc::new(TestCheck), || {
+    let sick = Http::new(api.server.edge.clone(), Arc::new(TestCheck), None, || {
         Err("no disk".into())
     });
     let sick = Api {
