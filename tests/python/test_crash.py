@@ -264,3 +264,26 @@ def test_kill_9_while_snapshots_are_written(own_server, capsys, nodes, size):
 
 def directory_size(directory) -> int:
     return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
+
+
+def test_a_restarted_server_is_ready_only_when_all_that_was_acknowledged_is_there(own_server):
+    """Its log is long enough to take a while: the first read over HTTP, which waits for nothing, must not see the past."""
+    client = Wire(own_server.address, timeout_ms=SESSION_MS)
+    client.create("/counted", b"0")
+    total = 40_000
+    body = [w.set_body("/counted", b"%d" % number) for number in range(1, total + 1)]
+    for begin in range(0, total, 500):
+        xids = [client.send(w.SET_DATA, each) for each in body[begin : begin + 500]]
+        for xid in xids:
+            assert client.receive(xid).err == w.OK
+    own_server.kill()
+    own_server.start_only()
+
+    def first():
+        try:
+            return own_server.http.get("/v1/tree/counted")
+        except OSError:
+            return None
+
+    answer = until(first, "the first answer over HTTP")
+    assert answer.status == 200 and answer.body["data"] == str(total), answer

@@ -1,4 +1,4 @@
-//! HTTP and JSON: calls and administration for whoever has no ZooKeeper client. `curl` is a full client.
+//! HTTP and JSON: calls and administration for whoever has no ZooKeeper client.
 
 pub(crate) mod body;
 mod calls;

@@ -510,4 +510,68 @@ mod tests {
         }
         assert_eq!(told.try_iter().collect::<Vec<_>>(), [0, 1, 3]);
     }
+
+    #[test]
+    fn s5_bystanders_of_a_suspect_are_not_counted_out_with_it() {
+        let router = router();
+        let (sender, _told) = std::sync::mpsc::sync_channel(10);
+        for name in 0..3 {
+            let waiter = Told {
+                alive: true,
+                sender: sender.clone(),
+                name,
+            };
+            router.submit(request(), Box::new(waiter)).unwrap();
+        }
+        let mut lost = Vec::new();
+        for epoch in 1..=4 {
+            let (_, taken) = router.take(10);
+            lost.push(taken.iter().map(|n| n.lost_epochs).collect::<Vec<_>>());
+            router.epoch_opened(epoch);
+        }
+        assert_eq!(
+            lost,
+            [[0, 0, 0], [1, 1, 1], [2, 2, 2], [3, 2, 2]],
+            "from the second on they are evaluated alone, so only the first can be at fault"
+        );
+    }
+
+    #[test]
+    fn s3_a_restart_abandons_what_is_in_flight_and_begins_another_stream() {
+        let router = router();
+        let (sender, told) = std::sync::mpsc::sync_channel(10);
+        let waiter = Told {
+            alive: true,
+            sender,
+            name: 5,
+        };
+        router.submit(request(), Box::new(waiter)).unwrap();
+        router.restart(Incarnation(8), "test");
+        assert_eq!(told.try_iter().collect::<Vec<_>>(), [1005]);
+        assert_eq!(router.incarnation(), Incarnation(8));
+        assert_eq!(router.take(10).1.len(), 0);
+        assert_eq!(router.first(), (0, 1));
+    }
+
+    #[test]
+    fn s1_another_connection_goes_on_with_what_the_leader_expects() {
+        let router = router();
+        let (sender, _told) = std::sync::mpsc::sync_channel(10);
+        for name in 0..4 {
+            let waiter = Told {
+                alive: true,
+                sender: sender.clone(),
+                name,
+            };
+            router.submit(request(), Box::new(waiter)).unwrap();
+        }
+        router.epoch_opened(1);
+        assert_eq!(router.first(), (1, 5));
+        assert_eq!(router.take(10).1.len(), 4);
+        router.resume(1, 7);
+        let numbers: Vec<u64> = router.take(10).1.iter().map(|n| n.origin.number).collect();
+        assert_eq!(numbers, [7, 8]);
+        router.resume(0, 5);
+        assert_eq!(router.take(10).1.len(), 0, "of another epoch");
+    }
 }

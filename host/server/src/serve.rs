@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -299,8 +300,13 @@ async fn keep_standard_recipes(
 }
 
 async fn bind(address: &str, flag: &str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| {
-        format!("cannot listen on {address}: is another server running there? Choose another with {flag}")
+    TcpListener::bind(address).await.map_err(|error| {
+        let advice = match error.kind() {
+            ErrorKind::AddrInUse => "is another server running there? ",
+            _ => "it has to be an address of this machine. ",
+        };
+        anyhow::Error::new(error)
+            .context(format!("cannot listen on {address}: {advice}Choose another with {flag}"))
     })
 }
 

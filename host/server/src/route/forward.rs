@@ -51,15 +51,15 @@ pub struct Forwarder {
 impl Forwarder {
     /// Sends this server's requests to whoever leads, until consensus has stopped.
     pub async fn forward(self) {
-        self.to_each_leader(Forwarder::send_requests).await;
+        self.with_each_leader(Forwarder::send_requests).await;
     }
 
     /// Reports this server's live sessions to whoever leads, until consensus has stopped.
     pub async fn report(self) {
-        self.to_each_leader(Forwarder::send_touches).await;
+        self.with_each_leader(Forwarder::send_touches).await;
     }
 
-    async fn to_each_leader(self, talk: impl AsyncFn(&Forwarder, ServerId) -> anyhow::Result<()>) {
+    async fn with_each_leader(self, talk: impl AsyncFn(&Forwarder, ServerId) -> anyhow::Result<()>) {
         let mut leadership = self.consensus.leadership();
         let here = self.router.server();
         loop {
