@@ -2,6 +2,7 @@
 
 mod cluster;
 mod serve;
+mod zoo_cfg;
 
 mod call;
 mod mount;

@@ -305,8 +305,9 @@ async fn bind(address: &str, flag: &str) -> anyhow::Result<TcpListener> {
             ErrorKind::AddrInUse => "is another server running there? ",
             _ => "it has to be an address of this machine. ",
         };
-        anyhow::Error::new(error)
-            .context(format!("cannot listen on {address}: {advice}Choose another with {flag}"))
+        anyhow::Error::new(error).context(format!(
+            "cannot listen on {address}: {advice}Choose another with {flag}"
+        ))
     })
 }
 

@@ -13,6 +13,7 @@ use serde_json::json;
 
 use super::output::Output;
 use super::session::interrupted;
+use super::zoo_cfg::{self, ZooCfg};
 use super::{DEFAULT_HTTP, Global, Usage};
 use crate::receive::Limits;
 use crate::serve::{Ensemble, Settings, serve};
@@ -36,7 +37,7 @@ pub(super) struct Serve {
     /// Where ZooKeeper's protocol is served; port 0 chooses one [default: 127.0.0.1:2181]
     #[arg(long, env = "QUORATE_LISTEN", value_name = "HOST:PORT")]
     listen: Option<String>,
-    /// A configuration file in TOML; flags win over it
+    /// A configuration file: TOML, or ZooKeeper's own if its name ends in .cfg; flags win over it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// The shortest timeout that a session may have [default: 4000]
@@ -319,8 +320,41 @@ async fn read(path: &Path) -> anyhow::Result<File> {
     let text = tokio::fs::read_to_string(path)
         .await
         .with_context(|| format!("cannot read the configuration file {shown}"))?;
+    if path.extension().is_some_and(|extension| extension == "cfg") {
+        let read = zoo_cfg::parse(&text).and_then(|read| zookeeper(&read));
+        let (file, unknown) =
+            read.map_err(|error| Usage(format!("in the configuration file {shown}: {error}")))?;
+        for key in unknown {
+            tracing::warn!("in the configuration file {shown}: {key} has no meaning here");
+        }
+        return Ok(file);
+    }
     parse(&text)
         .map_err(|error| Usage(format!("in the configuration file {shown}: {error}")).into())
+}
+
+/// What ZooKeeper's configuration means here, and which keys of it are left aside.
+fn zookeeper(read: &ZooCfg) -> Result<(File, Vec<String>), String> {
+    let id = read.id()?;
+    let own = read.servers.iter().find(|(server, ..)| Some(*server) == id);
+    let file = File {
+        // ZooKeeper's own data are left alone.
+        data_dir: read.data_dir.as_ref().map(|dir| dir.join("quorate")),
+        listen: own
+            .and_then(|(.., client)| client.clone())
+            .or(read.listen.clone()),
+        min_session_timeout_ms: read.min_session_timeout_ms,
+        max_session_timeout_ms: read.max_session_timeout_ms,
+        max_connections_per_address: read.max_connections_per_address,
+        id,
+        peers: read
+            .servers
+            .iter()
+            .map(|(_, peer, _)| peer.clone())
+            .collect(),
+        ..File::default()
+    };
+    Ok((file, read.unknown.clone()))
 }
 
 fn parse(text: &str) -> Result<File, toml::de::Error> {
@@ -358,6 +392,29 @@ mod tests {
         assert_eq!(both.limits.max_session_timeout_ms, 60_000);
         let flags = ["--http", "d:4"];
         assert_eq!(settings(&flags, file).unwrap().http, "d:4");
+    }
+
+    #[test]
+    fn zookeepers_own_file_is_taken() {
+        let dir = std::env::temp_dir().join(format!("quorate-zoo-cfg-test-{}", std::process::id()));
+        std::fs::create_dir(&dir).unwrap();
+        std::fs::write(dir.join("myid"), "2\n").unwrap();
+        let text = format!(
+            "dataDir={}\nserver.1=a:2888:3888;2181\nserver.2=b:2888:3888;2182\nfoo=1\n",
+            dir.display()
+        );
+        let (file, unknown) = zookeeper(&zoo_cfg::parse(&text).unwrap()).unwrap();
+        std::fs::remove_dir_all(&dir).unwrap();
+        assert_eq!(unknown, ["foo"]);
+        assert_eq!(file.listen.as_deref(), Some("0.0.0.0:2182"));
+        assert_eq!(file.data_dir, Some(dir.join("quorate")));
+        let ensemble = ensemble(file.id, &file.peers, None, false)
+            .unwrap()
+            .unwrap();
+        assert_eq!(
+            (ensemble.server, &*ensemble.listen),
+            (ServerId(2), "b:2888")
+        );
     }
 
     #[test]

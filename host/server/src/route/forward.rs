@@ -59,7 +59,10 @@ impl Forwarder {
         self.with_each_leader(Forwarder::send_touches).await;
     }
 
-    async fn with_each_leader(self, talk: impl AsyncFn(&Forwarder, ServerId) -> anyhow::Result<()>) {
+    async fn with_each_leader(
+        self,
+        talk: impl AsyncFn(&Forwarder, ServerId) -> anyhow::Result<()>,
+    ) {
         let mut leadership = self.consensus.leadership();
         let here = self.router.server();
         loop {

@@ -1,0 +1,205 @@
+//! ZooKeeper's own configuration file, `zoo.cfg`, read as it is.
+//!
+//! The keys are those of ZooKeeper's Administrator's Guide. What has no meaning here is left aside by name.
+
+use std::path::{Path, PathBuf};
+
+/// What a `zoo.cfg` says that means something here.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct ZooCfg {
+    /// `dataDir`, which also holds `myid`.
+    pub(super) data_dir: Option<PathBuf>,
+    /// `clientPortAddress` and `clientPort`, or those of this server's own line; `host:port`.
+    pub(super) listen: Option<String>,
+    /// `minSessionTimeout`, or two ticks.
+    pub(super) min_session_timeout_ms: Option<u32>,
+    /// `maxSessionTimeout`, or twenty ticks.
+    pub(super) max_session_timeout_ms: Option<u32>,
+    /// `maxClientCnxns`: of one address; 0 for no limit.
+    pub(super) max_connections_per_address: Option<usize>,
+    /// The `server.N` lines as `--peer` takes them, with the client address of each, if it names one.
+    pub(super) servers: Vec<(u64, String, Option<String>)>,
+    /// Keys that are left aside, in order.
+    pub(super) unknown: Vec<String>,
+}
+
+/// Keys whose purpose is served otherwise here, or not needed: said nothing about.
+const NEEDLESS: [&str; 9] = [
+    "initLimit",
+    "syncLimit",
+    "dataLogDir",
+    "autopurge.snapRetainCount",
+    "autopurge.purgeInterval",
+    "admin.enableServer",
+    "admin.serverPort",
+    "4lw.commands.whitelist",
+    "standaloneEnabled",
+];
+
+/// Reads the text of a `zoo.cfg`.
+///
+/// # Errors
+/// Names the line and what is wrong with it.
+pub(super) fn parse(text: &str) -> Result<ZooCfg, String> {
+    let mut read = ZooCfg::default();
+    let (mut tick_ms, mut port, mut host) = (3000_u32, None, None);
+    for (number, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with(['#', '!']) {
+            continue;
+        }
+        let wrong = |what: &str| format!("line {}: {what}: {line}", number + 1);
+        let (key, value) = line
+            .split_once(['=', ':'])
+            .map(|(key, value)| (key.trim(), value.trim()))
+            .ok_or_else(|| wrong("neither a comment nor KEY=VALUE"))?;
+        let whole = || value.parse::<u32>().map_err(|_| wrong("not a number"));
+        // -1 stands for the default.
+        let timeout = || match value {
+            "-1" => Ok(None),
+            _ => whole().map(Some),
+        };
+        match key {
+            "tickTime" => tick_ms = whole()?,
+            "dataDir" => read.data_dir = Some(value.into()),
+            "clientPort" => port = Some(whole()?),
+            "clientPortAddress" => host = Some(value.to_owned()),
+            "minSessionTimeout" => read.min_session_timeout_ms = timeout()?,
+            "maxSessionTimeout" => read.max_session_timeout_ms = timeout()?,
+            "maxClientCnxns" => read.max_connections_per_address = Some(whole()? as usize),
+            _ => match key.strip_prefix("server.") {
+                Some(id) => {
+                    let id = id
+                        .parse()
+                        .map_err(|_| wrong("the server's id is no number"))?;
+                    let (peer, client) = server(id, value)
+                        .ok_or_else(|| wrong("not HOST:PORT:PORT[:observer][;CLIENTPORT]"))?;
+                    read.servers.push((id, peer, client));
+                }
+                None if NEEDLESS.contains(&key) => {}
+                None => read.unknown.push(key.to_owned()),
+            },
+        }
+    }
+    let ticks = |count: u32| Some(tick_ms.saturating_mul(count));
+    read.min_session_timeout_ms = read.min_session_timeout_ms.or(ticks(2));
+    read.max_session_timeout_ms = read.max_session_timeout_ms.or(ticks(20));
+    read.listen = port.map(|port| format!("{}:{port}", host.as_deref().unwrap_or("0.0.0.0")));
+    Ok(read)
+}
+
+/// `host:port:port[:observer|:participant][;[address:]port]`: the peers' address as `--peer` takes it,
+/// and the clients'. Of the two ports the first is used, as one is enough here.
+fn server(id: u64, value: &str) -> Option<(String, Option<String>)> {
+    let (peers, clients) = match value.split_once(';') {
+        Some((peers, clients)) => (peers, Some(clients.trim())),
+        None => (value, None),
+    };
+    let (peers, observer) = match peers.strip_suffix(":observer") {
+        Some(peers) => (peers, ":observer"),
+        None => (peers.strip_suffix(":participant").unwrap_or(peers), ""),
+    };
+    let (rest, election_port) = peers.rsplit_once(':')?;
+    let (host, port) = rest.rsplit_once(':')?;
+    election_port.parse::<u16>().ok()?;
+    port.parse::<u16>().ok()?;
+    let client = clients.map(|clients| match clients.contains(':') {
+        true => clients.to_owned(),
+        false => format!("0.0.0.0:{clients}"),
+    });
+    Some((format!("{id}={host}:{port}{observer}"), client))
+}
+
+impl ZooCfg {
+    /// Which server this is: what stands in `dataDir/myid`. None if the file names no servers.
+    ///
+    /// # Errors
+    /// If it names some, and `myid` is not there or names another.
+    pub(super) fn id(&self) -> Result<Option<u64>, String> {
+        if self.servers.is_empty() {
+            return Ok(None);
+        }
+        let path = self
+            .data_dir
+            .as_deref()
+            .unwrap_or(Path::new("."))
+            .join("myid");
+        let shown = path.display();
+        let text = std::fs::read_to_string(&path).map_err(|error| {
+            format!("cannot read {shown}, which says which server this is: {error}")
+        })?;
+        let id: u64 = text
+            .trim()
+            .parse()
+            .map_err(|_| format!("{shown} holds {:?}, which is no server's id", text.trim()))?;
+        match self.servers.iter().any(|(server, ..)| *server == id) {
+            true => Ok(Some(id)),
+            false => Err(format!(
+                "{shown} says {id}, and there is no line server.{id}"
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const THREE: &str = "\
+# A comment
+tickTime=2000
+initLimit=10
+dataDir=/var/lib/zookeeper
+maxClientCnxns=60
+reconfigEnabled=true
+server.1=zoo1:2888:3888;2181
+server.2=zoo2:2888:3888:participant;10.0.0.2:2182
+server.3=zoo3:2888:3888:observer
+";
+
+    #[test]
+    fn an_ensembles_file_is_read_as_it_is() {
+        let read = parse(THREE).unwrap();
+        assert_eq!(
+            read.data_dir.as_deref(),
+            Some(Path::new("/var/lib/zookeeper"))
+        );
+        assert_eq!(read.min_session_timeout_ms, Some(4000));
+        assert_eq!(read.max_session_timeout_ms, Some(40_000));
+        assert_eq!(read.max_connections_per_address, Some(60));
+        let servers = [
+            (1, "1=zoo1:2888".into(), Some("0.0.0.0:2181".into())),
+            (2, "2=zoo2:2888".into(), Some("10.0.0.2:2182".into())),
+            (3, "3=zoo3:2888:observer".into(), None),
+        ];
+        assert_eq!(read.servers, servers);
+        assert_eq!(read.unknown, ["reconfigEnabled"]);
+        assert_eq!(read.listen, None);
+    }
+
+    #[test]
+    fn a_single_servers_file_names_its_port() {
+        let read = parse("clientPort=2181\nclientPortAddress=127.0.0.1\nmaxSessionTimeout=60000\n");
+        let read = read.unwrap();
+        assert_eq!(read.listen.as_deref(), Some("127.0.0.1:2181"));
+        assert_eq!(read.max_session_timeout_ms, Some(60_000));
+        assert_eq!(read.id(), Ok(None));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_line() {
+        for (text, said) in [
+            ("tickTime=fast", "line 1: not a number"),
+            ("\nserver.1=zoo1:2888", "line 2: not HOST:PORT:PORT"),
+            ("server.one=a:1:2", "the server's id"),
+            ("nonsense", "KEY=VALUE"),
+        ] {
+            let refused = parse(text).unwrap_err();
+            assert!(refused.contains(said), "{refused}");
+        }
+        let missing = parse("server.1=a:1:2\ndataDir=/nowhere-at-all\n")
+            .unwrap()
+            .id();
+        assert!(missing.unwrap_err().contains("/nowhere-at-all/myid"));
+    }
+}
