@@ -244,7 +244,7 @@ impl Scene {
         let request = Request {
             session,
             owner: None,
-            identities,
+            identities: Arc::new(identities),
             operation,
         };
         self.evaluator.evaluate(&request, Some(origin), self.now);

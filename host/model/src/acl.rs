@@ -1,5 +1,7 @@
 //! Access control lists, as ZooKeeper's clients know them.
 
+use std::sync::{Arc, LazyLock};
+
 use serde::{Deserialize, Serialize};
 
 /// Permission bits, as on ZooKeeper's wire.
@@ -36,26 +38,35 @@ pub struct AclEntry {
     pub identity: Identity,
 }
 
-/// A znode's access control list: at least one entry.
+/// A znode's access control list: at least one entry. Cloning is cheap.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Acl(pub Vec<AclEntry>);
+pub struct Acl(pub Arc<[AclEntry]>);
 
 impl Acl {
     /// `world:anyone` with every permission: ZooKeeper's `OPEN_ACL_UNSAFE`.
     pub fn open() -> Acl {
-        Acl(vec![AclEntry {
-            permissions: permission::ALL,
-            identity: Identity {
-                scheme: "world".into(),
-                id: "anyone".into(),
-            },
-        }])
+        static OPEN: LazyLock<Acl> = LazyLock::new(|| {
+            Acl::from(vec![AclEntry {
+                permissions: permission::ALL,
+                identity: Identity {
+                    scheme: "world".into(),
+                    id: "anyone".into(),
+                },
+            }])
+        });
+        OPEN.clone()
     }
 
     /// About how many bytes it takes.
     pub fn bytes(&self) -> usize {
         let entry = |entry: &AclEntry| 16 + entry.identity.scheme.len() + entry.identity.id.len();
         self.0.iter().map(entry).sum()
+    }
+}
+
+impl From<Vec<AclEntry>> for Acl {
+    fn from(entries: Vec<AclEntry>) -> Acl {
+        Acl(entries.into())
     }
 }

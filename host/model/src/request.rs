@@ -1,5 +1,7 @@
 //! What is asked of the leader.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -21,7 +23,7 @@ pub struct Request {
     /// Over which connection. None over HTTP, whose sessions have no owner (rule W3).
     pub owner: Option<Owner>,
     /// Who the client has proved to be.
-    pub identities: Vec<Identity>,
+    pub identities: Arc<Vec<Identity>>,
     /// What is asked.
     pub operation: Operation,
 }

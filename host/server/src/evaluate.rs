@@ -322,7 +322,7 @@ impl<R: Runner<RunTree> + Clone> Leader<R> {
             let request = Request {
                 session,
                 owner: None,
-                identities: Vec::new(),
+                identities: Arc::default(),
                 operation,
             };
             if self.router.submit(request, Box::new(NobodyWaits)).is_err() {
@@ -379,7 +379,7 @@ pub fn administration(operation: Operation) -> Request {
     Request {
         session: SessionId::NONE,
         owner: None,
-        identities: Vec::new(),
+        identities: Arc::default(),
         operation,
     }
 }

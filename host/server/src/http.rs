@@ -141,10 +141,10 @@ impl Http {
         let request = quorate_model::request::Request {
             session,
             owner: None,
-            identities: vec![Identity {
+            identities: Arc::new(vec![Identity {
                 scheme: "ip".into(),
                 id: peer.0.to_canonical().to_string(),
-            }],
+            }]),
             operation,
         };
         match self.edge.router.ask(request).await {

@@ -4,8 +4,14 @@ use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use mimalloc::MiMalloc;
 use quorate::command::{self, Cli};
 use tracing_subscriber::EnvFilter;
+
+/// Evaluation and apply allocate and free many small things on different threads, which glibc's allocator
+/// is slow at, and does not give back.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// What is logged, unless `QUORATE_LOG` says otherwise: openraft tells a lot that is of no use to an operator.
 const DEFAULT_LOG: &str = "info,openraft=warn";

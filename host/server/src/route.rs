@@ -439,7 +439,7 @@ mod tests {
         Request {
             session: SessionId(1),
             owner: None,
-            identities: Vec::new(),
+            identities: Arc::default(),
             operation,
         }
     }

@@ -169,7 +169,7 @@ impl TestServer {
         let request = Request {
             session,
             owner: None,
-            identities: Vec::new(),
+            identities: Arc::default(),
             operation,
         };
         let told = Box::new(Told(answer.clone()));
@@ -230,7 +230,7 @@ impl TestServer {
         let request = Request {
             session: SessionId::NONE,
             owner: Some(connection.owner()),
-            identities: Vec::new(),
+            identities: Arc::default(),
             operation: Operation::OpenSession {
                 timeout_ms: 10_000,
                 password: Password([1; 16]),
@@ -255,7 +255,7 @@ impl TestServer {
         let request = Request {
             session: connection.session().unwrap(),
             owner: Some(connection.owner()),
-            identities: Vec::new(),
+            identities: Arc::default(),
             operation,
         };
         let waiter = connection.write(xid, form, 100);

@@ -396,7 +396,7 @@ impl<R: Runner<RunTree>> Evaluator<R> {
         let call = Call {
             id,
             request: call_request.clone(),
-            identities: request.identities.clone(),
+            identities: Vec::clone(&request.identities),
             started: self.view.moment().time,
             parked: None,
         };

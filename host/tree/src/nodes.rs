@@ -5,7 +5,6 @@
 
 use std::cmp::Ordering;
 use std::hash::BuildHasher;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
@@ -43,7 +42,7 @@ pub(crate) struct NodeTable {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct FullNode {
     pub(crate) stat: Stat,
-    pub(crate) acl: Arc<Acl>,
+    pub(crate) acl: Acl,
     pub(crate) data: Bytes,
 }
 
@@ -93,7 +92,7 @@ impl NodeTable {
     }
 
     /// A znode's access control list.
-    pub(crate) fn acl(&self, slot: Slot) -> Arc<Acl> {
+    pub(crate) fn acl(&self, slot: Slot) -> Acl {
         self.acls.get(self.unpack(slot).acl)
     }
 
@@ -555,14 +554,14 @@ type AclId = u32;
 
 /// The access control lists in use, each once.
 struct AclTable {
-    lists: Vec<(Arc<Acl>, u32)>,
-    ids: HashMap<Arc<Acl>, AclId>,
+    lists: Vec<(Acl, u32)>,
+    ids: HashMap<Acl, AclId>,
     free: Vec<AclId>,
 }
 
 impl Default for AclTable {
     fn default() -> AclTable {
-        let open = Arc::new(Acl::open());
+        let open = Acl::open();
         AclTable {
             lists: vec![(open.clone(), 1)],
             ids: HashMap::from_iter([(open, 0)]),
@@ -572,7 +571,7 @@ impl Default for AclTable {
 }
 
 impl AclTable {
-    fn get(&self, id: AclId) -> Arc<Acl> {
+    fn get(&self, id: AclId) -> Acl {
         self.lists[id as usize].0.clone()
     }
 
@@ -581,7 +580,7 @@ impl AclTable {
             self.lists[id as usize].1 += 1;
             return id;
         }
-        let list = Arc::new(acl.clone());
+        let list = acl.clone();
         let id = match self.free.pop() {
             Some(id) => {
                 self.lists[id as usize] = (list.clone(), 1);

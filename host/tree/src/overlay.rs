@@ -5,7 +5,6 @@
 //! transaction being built can be taken back.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 
 use bytes::Bytes;
 use quorate_model::acl::Acl;
@@ -51,7 +50,7 @@ pub(crate) enum Value {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct OverlayNode {
     pub(crate) stat: Stat,
-    pub(crate) acl: Option<Arc<Acl>>,
+    pub(crate) acl: Option<Acl>,
     pub(crate) data: Option<Bytes>,
 }
 

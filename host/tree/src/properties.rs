@@ -246,8 +246,9 @@ pub(super) fn operation(ask: &Ask) -> Operation {
             })
         }
         Ask::SetAcl(index) => {
-            let mut acl = Acl::open();
-            acl.0[0].permissions = 1;
+            let mut entry = Acl::open().0[0].clone();
+            entry.permissions = 1;
+            let acl = Acl::from(vec![entry]);
             Operation::Znode(ZnodeOperation::SetAcl {
                 path: path(*index),
                 acl,
@@ -364,7 +365,7 @@ impl World {
                 let request = Request {
                     session,
                     owner: None,
-                    identities: Vec::new(),
+                    identities: Arc::default(),
                     operation,
                 };
                 self.evaluator.evaluate(&request, None, self.now);

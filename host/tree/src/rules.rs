@@ -7,6 +7,7 @@ use quorate_model::outcome::{Outcome, Refusal};
 use quorate_model::path::ZnodePath;
 use quorate_model::request::{CreateLifetime, CreatePath, Operation, Request, ZnodeOperation};
 use quorate_model::write_set::Change;
+use std::sync::Arc;
 
 use crate::Bounds;
 use crate::properties::{Ask, Step, World};
@@ -25,7 +26,7 @@ fn request(session: SessionId, operation: Operation) -> Request {
     Request {
         session,
         owner: None,
-        identities: Vec::new(),
+        identities: Arc::default(),
         operation,
     }
 }

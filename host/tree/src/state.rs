@@ -278,9 +278,7 @@ impl State {
 
     /// A znode's access control list.
     pub fn acl(&self, path: &ZnodePath) -> Option<Acl> {
-        self.nodes
-            .find(path)
-            .map(|slot| Acl::clone(&self.nodes.acl(slot)))
+        self.nodes.find(path).map(|slot| self.nodes.acl(slot))
     }
 
     /// The names of all children in byte order.

@@ -1,7 +1,6 @@
 //! The state as the next transaction will find it: the overlay over the committed base.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use quorate_model::acl::Acl;
@@ -424,7 +423,7 @@ impl Records for View {
     fn insert_node(&mut self, path: &ZnodePath, stat: Stat, acl: &Acl, data: &Bytes) {
         let node = OverlayNode {
             stat,
-            acl: Some(Arc::new(acl.clone())),
+            acl: Some(acl.clone()),
             data: Some(data.clone()),
         };
         self.put(Key::Node(path.clone()), Some(Value::Node(node)));
@@ -443,7 +442,7 @@ impl Records for View {
         let mut node = self.overlay_node(path).expect("apply_change has seen it");
         node.stat = stat;
         if let Some(acl) = acl {
-            node.acl = Some(Arc::new(acl.clone()));
+            node.acl = Some(acl.clone());
         }
         if let Some(data) = data {
             node.data = Some(data.clone());

@@ -105,7 +105,7 @@ fn the_requests_of_kazoo() {
             7,
             RequestBody::SetAcl {
                 path: "/a".into(),
-                acl: Acl(vec![AclEntry {
+                acl: Acl::from(vec![AclEntry {
                     permissions: 31,
                     identity: Identity {
                         scheme: "world".into(),

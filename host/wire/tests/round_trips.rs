@@ -29,7 +29,7 @@ fn acl() -> impl Strategy<Value = Acl> {
         permissions,
         identity: Identity { scheme, id },
     });
-    vec(entry, 0..4).prop_map(Acl)
+    vec(entry, 0..4).prop_map(Acl::from)
 }
 
 fn create() -> impl Strategy<Value = Create> {

@@ -405,7 +405,7 @@ async fn sessions_of_the_other_protocol_cannot_be_used() {
         let request = quorate_model::request::Request {
             session: SessionId::NONE,
             owner: Some(connection.owner()),
-            identities: vec![],
+            identities: Arc::default(),
             operation: Operation::OpenSession {
                 timeout_ms: 10_000,
                 password,
@@ -525,7 +525,7 @@ fn administration(at: &str, data: &'static [u8]) -> quorate_model::request::Requ
         // The session that the test's server has opened first.
         session: SessionId(Zxid::new(1, 1).0),
         owner: None,
-        identities: vec![],
+        identities: Arc::default(),
         operation: Operation::Znode(quorate_model::request::ZnodeOperation::Create {
             path,
             data: Bytes::from_static(data),

@@ -56,7 +56,7 @@ impl<'a> Expansion<'a> {
         for AclEntry {
             permissions,
             identity,
-        } in &acl.0
+        } in acl.0.iter()
         {
             let Identity { scheme, id } = identity;
             match scheme.as_str() {
@@ -76,7 +76,7 @@ impl<'a> Expansion<'a> {
         if expanded.is_empty() {
             return Err(ErrorCode::InvalidAcl);
         }
-        Ok(Acl(expanded))
+        Ok(Acl::from(expanded))
     }
 }
 
@@ -147,10 +147,10 @@ mod tests {
             ("kerberos", "me", false),
             ("", "", false),
         ] {
-            let expanded = expand(Acl(vec![entry(scheme, id)]), &[]);
+            let expanded = expand(Acl::from(vec![entry(scheme, id)]), &[]);
             assert_eq!(expanded.is_ok(), good, "{scheme}:{id}");
         }
-        assert_eq!(expand(Acl(vec![]), &[]), Err(ErrorCode::InvalidAcl));
+        assert_eq!(expand(Acl::from(vec![]), &[]), Err(ErrorCode::InvalidAcl));
     }
 
     #[test]
@@ -161,10 +161,13 @@ mod tests {
             entry("digest", "b:y"),
         ]
         .map(|entry| entry.identity);
-        let asked = Acl(vec![entry("auth", ""), entry("digest", "a:x")]);
+        let asked = Acl::from(vec![entry("auth", ""), entry("digest", "a:x")]);
         assert_eq!(
             expand(asked.clone(), &identities),
-            Ok(Acl(vec![entry("digest", "a:x"), entry("digest", "b:y")])),
+            Ok(Acl::from(vec![
+                entry("digest", "a:x"),
+                entry("digest", "b:y")
+            ])),
             "without the address, without repeats"
         );
         assert_eq!(

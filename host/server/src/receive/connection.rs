@@ -115,10 +115,10 @@ where
         },
         connection,
         edge,
-        identities: vec![Identity {
+        identities: Arc::new(vec![Identity {
             scheme: "ip".into(),
             id: address.to_canonical().to_string(),
-        }],
+        }]),
     };
     let end = match client.converse().await {
         Err(end) => end,
@@ -140,7 +140,7 @@ struct Client<'a, R, W> {
     connection: Arc<Connection>,
     edge: &'a Edge,
     /// Who it has proved to be.
-    identities: Vec<Identity>,
+    identities: Arc<Vec<Identity>>,
 }
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<'_, R, W> {

@@ -39,7 +39,7 @@ pub(super) struct Context<'a> {
     pub(super) connection: &'a Arc<Connection>,
     pub(super) edge: &'a Edge,
     /// Grows by auth.
-    pub(super) identities: &'a mut Vec<Identity>,
+    pub(super) identities: &'a mut Arc<Vec<Identity>>,
 }
 
 /// What became of a frame.
@@ -124,7 +124,7 @@ pub(super) fn take(
             return Ok(Taken::Done);
         }
         RequestBody::Auth { scheme, auth, .. } => {
-            let proved = add_identity(context.identities, &scheme, &auth);
+            let proved = add_identity(Arc::make_mut(context.identities), &scheme, &auth);
             connection.reply_at_once(xid, proved.map(|()| ResponseBody::Empty));
             return Ok(match proved {
                 Ok(()) => Taken::Done,

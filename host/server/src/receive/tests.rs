@@ -274,7 +274,7 @@ async fn auth_proves_an_identity_or_ends_the_connection() {
         scheme: scheme.into(),
         auth: "user:password".into(),
     };
-    let mine = Acl(vec![AclEntry {
+    let mine = Acl::from(vec![AclEntry {
         permissions: 31,
         identity: Identity {
             scheme: "auth".into(),

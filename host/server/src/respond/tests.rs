@@ -8,6 +8,7 @@ use quorate_wire::{
     CallStatus, ConnectResponse, ErrorCode, Notification, Reader, Record as _, ReplyHeader,
     Response, ResponseBody, opcode,
 };
+use std::sync::Arc;
 
 use super::*;
 use crate::testing::{TestServer, create, path, sent, set};
@@ -300,7 +301,7 @@ fn a_session_that_ends_elsewhere_closes_its_connection() {
     let request = quorate_model::request::Request {
         session: connection.session().unwrap(),
         owner: None,
-        identities: vec![],
+        identities: Arc::default(),
         operation: Operation::ExpireSession,
     };
     let waiter = server.connection().write(1, Form::Plain, 100);
@@ -324,7 +325,7 @@ fn w3_a_session_that_moves_closes_the_former_connection() {
     let request = quorate_model::request::Request {
         session: former.session().unwrap(),
         owner: Some(connection.owner()),
-        identities: vec![],
+        identities: Arc::default(),
         operation: Operation::AttachSession {
             password,
             timeout_ms: 10_000,
@@ -352,7 +353,7 @@ fn a_wrong_password_is_answered_as_an_expired_session() {
     let request = quorate_model::request::Request {
         session: former.session().unwrap(),
         owner: Some(connection.owner()),
-        identities: vec![],
+        identities: Arc::default(),
         operation: Operation::AttachSession {
             password: quorate_model::request::Password([9; 16]),
             timeout_ms: 10_000,
@@ -563,7 +564,7 @@ fn w1_reads_that_wait_for_room_are_answered_before_the_next_write() {
     let request = quorate_model::request::Request {
         session: connection.session().unwrap(),
         owner: Some(connection.owner()),
-        identities: vec![],
+        identities: Arc::default(),
         operation: znode(set("/own", "two")),
     };
     server.edge.router.submit(request, waiter).unwrap();

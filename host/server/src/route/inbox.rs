@@ -184,7 +184,7 @@ mod tests {
         let request = Request {
             session: SessionId(1),
             owner: None,
-            identities: Vec::new(),
+            identities: Arc::default(),
             operation: Operation::Sync(ZnodePath::root()),
         };
         Numbered {

@@ -82,7 +82,7 @@ async fn znodes_watches_and_multis_work_against_zookeeper() -> Outcome {
     let (acl, _) = client.get_acl(&root).await?;
     assert_eq!(acl, Acl::open());
     client.set_acl(&root, Acl::open(), Some(0)).await?;
-    let empty = client.set_acl(&root, Acl(vec![]), None).await;
+    let empty = client.set_acl(&root, Acl::from(vec![]), None).await;
     let code = ErrorCode::InvalidAcl;
     assert_eq!(
         empty,
