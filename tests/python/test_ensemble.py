@@ -78,6 +78,16 @@ def test_a_session_moves_between_servers_with_its_password(ensemble):
     assert third.exists("/mine") is None
 
 
+def test_a_session_of_http_is_known_at_every_server_at_once(ensemble):
+    ensemble.servers[0].http.mount("/counters", "counter")
+    for number in range(20):
+        first, second = ensemble.servers[number % 3], ensemble.servers[(number + 1) % 3]
+        session = first.http.session()
+        session.http = second.http
+        answer = session.call(1, "/counters", "add", ["c", 1])
+        assert (answer.status, answer.body["result"]) == (200, number + 1), answer
+
+
 def test_w5_any_traffic_at_a_follower_keeps_a_session_alive_and_silence_ends_it(ensemble):
     leader = ensemble.leader()
     follower = ensemble.others(leader)[0]

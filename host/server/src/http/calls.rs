@@ -60,7 +60,7 @@ pub(super) async fn call(
 ) -> Answered {
     let call: Call = body::json(body, SHAPE).await?;
     // Looked up after the body has come, so that the wait begins with a touch.
-    let (session, live) = http.session(&token)?;
+    let (session, live) = http.session(&token).await?;
     let id = CallId {
         session,
         key: parse_key(&key)?,
@@ -121,7 +121,7 @@ pub(super) async fn cancel(
     Extension(peer): Extension<Peer>,
     Path((token, key)): Path<(String, String)>,
 ) -> Answered {
-    let (session, _) = http.session(&token)?;
+    let (session, _) = http.session(&token).await?;
     let key = parse_key(&key)?;
     match http.ask(session, peer, Operation::Cancel { key }).await? {
         (_, Outcome::Answered(answer)) => Ok(ended(&answer)),
@@ -143,7 +143,7 @@ pub(super) async fn acknowledge(
     body: Body,
 ) -> Answered {
     let Acknowledge { key } = body::json(body, r#"{"key": 1}"#).await?;
-    let (session, _) = http.session(&token)?;
+    let (session, _) = http.session(&token).await?;
     match http
         .ask(session, peer, Operation::Acknowledge { key })
         .await?

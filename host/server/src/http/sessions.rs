@@ -65,7 +65,7 @@ pub(super) async fn keep_alive(
     State(http): State<Arc<Http>>,
     Path(token): Path<String>,
 ) -> Answered {
-    http.session(&token)?;
+    http.session(&token).await?;
     Ok(Answer::new(http.edge.watches.last_zxid(), json!({})))
 }
 
@@ -75,7 +75,7 @@ pub(super) async fn close(
     Extension(peer): Extension<Peer>,
     Path(token): Path<String>,
 ) -> Answered {
-    let (session, _) = http.session(&token)?;
+    let (session, _) = http.session(&token).await?;
     match http.ask(session, peer, Operation::CloseSession).await? {
         (zxid, Outcome::SessionClosed) => Ok(Answer::new(zxid, json!({}))),
         (_, other) => Err(Problem::unexpected(other)),

@@ -354,7 +354,7 @@ async fn who_comes_to_a_full_line_of_waiters_is_told_at_once_and_the_others_wait
     let token = api.open().await;
     let uri = format!("/v1/sessions/{token}/calls/1");
     let (_, parked) = api.put(&uri, call("wait", 0)).await;
-    let (session, _) = api.http.session(&token).unwrap();
+    let (session, _) = api.http.session(&token).await.unwrap();
     let id = quorate_model::id::CallId { session, key: 1 };
     let watches = &api.server.edge.watches;
     let others: Vec<_> = (1..crate::notify::MAX_WAITERS_PER_CALL)

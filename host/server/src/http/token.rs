@@ -1,11 +1,14 @@
 //! Session tokens: a session's id and password, opaque to clients.
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use quorate_model::id::SessionId;
+use quorate_model::id::{SessionId, Zxid};
 use quorate_model::request::Password;
 use quorate_tree::Session;
 use subtle::ConstantTimeEq as _;
+use tokio::time::timeout;
 
 use super::Http;
 use super::problem::Problem;
@@ -28,10 +31,19 @@ fn decode(token: &str) -> Option<(SessionId, Password)> {
     Some((SessionId(u64::from_be_bytes(*id)), Password(password)))
 }
 
+/// How long a server may be behind the one that opened a session.
+const OPENED_DEADLINE: Duration = Duration::from_secs(2);
+
 impl Http {
     /// The session that `token` stands for, if it lives and was opened over HTTP (rule W3). To use it is a touch.
-    pub(super) fn session(&self, token: &str) -> Result<(SessionId, Session), Problem> {
+    ///
+    /// Its id is the transaction that opened it, perhaps at another server: this one waits a while until it has come so far.
+    pub(super) async fn session(&self, token: &str) -> Result<(SessionId, Session), Problem> {
         let (id, password) = decode(token).ok_or_else(Problem::session_expired)?;
+        let opened = self.edge.watches.reached(Zxid(id.0));
+        if timeout(OPENED_DEADLINE, opened).await.is_err() {
+            return Err(Problem::session_expired());
+        }
         let session = self.edge.state.read().session(id).copied();
         let session = session
             .filter(|session| session.owner.is_none())

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use quorate_model::acl::Identity;
-use quorate_model::id::SessionId;
+use quorate_model::id::{SessionId, Zxid};
 use quorate_model::request::{Operation, Password, Request};
 use quorate_wire::frame::{self, FrameError};
 use quorate_wire::{ConnectRequest, DecodeError, MAX_FRAME_BYTES, Reader, Record, RequestError};
@@ -21,6 +21,9 @@ use crate::respond::{Connection, Progress};
 
 /// How long a client has to send its handshake, or a four-letter word.
 pub(crate) const GREETING_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long a client waits that has seen more than this server.
+const CATCH_UP_DEADLINE: Duration = Duration::from_secs(1);
 
 /// How long the leader has to answer a handshake: longer than an election takes.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(30);
@@ -184,17 +187,19 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<'_, R, W> {
         }
         .map_err(End::Handshake)?;
         self.connection.received(1);
+        self.catch_up(request.last_zxid_seen).await?;
         self.submit_handshake(request)
     }
 
+    /// A client that has seen what is not applied here yet would read the past. It comes from a server that is
+    /// a moment ahead, most likely, so it waits; then it is closed, as in ZooKeeper, and tries another.
+    async fn catch_up(&self, seen: i64) -> Result<(), End> {
+        let zxid = Zxid(seen.max(0).cast_unsigned());
+        let reached = timeout(CATCH_UP_DEADLINE, self.edge.watches.reached(zxid)).await;
+        reached.map_err(|_| End::Behind(seen))
+    }
+
     fn submit_handshake(&self, request: ConnectRequest) -> Result<(), End> {
-        // It would read the past. ZooKeeper closes the connection too, and the client tries another server.
-        if request.last_zxid_seen > self.edge.watches.last_zxid().0.cast_signed() {
-            let last_zxid = self.edge.state.read().last_zxid();
-            if request.last_zxid_seen > last_zxid.0.cast_signed() {
-                return Err(End::Behind(request.last_zxid_seen));
-            }
-        }
         let timeout_ms = self.edge.limits.negotiate(request.timeout_ms.into());
         let session = SessionId(request.session.cast_unsigned());
         let operation = if session == SessionId::NONE {
