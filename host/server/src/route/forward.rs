@@ -102,26 +102,25 @@ impl Forwarder {
                 first,
             };
             sender.send(encode(&begin)?).await?;
-            tokio::select! {
-                biased;
-                // Another epoch: the stream begins anew.
-                _ = opened.changed() => {}
-                ended = self.stream(epoch, &mut sender, &mut receiver) => ended?,
-            }
+            self.stream(epoch, &mut opened, &mut sender, &mut receiver)
+                .await?;
         }
     }
 
-    /// Sends the requests of one epoch. May be dropped between two frames, but not within one: what it
-    /// has taken by then is sent again in the next epoch.
+    /// Sends the requests of one epoch, until another opens: then the stream begins anew. A frame is always
+    /// sent to its end, since half a frame would be the beginning of the next one.
     async fn stream(
         &self,
         epoch: u32,
+        opened: &mut watch::Receiver<Opened>,
         sender: &mut PeerSender,
         receiver: &mut PeerReceiver,
     ) -> anyhow::Result<()> {
         let mut expected = false;
         loop {
             tokio::select! {
+                biased;
+                changed = opened.changed() => return Ok(changed?),
                 message = receive(receiver) => {
                     // An answer to the epoch before may still be under way.
                     if let FromLeader::Expect { epoch: of, next } = message?
@@ -142,7 +141,7 @@ impl Forwarder {
         loop {
             let (of, requests) = self.router.take_bytes(FRAME_REQUESTS, FRAME_BYTES);
             if requests.is_empty() || of != epoch {
-                // Those of a later epoch were put back by its opening, which ends this.
+                // Those of a later epoch are taken once more when its stream has begun.
                 return Ok(());
             }
             sender
