@@ -264,6 +264,24 @@ def test_a_server_that_was_away_catches_up(ensemble):
     assert other.mode() == "follower"
 
 
+def test_a_follower_that_restarts_from_a_snapshot_serves_again(ensemble):
+    """The start of the epoch stands in the snapshot, so it is never applied again."""
+    leader = ensemble.leader()
+    follower = ensemble.others(leader)[0]
+    client = connect(leader)
+    client.create("/large")
+    # Beyond the 128 MiB of log after which a snapshot is taken.
+    for _ in range(150):
+        client.set("/large", b"x" * 1_000_000)
+    snapshots = follower.data_dir / "raft" / "snapshots"
+    until(lambda: list(snapshots.glob("*.snapshot")), "the follower takes a snapshot")
+    follower.kill()
+    follower.start()
+    back = connect(follower)
+    back.create("/written-through-it")
+    assert len(back.get("/large")[0]) == 1_000_000
+
+
 def test_a_client_that_has_seen_more_than_a_server_is_not_accepted_there(ensemble):
     with pytest.raises((Closed, struct.error)):
         connect(ensemble.servers[0], last_zxid=1 << 60)

@@ -158,8 +158,6 @@ impl StateMachine for Applier {
         // Rule S3: whoever was connected has missed answers and events.
         let reason = "the server has installed a snapshot";
         self.watches.close_all(reason);
-        let incarnation = Incarnation(self.router.incarnation().0 + 1);
-        self.router.restart(incarnation, reason);
         for (session, value) in loaded.sessions() {
             self.touches.open(session, value.timeout_ms);
         }
@@ -169,6 +167,13 @@ impl StateMachine for Applier {
         let zxid = loaded.last_zxid();
         *self.state.write() = loaded;
         self.watches.advance(zxid);
+        let incarnation = Incarnation(self.router.incarnation().0 + 1);
+        self.router.restart(incarnation, zxid.epoch(), reason);
+        // The start of its epoch may be in the snapshot, and never be applied here. Nobody's nonce is 0.
+        self.opened.send_replace(Opened {
+            epoch: zxid.epoch(),
+            nonce: 0,
+        });
         Ok(())
     }
 }

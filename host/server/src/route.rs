@@ -314,10 +314,12 @@ impl Router {
     }
 
     /// This server has missed what became of its requests (rule S3): they are abandoned, and it goes on as another incarnation.
-    pub(crate) fn restart(&self, incarnation: Incarnation, reason: &str) {
+    /// `epoch` is the one that it has come to.
+    pub(crate) fn restart(&self, incarnation: Incarnation, epoch: u32, reason: &str) {
         let in_flight = {
             let mut stream = self.0.stream.lock();
             self.0.incarnation.store(incarnation.0, Ordering::Relaxed);
+            stream.epoch = epoch;
             stream.next_number = 1;
             stream.outbox.clear();
             stream.in_flight_bytes = 0;
@@ -546,11 +548,11 @@ mod tests {
             name: 5,
         };
         router.submit(request(), Box::new(waiter)).unwrap();
-        router.restart(Incarnation(8), "test");
+        router.restart(Incarnation(8), 3, "test");
         assert_eq!(told.try_iter().collect::<Vec<_>>(), [1005]);
         assert_eq!(router.incarnation(), Incarnation(8));
         assert_eq!(router.take(10).1.len(), 0);
-        assert_eq!(router.first(), (0, 1));
+        assert_eq!(router.first(), (3, 1));
     }
 
     #[test]

@@ -389,5 +389,6 @@ async fn push_standard_recipes(
 fn random() -> anyhow::Result<u64> {
     let mut bytes = [0; 8];
     getrandom::fill(&mut bytes).context("the system has no random numbers")?;
-    Ok(u64::from_le_bytes(bytes))
+    // 0 stands for nobody's, see `Applier::install`.
+    Ok(u64::from_le_bytes(bytes).max(1))
 }
