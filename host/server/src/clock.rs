@@ -4,6 +4,8 @@
     reason = "this file is the exception that the rule names"
 )]
 
+use std::fmt::Debug;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -16,21 +18,56 @@ const MAX_CORRECTION_MS: i64 = 10;
 /// Between two corrections.
 pub const CORRECT_EVERY: Duration = Duration::from_secs(1);
 
-/// Wall time that goes forward with the monotonic clock and follows the system's slowly.
+/// A machine's clocks: the system's, or those of a simulated machine.
+pub trait Hands: Debug + Send + Sync {
+    /// Since some moment; never goes back.
+    fn monotonic(&self) -> Duration;
+
+    /// Milliseconds since 1970, as the machine believes; may jump.
+    fn wall_ms(&self) -> i64;
+}
+
+/// The system's clocks.
+#[derive(Debug)]
+pub struct SystemHands(Instant);
+
+impl SystemHands {
+    /// Counts from now.
+    pub fn start() -> Arc<SystemHands> {
+        Arc::new(SystemHands(Instant::now()))
+    }
+}
+
+impl Hands for SystemHands {
+    fn monotonic(&self) -> Duration {
+        self.0.elapsed()
+    }
+
+    fn wall_ms(&self) -> i64 {
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        since.as_millis() as i64
+    }
+}
+
+/// Wall time that goes forward with the monotonic clock and follows the machine's slowly.
 #[derive(Debug)]
 pub struct Clock {
-    started: Instant,
+    hands: Arc<dyn Hands>,
+    started: Duration,
     started_at_ms: i64,
     correction_ms: AtomicI64,
 }
 
 impl Clock {
-    /// Begins with the system's time.
-    pub fn start() -> Clock {
+    /// Begins with the machine's time.
+    pub fn start(hands: Arc<dyn Hands>) -> Clock {
         Clock {
-            started: Instant::now(),
-            started_at_ms: system_ms(),
+            started: hands.monotonic(),
+            started_at_ms: hands.wall_ms(),
             correction_ms: AtomicI64::new(0),
+            hands,
         }
     }
 
@@ -52,22 +89,18 @@ impl Clock {
 
     /// Milliseconds since the start, whatever the system's time does.
     pub fn monotonic_ms(&self) -> u64 {
-        self.started.elapsed().as_millis() as u64
+        self.hands
+            .monotonic()
+            .saturating_sub(self.started)
+            .as_millis() as u64
     }
 
     /// Moves a little towards the system's time. Call it every [`CORRECT_EVERY`].
     pub fn correct(&self) {
-        let ahead = self.now().0 as i64 - system_ms();
+        let ahead = self.now().0 as i64 - self.hands.wall_ms();
         let step = ahead.clamp(-MAX_CORRECTION_MS, MAX_CORRECTION_MS);
         self.correction_ms.fetch_sub(step, Ordering::Relaxed);
     }
-}
-
-fn system_ms() -> i64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    since.as_millis() as i64
 }
 
 #[cfg(test)]
@@ -76,7 +109,7 @@ mod tests {
 
     #[test]
     fn e3_time_goes_on_from_the_last_transaction_and_does_not_stand_still() {
-        let clock = Clock::start();
+        let clock = Clock::start(SystemHands::start());
         let later = clock.now().plus(3_600_000);
         clock.not_before(later);
         assert!(clock.now() >= later);
@@ -86,7 +119,7 @@ mod tests {
 
     #[test]
     fn follows_the_system_slowly() {
-        let clock = Clock::start();
+        let clock = Clock::start(SystemHands::start());
         clock.correction_ms.store(60_000, Ordering::Relaxed);
         clock.correct();
         assert_eq!(

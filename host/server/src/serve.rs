@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::apply::{Applier, Opened};
-use crate::clock::{CORRECT_EVERY, Clock};
+use crate::clock::{CORRECT_EVERY, Clock, SystemHands};
 use crate::evaluate::{Leader, administration};
 use crate::expiry::Touches;
 use crate::http::Http;
@@ -97,7 +97,7 @@ pub async fn serve(
         .as_ref()
         .map_or(ALONE, |ensemble| ensemble.server);
 
-    let clock = Arc::new(Clock::start());
+    let clock = Arc::new(Clock::start(SystemHands::start()));
     let state = Arc::new(RwLock::new(State::new()));
     let touches = Arc::new(Touches::default());
     // A later start has a later time; two cannot have the same, as the data directory is locked meanwhile.
