@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use crate::history::{Ask, Operation, Told};
 
 /// So many states are tried before the search is given up.
-const MAX_STATES: usize = 4_000_000;
+const MAX_STATES: usize = 1_000_000;
 
 /// What the search says.
 #[derive(Debug)]
@@ -93,17 +93,32 @@ pub fn check(operations: &[Operation]) -> Verdict {
     let mut trail: Vec<(usize, Register)> = Vec::new();
     let (mut from, mut placed_known, mut furthest) = (0, 0, 0);
     let mut stuck = None;
+    // All before this place are placed.
+    let mut low = 0;
     loop {
         if placed_known == known {
             return Verdict::Linearizable;
         }
+        while low < all.len() && placed.has(low) {
+            low += 1;
+        }
         // Whoever is placed next was asked before the first answer of those that are not placed.
-        let open = || (0..all.len()).filter(|place| !placed.has(*place));
-        let answered = |place: usize| all[place].told.as_ref().map(|(at, _)| *at);
-        let first_answer = open().filter_map(answered).min().unwrap_or(u64::MAX);
-        let next = open()
-            .filter(|place| *place >= from)
-            .take_while(|place| all[*place].asked < first_answer)
+        let (mut first_answer, mut first_answered) = (u64::MAX, None);
+        let mut candidates = Vec::new();
+        for place in (low..all.len()).filter(|place| !placed.has(*place)) {
+            if all[place].asked >= first_answer {
+                break;
+            }
+            candidates.push(place);
+            if let Some((at, _)) = &all[place].told
+                && *at < first_answer
+            {
+                (first_answer, first_answered) = (*at, Some(place));
+            }
+        }
+        let next = candidates
+            .into_iter()
+            .filter(|place| *place >= from && all[*place].asked < first_answer)
             .find_map(|place| {
                 let (after, told) = register.step(&all[place].ask);
                 let expected = all[place].told.as_ref().map(|(_, told)| told);
@@ -128,7 +143,7 @@ pub fn check(operations: &[Operation]) -> Verdict {
         }
         if stuck.is_none() || placed_known > furthest {
             furthest = placed_known;
-            stuck = open().find(|place| answered(*place) == Some(first_answer));
+            stuck = first_answered;
         }
         let Some((place, before)) = trail.pop() else {
             let stuck = stuck.map(|place| all[place].clone());
@@ -138,6 +153,7 @@ pub fn check(operations: &[Operation]) -> Verdict {
         placed_known -= usize::from(all[place].told.is_some());
         register = before;
         from = place + 1;
+        low = low.min(place);
     }
 }
 
