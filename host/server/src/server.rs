@@ -26,6 +26,9 @@ use crate::silence::{self, Silence};
 /// Between two words to an operator whose server waits to begin.
 const STILL_WAITING: Duration = Duration::from_secs(10);
 
+/// Given the server's state machine, what consensus is to apply to: a simulation looks on there.
+pub type Apply = Box<dyn FnOnce(Arc<dyn StateMachine>) -> Arc<dyn StateMachine> + Send>;
+
 /// What a server runs on.
 pub struct Machine {
     /// Its clocks.
@@ -38,8 +41,8 @@ pub struct Machine {
     pub sandbox: Arc<Sandbox<RunTree>>,
     /// Unique to this start of the server; not 0.
     pub nonce: u64,
-    /// What consensus applies to, given what it should apply to: a simulation looks on there.
-    pub applies_to: Box<dyn FnOnce(Arc<dyn StateMachine>) -> Arc<dyn StateMachine> + Send>,
+    /// What consensus applies to.
+    pub applies_to: Apply,
 }
 
 /// One server without its listeners.

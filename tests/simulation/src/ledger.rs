@@ -2,10 +2,11 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use parking_lot::Mutex;
 use quorate_model::id::{ServerId, SessionId, Zxid};
-use quorate_model::write_set::{Change, Entry, Transaction};
+use quorate_model::write_set::{Batch, Change, Entry, Transaction};
 
 /// What all servers have applied.
 #[derive(Default)]
@@ -13,6 +14,17 @@ pub struct Ledger {
     state: Mutex<State>,
     /// Entries apply whatever was before them: the rule that a checker has to be able to see missing.
     unguarded: bool,
+}
+
+/// One in so many entries is a gap.
+const GAP_EVERY: u64 = 40;
+
+/// Whether the entry is one of those that get lost.
+fn gap(batch: &Batch) -> bool {
+    let mut hasher = DefaultHasher::new();
+    let first = batch.transactions.first().map(|first| first.time.0);
+    (batch.epoch, batch.first_counter, first).hash(&mut hasher);
+    hasher.finish() % GAP_EVERY == 0
 }
 
 #[derive(Default)]
@@ -33,17 +45,24 @@ impl Ledger {
         }
     }
 
-    /// The entry as it is to be applied by `server`: itself, unless the guard is off.
-    pub fn as_applied<'a>(&self, server: ServerId, entry: &'a Entry) -> Cow<'a, Entry> {
+    /// The entry as it is to be applied by `server`: itself, unless the guard is off; none for a gap, which is the same
+    /// one on every server. Such gaps come about where a leader's lease runs out between two proposals.
+    pub fn as_applied<'a>(&self, server: ServerId, entry: &'a Entry) -> Option<Cow<'a, Entry>> {
+        let Entry::Transactions(batch) = entry else {
+            return Some(Cow::Borrowed(entry));
+        };
+        if gap(batch) {
+            return None;
+        }
         let last = self.state.lock().last.get(&server).copied();
-        match (entry, last) {
-            (Entry::Transactions(batch), Some(last)) if self.unguarded => {
+        match last.filter(|_| self.unguarded) {
+            None => Some(Cow::Borrowed(entry)),
+            Some(last) => {
                 let mut batch = batch.clone();
                 batch.epoch = last.epoch();
                 batch.first_counter = last.counter() + 1;
-                Cow::Owned(Entry::Transactions(batch))
+                Some(Cow::Owned(Entry::Transactions(batch)))
             }
-            _ => Cow::Borrowed(entry),
         }
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -112,7 +113,8 @@ pub fn run(
         let host = host.clone();
         sim.host(name(host.server.0), move || server::run(host.clone()));
     }
-    operator(&mut sim, &hosts);
+    let mounted = Arc::new(AtomicBool::new(false));
+    operator(&mut sim, &hosts, mounted.clone());
     for (id, role) in (1..).zip(ROLES) {
         let program = Program {
             id,
@@ -120,6 +122,7 @@ pub fn run(
             client: Client::new(SERVERS, random.u64(..)),
             history: history.clone(),
             until: time,
+            mounted: mounted.clone(),
         };
         sim.client(format!("c{id}"), program.run());
     }
@@ -192,7 +195,7 @@ fn sandbox(cache: &Path) -> anyhow::Result<Arc<Sandbox<RunTree>>> {
 }
 
 /// Keeps the recipes and mounts them, through whichever server is up.
-fn operator(sim: &mut Sim<'_>, hosts: &[Arc<Host>]) {
+fn operator(sim: &mut Sim<'_>, hosts: &[Arc<Host>], mounted: Arc<AtomicBool>) {
     use quorate_model::request::Operation;
     let hosts = hosts.to_vec();
     sim.client("operator", async move {
@@ -233,6 +236,7 @@ fn operator(sim: &mut Sim<'_>, hosts: &[Arc<Host>]) {
                 }
             }
         }
+        mounted.store(true, Ordering::SeqCst);
         Ok(())
     });
 }

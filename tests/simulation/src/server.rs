@@ -122,7 +122,9 @@ struct Watched {
 
 impl StateMachine for Watched {
     fn apply(&self, entry: &Entry) -> Verdict {
-        let entry = self.ledger.as_applied(self.server, entry);
+        let Some(entry) = self.ledger.as_applied(self.server, entry) else {
+            return Verdict::NoOp;
+        };
         let verdict = self.inner.apply(&entry);
         if verdict == Verdict::Applied {
             self.ledger.applied(self.server, &entry);

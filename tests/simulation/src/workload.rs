@@ -1,5 +1,7 @@
 //! What the clients do: registers, pipelines, counters, locks. Each writes down what it saw.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -47,11 +49,16 @@ pub struct Program {
     pub history: History,
     /// When it stops, since the beginning.
     pub until: Duration,
+    /// Set when the recipes are mounted.
+    pub mounted: Arc<AtomicBool>,
 }
 
 impl Program {
     /// Does what its role is, until it is time to stop; then the last answers are awaited.
     pub async fn run(mut self) -> turmoil::Result {
+        while !self.mounted.load(Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         self.prepare().await;
         let mut number = 0;
         while turmoil::sim_elapsed().unwrap_or_default() < self.until {

@@ -1,6 +1,7 @@
 //! A disk that takes its time, and of which a crash takes what was not synced, or half of it.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -25,9 +26,19 @@ pub struct SimulatedDisk {
 
 struct State {
     random: fastrand::Rng,
-    /// The files that have something unsynced, by device and inode: the file, and its length that is safe.
-    unsynced: BTreeMap<(u64, u64), (File, u64)>,
+    /// The files that have something unsynced, by device and inode.
+    unsynced: BTreeMap<(u64, u64), Unsynced>,
+    /// How many files ever had.
+    files: u64,
     powered: Arc<AtomicBool>,
+}
+
+struct Unsynced {
+    file: File,
+    /// The file's length that is safe.
+    safe: u64,
+    /// Later ones are newer.
+    number: u64,
 }
 
 /// The disk as one start of a server sees it.
@@ -46,6 +57,7 @@ impl SimulatedDisk {
             state: Mutex::new(State {
                 random: fastrand::Rng::with_seed(seed),
                 unsynced: BTreeMap::new(),
+                files: 0,
                 powered: Arc::default(),
             }),
             slowness: AtomicU64::new(HEALTHY),
@@ -77,11 +89,15 @@ impl SimulatedDisk {
             random,
             unsynced,
             powered,
+            ..
         } = &mut *state;
         powered.store(false, Ordering::SeqCst);
-        for (file, safe) in std::mem::take(unsynced).into_values() {
+        let unsynced = std::mem::take(unsynced);
+        let newest = unsynced.values().map(|one| one.number).max();
+        for Unsynced { file, safe, number } in unsynced.into_values() {
             let length = file.metadata().map_or(safe, |data| data.len());
-            if length <= safe {
+            // A disk that lies loses what looks as if it had never been written, so that no log can tell.
+            if length <= safe || (self.lies && Some(number) != newest) {
                 continue;
             }
             let kept = match random.u8(..4) {
@@ -90,7 +106,7 @@ impl SimulatedDisk {
                 _ => random.u64(safe..=length),
             };
             let torn = file.set_len(kept).and_then(|()| {
-                if kept > safe && random.bool() {
+                if kept > safe && !self.lies && random.bool() {
                     // A sector that was never written, before others that were.
                     let sector = random.u64(safe..kept) / SECTOR * SECTOR;
                     let from = sector.max(safe);
@@ -122,11 +138,15 @@ impl Disk for Handle {
     fn write(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.alive()?;
         let mut state = self.disk.state.lock();
-        let safe = file.metadata()?.len();
-        state
-            .unsynced
-            .entry(id(file)?)
-            .or_insert((file.try_clone()?, safe));
+        let number = state.files;
+        if let Entry::Vacant(vacant) = state.unsynced.entry(id(file)?) {
+            vacant.insert(Unsynced {
+                file: file.try_clone()?,
+                safe: file.metadata()?.len(),
+                number,
+            });
+            state.files += 1;
+        }
         file.write_all_at(bytes, offset)
     }
 
