@@ -19,6 +19,7 @@ pub use listener::serve;
 use crate::metrics::Metrics;
 use crate::mode::Mode;
 use crate::notify::Watches;
+use crate::read_only::ReadOnly;
 use crate::route::Router;
 
 /// What the stages that face clients share.
@@ -33,6 +34,10 @@ pub struct Edge {
     pub metrics: Arc<Metrics>,
     /// What is allowed.
     pub limits: Limits,
+    /// Whether every read sees all that was acknowledged anywhere before it was sent, as behind a sync.
+    pub linearizable_reads: bool,
+    /// Whether reads are all that it answers now.
+    pub read_only: Arc<ReadOnly>,
     /// What this server is in its ensemble.
     pub mode: Box<dyn Fn() -> Mode + Send + Sync>,
 }

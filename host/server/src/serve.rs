@@ -26,9 +26,10 @@ use crate::http::Http;
 use crate::metrics::Metrics;
 use crate::mode::Mode;
 use crate::notify::Watches;
+use crate::read_only::{self, ReadOnly};
 use crate::receive::{Edge, Limits};
 use crate::recipes::Recipes;
-use crate::route::{Acceptor, Forwarder, Inbox, Router};
+use crate::route::{Acceptor, Asker, Forwarder, Inbox, Router};
 use crate::silence::{self, Silence};
 use crate::{http, receive};
 
@@ -43,6 +44,10 @@ pub struct Settings {
     pub http: String,
     /// What clients may do.
     pub limits: Limits,
+    /// Whether every read sees all that was acknowledged anywhere before it was sent.
+    pub linearizable_reads: bool,
+    /// Whether it answers reads while it has no quorum.
+    pub read_only_mode: bool,
     /// Its place in an ensemble; none for a server that is alone.
     pub ensemble: Option<Ensemble>,
 }
@@ -154,9 +159,24 @@ pub async fn serve(
         let runtime = tokio::runtime::Handle::current();
         move || runtime.block_on(leader.run())
     })?;
+    let asker = Asker::new(consensus.clone(), router.barriers().clone(), server);
+    tokio::spawn(asker.run());
     let (serving, serves) = watch::channel(false);
+    let read_only = Arc::new(ReadOnly::default());
     if settings.ensemble.is_some() {
         let silence = Arc::new(Silence::default());
+        if settings.read_only_mode {
+            let keeper = read_only::Keeper {
+                read_only: read_only.clone(),
+                silence: silence.clone(),
+                watches: watches.clone(),
+                clock: clock.clone(),
+                opened: opened.clone(),
+                nonce,
+                serves: serves.clone(),
+            };
+            tokio::spawn(keeper.run());
+        }
         let forwarder = Forwarder {
             consensus: consensus.clone(),
             router: router.clone(),
@@ -193,6 +213,7 @@ pub async fn serve(
             true
         }
         never = turn_away(&zookeeper, &http) => match never {},
+        () = read_only.entered() => true,
         () = &mut stop => false,
     };
     if begun {
@@ -212,9 +233,14 @@ pub async fn serve(
             watches,
             metrics,
             limits: settings.limits,
+            linearizable_reads: settings.linearizable_reads,
+            read_only: read_only.clone(),
             mode: Box::new({
                 let consensus = consensus.clone();
-                move || Mode::of(&consensus, server)
+                move || match read_only.is() {
+                    true => Mode::ReadOnly,
+                    false => Mode::of(&consensus, server),
+                }
             }),
         });
         let health = consensus.health();
