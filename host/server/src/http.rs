@@ -234,7 +234,7 @@ impl Http {
                 .into_iter()
                 .any(below)
         };
-        if !self.edge.linearizable_reads || method != Method::GET || !of_state() {
+        if !self.edge.limits.linearizable_reads || method != Method::GET || !of_state() {
             return Ok(());
         }
         timeout(NEWEST_DEADLINE, self.edge.router.barriers().pass_one())

@@ -22,6 +22,7 @@ pub mod silence;
 
 pub mod command;
 pub mod serve;
+pub mod server;
 
 #[cfg(test)]
 mod testing;

@@ -81,7 +81,7 @@ impl ReadOnly {
                 let (mut id, mut password) = ([0; 8], [0; 16]);
                 getrandom::fill(&mut id)?;
                 getrandom::fill(&mut password)?;
-                let id = u64::from_le_bytes(id) % READ_ONLY_BIT | READ_ONLY_BIT;
+                let id = (u64::from_le_bytes(id) % READ_ONLY_BIT) | READ_ONLY_BIT;
                 Admission::Session(SessionId(id), Password(password))
             }
             (Some(true), session) if session & READ_ONLY_BIT != 0 => Admission::Expired,

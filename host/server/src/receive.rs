@@ -14,7 +14,7 @@ use std::sync::Arc;
 use quorate_tree::SharedState;
 
 pub(crate) use connection::new_password;
-pub use listener::serve;
+pub use listener::{converse, serve};
 
 use crate::metrics::Metrics;
 use crate::mode::Mode;
@@ -34,15 +34,13 @@ pub struct Edge {
     pub metrics: Arc<Metrics>,
     /// What is allowed.
     pub limits: Limits,
-    /// Whether every read sees all that was acknowledged anywhere before it was sent, as behind a sync.
-    pub linearizable_reads: bool,
     /// Whether reads are all that it answers now.
     pub read_only: Arc<ReadOnly>,
     /// What this server is in its ensemble.
     pub mode: Box<dyn Fn() -> Mode + Send + Sync>,
 }
 
-/// What the operator allows clients.
+/// What the operator decides for clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// How many connections of ZooKeeper's protocol there may be.
@@ -53,6 +51,8 @@ pub struct Limits {
     pub min_session_timeout_ms: u32,
     /// The longest.
     pub max_session_timeout_ms: u32,
+    /// Whether every read sees all that was acknowledged anywhere before it was sent, as behind a sync.
+    pub linearizable_reads: bool,
 }
 
 impl Default for Limits {
@@ -64,6 +64,7 @@ impl Default for Limits {
             max_connections_per_address: 0,
             min_session_timeout_ms: 4_000,
             max_session_timeout_ms: 40_000,
+            linearizable_reads: false,
         }
     }
 }

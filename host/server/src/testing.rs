@@ -101,7 +101,6 @@ impl TestServer {
                 watches,
                 metrics,
                 limits,
-                linearizable_reads: false,
                 read_only: Arc::default(),
                 mode: Box::new(|| Mode::Standalone),
             }),

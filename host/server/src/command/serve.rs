@@ -167,6 +167,7 @@ impl Serve {
                 .max_session_timeout_ms
                 .or(file.max_session_timeout_ms)
                 .unwrap_or(default.max_session_timeout_ms),
+            linearizable_reads: self.linearizable_reads || file.linearizable_reads,
         };
         let (min, max) = (limits.min_session_timeout_ms, limits.max_session_timeout_ms);
         if min == 0 || min > max {
@@ -195,7 +196,6 @@ impl Serve {
             listen: address("listen", listen.unwrap_or_else(|| DEFAULT_LISTEN.into()))?,
             http: address("http", http.unwrap_or_else(|| DEFAULT_HTTP.into()))?,
             limits,
-            linearizable_reads: self.linearizable_reads || file.linearizable_reads,
             read_only_mode: self.read_only_mode || file.read_only_mode,
             ensemble,
         })

@@ -554,9 +554,10 @@ async fn a_read_may_demand_to_see_a_transaction() {
 
 #[tokio::test(start_paused = true)]
 async fn w7_reads_that_are_to_be_linearizable_wait_at_barriers() {
-    let mut server = Arc::into_inner(TestServer::new()).unwrap();
-    Arc::get_mut(&mut server.edge).unwrap().linearizable_reads = true;
-    let server = Arc::new(server);
+    let server = TestServer::with_limits(crate::receive::Limits {
+        linearizable_reads: true,
+        ..Default::default()
+    });
     let http = Http::new(server.edge.clone(), Arc::new(TestCheck), None, || Ok(()));
     let api = Api { server, http };
     assert_eq!(api.get("/health").await.0, 200, "it reads no state");

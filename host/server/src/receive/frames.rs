@@ -146,7 +146,8 @@ pub(super) fn take(
     };
     match asked {
         Ok(Asked::Read(read)) => {
-            let newest = matches!(read, Read::Sync { .. }) || context.edge.linearizable_reads;
+            let newest =
+                matches!(read, Read::Sync { .. }) || context.edge.limits.linearizable_reads;
             let barrier = match newest && !connection.is_read_only() {
                 true => context.edge.router.barriers().raise(connection),
                 false => Barrier::NONE,

@@ -770,9 +770,10 @@ async fn w7_a_sync_is_no_request_to_the_leader_and_writes_nothing() {
 
 #[tokio::test]
 async fn w7_reads_that_are_to_be_linearizable_wait_at_barriers() {
-    let mut server = Arc::into_inner(TestServer::new()).unwrap();
-    Arc::get_mut(&mut server.edge).unwrap().linearizable_reads = true;
-    let server = Arc::new(server);
+    let server = TestServer::with_limits(Limits {
+        linearizable_reads: true,
+        ..Limits::default()
+    });
     server.create("/a", "old");
     let mut client = Client::connect(&server);
     let hello = connect_request();
