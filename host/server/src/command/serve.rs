@@ -398,6 +398,13 @@ mod tests {
         assert_eq!(plain.http, DEFAULT_HTTP);
         assert_eq!(plain.limits, Limits::default());
 
+        assert!(!plain.read_only_mode);
+        let file = "linearizable_reads = true\nread_only_mode = true";
+        let read = settings(&[], file).unwrap();
+        assert!(read.limits.linearizable_reads && read.read_only_mode);
+        let read = settings(&["--linearizable-reads", "--read-only-mode"], "").unwrap();
+        assert!(read.limits.linearizable_reads && read.read_only_mode);
+
         let file = "listen = 'a:1'\nhttp = 'b:2'\nmax_session_timeout_ms = 60000";
         let flags = ["--listen", "c:3", "--min-session-timeout-ms", "100"];
         let both = settings(&flags, file).unwrap();

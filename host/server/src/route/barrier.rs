@@ -53,7 +53,7 @@ pub struct Barriers {
 /// The question that is not asked yet.
 struct Next {
     barrier: Barrier,
-    /// Who is to be woken when it is answered; each connection once, so no more than there are.
+    /// Who is to be woken when it is answered; each connection once, so hardly more than there are.
     connections: Vec<Arc<Connection>>,
 }
 
@@ -78,6 +78,10 @@ impl Barriers {
         let mut next = self.next.lock();
         let barrier = next.barrier;
         if connection.raises(barrier) {
+            if next.connections.len() == next.connections.capacity() {
+                // While nobody leads, those that have gone must not add up.
+                next.connections.retain(|waits| waits.closed().is_none());
+            }
             next.connections.push(connection.clone());
         }
         drop(next);
