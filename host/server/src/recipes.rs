@@ -22,7 +22,7 @@ use crate::metrics::Metrics;
 pub struct Recipes(Arc<Inner>);
 
 struct Inner {
-    sandbox: Sandbox<RunTree>,
+    sandbox: Arc<Sandbox<RunTree>>,
     metrics: Arc<Metrics>,
     /// What is kept and not known to be ready.
     wanted: Mutex<BTreeMap<RecipeDigest, Bytes>>,
@@ -45,7 +45,7 @@ pub fn sandbox(cache_directory: PathBuf) -> anyhow::Result<Sandbox<RunTree>> {
 
 impl Recipes {
     /// What runs in `sandbox`.
-    pub fn new(sandbox: Sandbox<RunTree>, metrics: Arc<Metrics>) -> Recipes {
+    pub fn new(sandbox: Arc<Sandbox<RunTree>>, metrics: Arc<Metrics>) -> Recipes {
         let (wanted, more, compiled) = (Mutex::default(), Condvar::new(), Arc::default());
         Recipes(Arc::new(Inner {
             sandbox,
@@ -144,7 +144,7 @@ impl RecipeCheck for Recipes {
 
 impl Runner<RunTree> for Recipes {
     fn ready(&self, digest: &RecipeDigest) -> bool {
-        Runner::ready(&self.0.sandbox, digest)
+        Runner::ready(self.0.sandbox.as_ref(), digest)
     }
 
     fn run(&self, input: RunInput, tree: RunTree) -> RunReport<RunTree> {

@@ -103,9 +103,9 @@ pub async fn serve(
         hands: SystemHands::start(),
         transport,
         disk: Arc::new(RealDisk),
-        sandbox: recipes::sandbox(settings.data_dir.join("compiled"))?,
+        sandbox: Arc::new(recipes::sandbox(settings.data_dir.join("compiled"))?),
         nonce: random()?,
-        applies_to: |machine| machine,
+        applies_to: Box::new(|machine| machine),
     };
     let (server, leader) = Server::open(config, machine).await?;
     let server = Arc::new(server);

@@ -36,11 +36,11 @@ pub struct Machine {
     /// Its disk.
     pub disk: Arc<dyn Disk>,
     /// Where its recipes run.
-    pub sandbox: Sandbox<RunTree>,
+    pub sandbox: Arc<Sandbox<RunTree>>,
     /// Unique to this start of the server; not 0.
     pub nonce: u64,
     /// What consensus applies to, given what it should apply to: a simulation looks on there.
-    pub applies_to: fn(Arc<dyn StateMachine>) -> Arc<dyn StateMachine>,
+    pub applies_to: Box<dyn FnOnce(Arc<dyn StateMachine>) -> Arc<dyn StateMachine> + Send>,
 }
 
 /// One server without its listeners.
