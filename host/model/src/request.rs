@@ -53,8 +53,6 @@ pub enum Operation {
     Znode(ZnodeOperation),
     /// All or nothing.
     Multi(Vec<ZnodeOperation>),
-    /// Answered once everything before it is applied where the client is connected.
-    Sync(ZnodePath),
     /// Run an operation of a recipe.
     Call(CallRequest),
     /// End a parked call without a result; with one, give it.

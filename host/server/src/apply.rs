@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
 use quorate_consensus::{Chunks, InstallError, StateMachine, Verdict};
-use quorate_model::id::{Incarnation, SessionId, Zxid};
+use quorate_model::id::{Incarnation, Origin, SessionId, Zxid};
 use quorate_model::write_set::{Change, Entry, Transaction};
 use quorate_tree::{SharedState, SnapshotError, State};
 use tokio::sync::watch;
@@ -109,6 +109,8 @@ impl StateMachine for Applier {
     fn apply(&self, entry: &Entry) -> Verdict {
         self.give_way_to_snapshot();
         let mut state = self.state.write();
+        let mut origins = origins(entry);
+        self.router.precede(origins.next().flatten(), &state);
         let applied = state.apply(entry, |state, zxid, transaction| {
             self.metrics.applied.inc();
             self.follow(zxid, transaction);
@@ -116,6 +118,7 @@ impl StateMachine for Applier {
             if let (Some(origin), Some(outcome)) = (transaction.origin, &transaction.outcome) {
                 self.router.settle(origin, state, zxid, outcome);
             }
+            self.router.precede(origins.next().flatten(), state);
         });
         drop(state);
         match (applied, entry) {
@@ -176,6 +179,15 @@ impl StateMachine for Applier {
         });
         Ok(())
     }
+}
+
+/// What the transactions of an entry answer, in their order.
+pub(crate) fn origins(entry: &Entry) -> impl Iterator<Item = Option<Origin>> {
+    let transactions = match entry {
+        Entry::EpochStart(_) => &[][..],
+        Entry::Transactions(batch) => &batch.transactions[..],
+    };
+    transactions.iter().map(|transaction| transaction.origin)
 }
 
 /// A chunk that could not be read, or makes no sense.

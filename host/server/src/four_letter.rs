@@ -23,7 +23,10 @@ const VERSION: &str = concat!(
 pub fn answer(word: &str, edge: &Edge) -> String {
     match word {
         "ruok" => "imok".into(),
-        "isro" => "rw".into(),
+        "isro" => match (edge.mode)() {
+            Mode::ReadOnly => "ro".into(),
+            _ => "rw".into(),
+        },
         "envi" => envi(),
         "srvr" => Report::of(edge).srvr(),
         "stat" => Report::of(edge).stat(),

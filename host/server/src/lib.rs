@@ -17,6 +17,7 @@ pub mod clock;
 pub mod expiry;
 pub mod metrics;
 pub mod mode;
+pub mod read_only;
 pub mod silence;
 
 pub mod command;

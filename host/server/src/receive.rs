@@ -19,6 +19,7 @@ pub use listener::{converse, serve};
 use crate::metrics::Metrics;
 use crate::mode::Mode;
 use crate::notify::Watches;
+use crate::read_only::ReadOnly;
 use crate::route::Router;
 
 /// What the stages that face clients share.
@@ -33,11 +34,13 @@ pub struct Edge {
     pub metrics: Arc<Metrics>,
     /// What is allowed.
     pub limits: Limits,
+    /// Whether reads are all that it answers now.
+    pub read_only: Arc<ReadOnly>,
     /// What this server is in its ensemble.
     pub mode: Box<dyn Fn() -> Mode + Send + Sync>,
 }
 
-/// What the operator allows clients.
+/// What the operator decides for clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// How many connections of ZooKeeper's protocol there may be.
@@ -48,6 +51,8 @@ pub struct Limits {
     pub min_session_timeout_ms: u32,
     /// The longest.
     pub max_session_timeout_ms: u32,
+    /// Whether every read sees all that was acknowledged anywhere before it was sent, as behind a sync.
+    pub linearizable_reads: bool,
 }
 
 impl Default for Limits {
@@ -59,6 +64,7 @@ impl Default for Limits {
             max_connections_per_address: 0,
             min_session_timeout_ms: 4_000,
             max_session_timeout_ms: 40_000,
+            linearizable_reads: false,
         }
     }
 }

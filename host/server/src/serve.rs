@@ -33,6 +33,8 @@ pub struct Settings {
     pub http: String,
     /// What clients may do.
     pub limits: Limits,
+    /// Whether a server of several answers reads while it has no quorum.
+    pub read_only_mode: bool,
     /// Its place in an ensemble; none for a server that is alone.
     pub ensemble: Option<Ensemble>,
 }
@@ -116,6 +118,9 @@ pub async fn serve(
         move || runtime.block_on(leader.run())
     })?;
 
+    if settings.read_only_mode && settings.ensemble.is_some() {
+        tokio::spawn(server.read_only_keeper().run());
+    }
     let (stopping, stopped) = watch::channel(false);
     let mut stop = std::pin::pin!(stop);
     let begun = tokio::select! {
@@ -124,6 +129,7 @@ pub async fn serve(
             true
         }
         never = turn_away(&zookeeper, &http) => match never {},
+        () = server.read_only.entered() => true,
         () = &mut stop => false,
     };
     if begun {

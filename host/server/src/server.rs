@@ -18,9 +18,10 @@ use crate::expiry::Touches;
 use crate::metrics::Metrics;
 use crate::mode::Mode;
 use crate::notify::Watches;
+use crate::read_only::{self, ReadOnly};
 use crate::receive::{Edge, Limits};
 use crate::recipes::Recipes;
-use crate::route::{Acceptor, Forwarder, Inbox, Router};
+use crate::route::{Acceptor, Asker, Forwarder, Inbox, Router};
 use crate::silence::{self, Silence};
 
 /// Between two words to an operator whose server waits to begin.
@@ -59,6 +60,10 @@ pub struct Server {
     pub recipes: Recipes,
     /// Its log, its peers, its lead.
     pub consensus: Consensus,
+    /// Whether reads are all that it answers.
+    pub read_only: Arc<ReadOnly>,
+    silence: Arc<Silence>,
+    clock: Arc<Clock>,
     nonce: u64,
     opened: watch::Receiver<Opened>,
     serves: watch::Receiver<bool>,
@@ -119,9 +124,11 @@ impl Server {
             compiled: recipes.compiled(),
             nonce,
         };
+        let asker = Asker::new(consensus.clone(), router.barriers().clone(), server);
+        tokio::spawn(asker.run());
         let (serving, serves) = watch::channel(false);
+        let silence = Arc::new(Silence::default());
         if several {
-            let silence = Arc::new(Silence::default());
             let forwarder = Forwarder {
                 consensus: consensus.clone(),
                 router: router.clone(),
@@ -139,11 +146,11 @@ impl Server {
                 touches,
             };
             tokio::spawn(acceptor.run());
-            let (consensus, state) = (consensus.clone(), state.clone());
+            let (consensus, state, silence) = (consensus.clone(), state.clone(), silence.clone());
             let (watches, clock) = (watches.clone(), clock.clone());
             tokio::spawn(silence::keep(silence, consensus, state, watches, clock));
         }
-        tokio::spawn(correct_clock(clock, consensus.health()));
+        tokio::spawn(correct_clock(clock.clone(), consensus.health()));
         tokio::spawn(tell_health(
             consensus.clone(),
             router.clone(),
@@ -156,6 +163,9 @@ impl Server {
             metrics,
             recipes,
             consensus,
+            read_only: Arc::default(),
+            silence,
+            clock,
             nonce,
             opened,
             serves,
@@ -190,6 +200,19 @@ impl Server {
         }
     }
 
+    /// What makes this server, one of several, read-only as long as it has no quorum.
+    pub fn read_only_keeper(&self) -> read_only::Keeper {
+        read_only::Keeper {
+            read_only: self.read_only.clone(),
+            silence: self.silence.clone(),
+            watches: self.watches.clone(),
+            clock: self.clock.clone(),
+            opened: self.opened.clone(),
+            nonce: self.nonce,
+            serves: self.serves.clone(),
+        }
+    }
+
     /// What the stages that face clients share.
     pub fn edge(&self, limits: Limits) -> Arc<Edge> {
         let (consensus, server) = (self.consensus.clone(), self.router.server());
@@ -199,7 +222,14 @@ impl Server {
             watches: self.watches.clone(),
             metrics: self.metrics.clone(),
             limits,
-            mode: Box::new(move || Mode::of(&consensus, server)),
+            read_only: self.read_only.clone(),
+            mode: Box::new({
+                let read_only = self.read_only.clone();
+                move || match read_only.is() {
+                    true => Mode::ReadOnly,
+                    false => Mode::of(&consensus, server),
+                }
+            }),
         })
     }
 }

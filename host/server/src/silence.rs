@@ -29,7 +29,7 @@ impl Silence {
     }
 
     /// How long ago that was.
-    fn for_ms(&self, now_ms: u64) -> u64 {
+    pub(crate) fn for_ms(&self, now_ms: u64) -> u64 {
         now_ms.saturating_sub(self.heard_ms.load(Ordering::Relaxed))
     }
 }

@@ -344,10 +344,6 @@ impl<R: Runner<RunTree>> Evaluator<R> {
                 session::expect_owner(view, id, owner)?;
                 multi::execute(view, id, operations)
             }
-            Operation::Sync(path) => {
-                session::expect_owner(view, id, owner)?;
-                Ok(Outcome::Synced(path.clone()))
-            }
             Operation::Acknowledge { key } => {
                 session::expect_owner(view, id, owner)?;
                 call::acknowledge(view, id, *key);

@@ -52,6 +52,13 @@ pub(super) struct Serve {
     /// How many connections one address may have; 0 for as many as there may be in all [default: 0]
     #[arg(long, value_name = "N")]
     max_connections_per_address: Option<usize>,
+    /// Have every read see all that was acknowledged anywhere before it was sent, as behind a sync: each asks
+    /// the leader first, many at once
+    #[arg(long)]
+    linearizable_reads: bool,
+    /// Without a quorum, go on answering reads to the clients that accept a read-only server
+    #[arg(long, help_heading = "Ensemble")]
+    read_only_mode: bool,
     /// Which server of an ensemble this is, one of those that --peer names
     #[arg(long, value_name = "ID", help_heading = "Ensemble")]
     id: Option<u64>,
@@ -96,6 +103,10 @@ struct File {
     max_session_timeout_ms: Option<u32>,
     max_connections: Option<usize>,
     max_connections_per_address: Option<usize>,
+    #[serde(default)]
+    linearizable_reads: bool,
+    #[serde(default)]
+    read_only_mode: bool,
     id: Option<u64>,
     #[serde(default)]
     peers: Vec<String>,
@@ -156,6 +167,7 @@ impl Serve {
                 .max_session_timeout_ms
                 .or(file.max_session_timeout_ms)
                 .unwrap_or(default.max_session_timeout_ms),
+            linearizable_reads: self.linearizable_reads || file.linearizable_reads,
         };
         let (min, max) = (limits.min_session_timeout_ms, limits.max_session_timeout_ms);
         if min == 0 || min > max {
@@ -184,6 +196,7 @@ impl Serve {
             listen: address("listen", listen.unwrap_or_else(|| DEFAULT_LISTEN.into()))?,
             http: address("http", http.unwrap_or_else(|| DEFAULT_HTTP.into()))?,
             limits,
+            read_only_mode: self.read_only_mode || file.read_only_mode,
             ensemble,
         })
     }
@@ -346,6 +359,7 @@ fn zookeeper(read: &ZooCfg) -> Result<(File, Vec<String>), String> {
         min_session_timeout_ms: read.min_session_timeout_ms,
         max_session_timeout_ms: read.max_session_timeout_ms,
         max_connections_per_address: read.max_connections_per_address,
+        read_only_mode: read.read_only_mode,
         id,
         peers: read
             .servers
@@ -383,6 +397,13 @@ mod tests {
         assert_eq!(plain.listen, DEFAULT_LISTEN);
         assert_eq!(plain.http, DEFAULT_HTTP);
         assert_eq!(plain.limits, Limits::default());
+
+        assert!(!plain.read_only_mode);
+        let file = "linearizable_reads = true\nread_only_mode = true";
+        let read = settings(&[], file).unwrap();
+        assert!(read.limits.linearizable_reads && read.read_only_mode);
+        let read = settings(&["--linearizable-reads", "--read-only-mode"], "").unwrap();
+        assert!(read.limits.linearizable_reads && read.read_only_mode);
 
         let file = "listen = 'a:1'\nhttp = 'b:2'\nmax_session_timeout_ms = 60000";
         let flags = ["--listen", "c:3", "--min-session-timeout-ms", "100"];

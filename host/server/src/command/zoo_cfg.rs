@@ -17,6 +17,8 @@ pub(super) struct ZooCfg {
     pub(super) max_session_timeout_ms: Option<u32>,
     /// `maxClientCnxns`: of one address; 0 for no limit.
     pub(super) max_connections_per_address: Option<usize>,
+    /// `readonlymode.enabled`.
+    pub(super) read_only_mode: bool,
     /// The `server.N` lines as `--peer` takes them, with the client address of each, if it names one.
     pub(super) servers: Vec<(u64, String, Option<String>)>,
     /// Keys that are left aside, in order.
@@ -67,6 +69,8 @@ pub(super) fn parse(text: &str) -> Result<ZooCfg, String> {
             "minSessionTimeout" => read.min_session_timeout_ms = timeout()?,
             "maxSessionTimeout" => read.max_session_timeout_ms = timeout()?,
             "maxClientCnxns" => read.max_connections_per_address = Some(whole()? as usize),
+            // As Java reads what is true: whatever else stands there is not.
+            "readonlymode.enabled" => read.read_only_mode = value.eq_ignore_ascii_case("true"),
             _ => match key.strip_prefix("server.") {
                 Some(id) => {
                     let id = id
@@ -152,6 +156,7 @@ initLimit=10
 dataDir=/var/lib/zookeeper
 maxClientCnxns=60
 reconfigEnabled=true
+readonlymode.enabled=true
 server.1=zoo1:2888:3888;2181
 server.2=zoo2:2888:3888:participant;10.0.0.2:2182
 server.3=zoo3:2888:3888:observer
@@ -174,6 +179,7 @@ server.3=zoo3:2888:3888:observer
         ];
         assert_eq!(read.servers, servers);
         assert_eq!(read.unknown, ["reconfigEnabled"]);
+        assert!(read.read_only_mode);
         assert_eq!(read.listen, None);
     }
 

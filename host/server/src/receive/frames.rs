@@ -21,6 +21,7 @@ use sha1::{Digest as _, Sha1};
 
 use super::{Edge, acl};
 use crate::respond::{Connection, Form, Read, SetWatches};
+use crate::route::Barrier;
 
 /// How many reads of one connection are answered before `apply` gets a turn.
 const READS_PER_LOCK: u32 = 64;
@@ -131,11 +132,27 @@ pub(super) fn take(
                 Err(_) => Taken::AuthFailed,
             });
         }
+        RequestBody::CloseSession if connection.is_read_only() => {
+            connection.reply(xid, Ok(ResponseBody::Empty), frame.len());
+            connection.end();
+            return Ok(Taken::Done);
+        }
+        // Before anything of it is looked at, as in ZooKeeper.
+        body if !only_reads(&body) && connection.is_read_only() => {
+            connection.reply(xid, Err(ErrorCode::NotReadOnly), frame.len());
+            return Ok(Taken::Done);
+        }
         body => asked(body, context.identities),
     };
     match asked {
         Ok(Asked::Read(read)) => {
-            reads.with(|state| connection.read(state, xid, read, frame.len()));
+            let newest =
+                matches!(read, Read::Sync { .. }) || context.edge.limits.linearizable_reads;
+            let barrier = match newest && !connection.is_read_only() {
+                true => context.edge.router.barriers().raise(connection),
+                false => Barrier::NONE,
+            };
+            reads.with(|state| connection.read(state, xid, read, barrier, frame.len()));
         }
         Ok(Asked::Write(operation, form)) => {
             let Some(session) = connection.session() else {
@@ -181,6 +198,21 @@ impl From<ErrorCode> for Broken {
     }
 }
 
+/// What a read-only server answers as any other does. A sync is not among it, as it asks for the newest.
+fn only_reads(body: &RequestBody) -> bool {
+    matches!(
+        body,
+        RequestBody::Exists { .. }
+            | RequestBody::GetData { .. }
+            | RequestBody::GetChildren { .. }
+            | RequestBody::GetChildren2 { .. }
+            | RequestBody::GetAcl { .. }
+            | RequestBody::SetWatches(_)
+            | RequestBody::SetWatches2 { .. }
+            | RequestBody::Unknown { .. }
+    )
+}
+
 fn asked(body: RequestBody, identities: &[Identity]) -> Result<Asked, Broken> {
     let plain = |operation| Asked::Write(Operation::Znode(operation), Form::Plain);
     let mut acls = acl::Expansion::new(identities);
@@ -210,6 +242,7 @@ fn asked(body: RequestBody, identities: &[Identity]) -> Result<Asked, Broken> {
         RequestBody::GetAcl { path } => Asked::Read(Read::Acl {
             path: readable(&path)?,
         }),
+        RequestBody::Sync { path } => Asked::Read(Read::Sync { path }),
         RequestBody::SetWatches(watches) => Asked::Read(set_watches(watches)),
         RequestBody::SetWatches2 {
             watches,
@@ -241,7 +274,6 @@ fn asked(body: RequestBody, identities: &[Identity]) -> Result<Asked, Broken> {
             version,
         }),
         RequestBody::Multi(parts) => multi(parts, &mut acls),
-        RequestBody::Sync { path } => Asked::Write(Operation::Sync(parse(&path)?), Form::Plain),
         RequestBody::CloseSession => Asked::Write(Operation::CloseSession, Form::Close),
 
         RequestBody::Call(request) => call(request)?,
@@ -508,7 +540,6 @@ mod tests {
     #[test]
     fn bad_paths_of_writes_are_bad_arguments_before_they_are_anything_else() {
         for body in [
-            RequestBody::Sync { path: "/a/".into() },
             RequestBody::Delete {
                 path: "//".into(),
                 version: -1,

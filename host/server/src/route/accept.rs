@@ -75,6 +75,13 @@ impl Acceptor {
                         }
                     }
                 }
+                ToLeader::ReadIndex => {
+                    // Without a quorum the stream ends, and whoever leads then is asked.
+                    let index = self.consensus.read_index().await?;
+                    sender
+                        .send(encode(&FromLeader::ReadIndex { index })?)
+                        .await?;
+                }
                 ToLeader::Touched { report, sessions } => {
                     for session in sessions {
                         self.touches.touch(session);

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::Numbered;
 
-/// From a server to the leader. Requests and touches go over connections of their own, so that a touch
-/// never waits behind requests (rule W5).
+/// From a server to the leader. Requests, touches and questions for a read index go over connections of
+/// their own, so that none waits behind requests (rule W5).
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum ToLeader {
     /// A stream of requests begins, in this epoch.
@@ -26,6 +26,8 @@ pub(super) enum ToLeader {
         /// At least one.
         requests: Vec<Numbered>,
     },
+    /// Asks for the index that a read must see which was asked for before; over a connection of its own.
+    ReadIndex,
     /// Sessions whose clients the sender has heard of since its last report.
     Touched {
         /// Numbers the reports of a connection.
@@ -44,6 +46,11 @@ pub(super) enum FromLeader {
         epoch: u32,
         /// The first request that was not taken in it.
         next: u64,
+    },
+    /// What was acknowledged anywhere before the question stands in the log up to here.
+    ReadIndex {
+        /// Of an entry of the log.
+        index: u64,
     },
     /// A report was noted, and a quorum has confirmed the leader meanwhile.
     Heard {
