@@ -198,7 +198,11 @@ type Answered = Result<Answer, Problem>;
 /// What holds for every request: the wait for `at_least`, the zxid of answers that have none of their own, the bound on answers, the counting.
 async fn around(State(http): State<Arc<Http>>, request: Request, next: Next) -> Response {
     let (method, uri) = (request.method().clone(), request.uri().clone());
-    let response = match http.wait_for_at_least(&method, &uri).await {
+    let may = match http.may_read(&method, &uri) {
+        Ok(()) => http.wait_for_at_least(&method, &uri).await,
+        refused => refused,
+    };
+    let response = match may {
         Ok(()) => next.run(request).await,
         Err(problem) => problem.into_response(),
     };
@@ -216,6 +220,17 @@ async fn around(State(http): State<Arc<Http>>, request: Request, next: Next) -> 
 }
 
 impl Http {
+    /// A server that has stopped shows its state no more: it may be old, or wrong. Who the members are, and how it is, it says.
+    fn may_read(&self, method: &Method, uri: &Uri) -> Result<(), Problem> {
+        let path = uri.path();
+        let of_state = path.starts_with("/v1/") && !path.starts_with("/v1/cluster");
+        if method != Method::GET || !of_state {
+            return Ok(());
+        }
+        (self.health)()
+            .map_err(|reason| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", reason))
+    }
+
     /// A read with `?at_least=<zxid>` sees at least that transaction (rule W3).
     async fn wait_for_at_least(&self, method: &Method, uri: &Uri) -> Result<(), Problem> {
         let wanted = uri.query().and_then(|query| {

@@ -136,6 +136,7 @@ pub async fn serve(
         move || recipes.compile_forever()
     })?;
     let (opened, nonce) = (applier.opened(), random()?);
+    let digests = applier.digests();
     let inbox = Arc::new(Inbox::default());
     let leader = Leader {
         consensus: consensus.clone(),
@@ -162,6 +163,7 @@ pub async fn serve(
             router: router.clone(),
             touches: touches.clone(),
             silence: silence.clone(),
+            digests: digests.clone(),
             opened: opened.clone(),
             clock: clock.clone(),
             serving,
@@ -172,6 +174,9 @@ pub async fn serve(
             consensus: consensus.clone(),
             inbox,
             touches,
+            digests,
+            clock: clock.clone(),
+            metrics: metrics.clone(),
         };
         tokio::spawn(acceptor.run());
         let (consensus, state) = (consensus.clone(), state.clone());

@@ -14,6 +14,7 @@ use super::Router;
 use super::message::{FromLeader, ToLeader, decode, encode};
 use crate::apply::Opened;
 use crate::clock::Clock;
+use crate::digests::Digests;
 use crate::expiry::Touches;
 use crate::silence::Silence;
 
@@ -40,6 +41,8 @@ pub struct Forwarder {
     pub touches: Arc<Touches>,
     /// Is told of every word from a leader with a quorum.
     pub silence: Arc<Silence>,
+    /// Of this server's state.
+    pub digests: Arc<Digests>,
     /// The last epoch that opened here.
     pub opened: watch::Receiver<Opened>,
     /// When.
@@ -163,13 +166,25 @@ impl Forwarder {
             sessions.extend(self.router.sessions_in_flight());
             let sent_ms = self.clock.monotonic_ms();
             report += 1;
-            sender
-                .send(encode(&ToLeader::Touched { report, sessions })?)
-                .await?;
+            let touched = ToLeader::Touched {
+                report,
+                sessions,
+                state: self.digests.newest(),
+            };
+            sender.send(encode(&touched)?).await?;
             loop {
-                if let FromLeader::Heard { report: heard } = receive(&mut receiver).await?
+                if let FromLeader::Heard {
+                    report: heard,
+                    wrong_at,
+                } = receive(&mut receiver).await?
                     && heard == report
                 {
+                    if let Some(zxid) = wrong_at {
+                        self.consensus.fail(format!(
+                            "the state of this server differs from the leader's at zxid {zxid}: \
+                             remove its data directory and let it join again under a new id"
+                        ));
+                    }
                     break;
                 }
             }

@@ -1,10 +1,11 @@
 //! What servers say to the leader over their streams, and what it says back.
 
 use bytes::Bytes;
-use quorate_model::id::{Incarnation, SessionId};
+use quorate_model::id::{Incarnation, SessionId, Zxid};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::Numbered;
+use crate::digests::Point;
 
 /// From a server to the leader. Requests and touches go over connections of their own, so that a touch
 /// never waits behind requests (rule W5).
@@ -32,6 +33,8 @@ pub(super) enum ToLeader {
         report: u64,
         /// May be none: the report then only asks whether a quorum is there (rule W4).
         sessions: Vec<SessionId>,
+        /// The sender's state; none before its first entry.
+        state: Option<Point>,
     },
 }
 
@@ -49,6 +52,8 @@ pub(super) enum FromLeader {
     Heard {
         /// Which.
         report: u64,
+        /// The receiver's state differs from the leader's at this transaction: it is to stop.
+        wrong_at: Option<Zxid>,
     },
 }
 
