@@ -185,7 +185,7 @@ pub async fn serve(
     }
 
     let (stopping, stopped) = watch::channel(false);
-    tokio::spawn(correct_clock(clock, stopped.clone()));
+    tokio::spawn(correct_clock(clock, consensus.clone(), stopped.clone()));
     tokio::spawn(tell_health(
         consensus.clone(),
         router.clone(),
@@ -316,11 +316,21 @@ async fn bind(address: &str, flag: &str) -> anyhow::Result<TcpListener> {
     })
 }
 
-async fn correct_clock(clock: Arc<Clock>, mut stopped: watch::Receiver<bool>) {
+/// Draws the time that this server makes while it leads towards the voters' clocks.
+async fn correct_clock(
+    clock: Arc<Clock>,
+    consensus: Consensus,
+    mut stopped: watch::Receiver<bool>,
+) {
     let mut every = tokio::time::interval(CORRECT_EVERY);
     loop {
         tokio::select! {
-            _ = every.tick() => clock.correct(),
+            _ = every.tick() => {
+                if consensus.leadership().borrow().leading {
+                    let members = consensus.members();
+                    clock.correct(consensus.server(), &members.borrow().voters);
+                }
+            }
             _ = stopped.wait_for(|stopped| *stopped) => return,
         }
     }

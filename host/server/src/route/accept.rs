@@ -24,7 +24,7 @@ pub struct Acceptor {
     pub touches: Arc<Touches>,
     /// Of this server's state, to which theirs are compared.
     pub digests: Arc<Digests>,
-    /// When.
+    /// Hears what theirs say.
     pub clock: Arc<Clock>,
     /// Where comparisons are counted.
     pub metrics: Arc<Metrics>,
@@ -88,7 +88,9 @@ impl Acceptor {
                     report,
                     sessions,
                     state,
+                    machine_ms,
                 } => {
+                    self.clock.heard(server, machine_ms);
                     for session in sessions {
                         self.touches.touch(session);
                     }
@@ -97,6 +99,7 @@ impl Acceptor {
                         let heard = FromLeader::Heard {
                             report,
                             wrong_at: self.wrong_at(leadership.term, server, state)?,
+                            now: self.clock.now(),
                         };
                         sender.send(encode(&heard)?).await?;
                     }

@@ -27,6 +27,9 @@ const FRAME_BYTES: usize = 1 << 20;
 /// Between two reports of touched sessions: a fraction of the shortest timeout that is of any use.
 const REPORT_EVERY: Duration = Duration::from_millis(100);
 
+/// An answer that took longer, in milliseconds, does not say what time it is: this process may have stood still.
+const PROMPT_MS: u64 = 300;
+
 /// After a connection to the leader could not be made, or has ended.
 const RETRY: Duration = Duration::from_millis(20);
 
@@ -45,7 +48,7 @@ pub struct Forwarder {
     pub digests: Arc<Digests>,
     /// The last epoch that opened here.
     pub opened: watch::Receiver<Opened>,
-    /// When.
+    /// When; it follows the leader's.
     pub clock: Arc<Clock>,
     /// Set once a leader takes this server's requests: it has applied what that leader began with.
     pub serving: watch::Sender<bool>,
@@ -170,15 +173,21 @@ impl Forwarder {
                 report,
                 sessions,
                 state: self.digests.newest(),
+                machine_ms: self.clock.machine_ms(),
             };
             sender.send(encode(&touched)?).await?;
             loop {
                 if let FromLeader::Heard {
                     report: heard,
                     wrong_at,
+                    now,
                 } = receive(&mut receiver).await?
                     && heard == report
                 {
+                    let prompt = self.clock.monotonic_ms() - sent_ms < PROMPT_MS;
+                    if prompt && !self.consensus.leadership().borrow().leading {
+                        self.clock.follow(now);
+                    }
                     if let Some(zxid) = wrong_at {
                         self.consensus.fail(format!(
                             "the state of this server differs from the leader's at zxid {zxid}: \

@@ -1,7 +1,7 @@
 //! What servers say to the leader over their streams, and what it says back.
 
 use bytes::Bytes;
-use quorate_model::id::{Incarnation, SessionId, Zxid};
+use quorate_model::id::{Incarnation, SessionId, Timestamp, Zxid};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::Numbered;
@@ -35,6 +35,8 @@ pub(super) enum ToLeader {
         sessions: Vec<SessionId>,
         /// The sender's state; none before its first entry.
         state: Option<Point>,
+        /// What the sender's machine takes the time to be, in milliseconds since 1970 (rule E3).
+        machine_ms: i64,
     },
 }
 
@@ -54,6 +56,8 @@ pub(super) enum FromLeader {
         report: u64,
         /// The receiver's state differs from the leader's at this transaction: it is to stop.
         wrong_at: Option<Zxid>,
+        /// The ensemble's time (rule E3).
+        now: Timestamp,
     },
 }
 
