@@ -94,18 +94,34 @@ impl Acceptor {
                     for session in sessions {
                         self.touches.touch(session);
                     }
-                    let leadership = self.consensus.leadership().borrow().clone();
-                    if leadership.leading {
-                        let heard = FromLeader::Heard {
-                            report,
-                            wrong_at: self.wrong_at(leadership.term, server, state)?,
-                            now: self.clock.now(),
-                        };
-                        sender.send(encode(&heard)?).await?;
-                    }
+                    // The other server waits for an answer, which only a leader with a quorum gives: later, if
+                    // it has none now (rule W4).
+                    let term = tokio::select! {
+                        term = self.leading_term() => term?,
+                        frame = receiver.next() => match frame {
+                            Some(frame) => {
+                                said = Some(frame?);
+                                continue;
+                            }
+                            None => return Ok(()),
+                        },
+                    };
+                    let heard = FromLeader::Heard {
+                        report,
+                        wrong_at: self.wrong_at(term, server, state)?,
+                        now: self.clock.now(),
+                    };
+                    sender.send(encode(&heard)?).await?;
                 }
             }
         }
+    }
+
+    /// Waits until this server leads, and says in which term.
+    async fn leading_term(&self) -> anyhow::Result<u64> {
+        let mut leadership = self.consensus.leadership();
+        let leading = leadership.wait_for(|now| now.leading).await?;
+        Ok(leading.term)
     }
 
     /// Compares another server's state with this leader's; where it is wrong. Stops this server if its own is.
