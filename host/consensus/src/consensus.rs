@@ -264,6 +264,11 @@ impl Consensus {
         })))
     }
 
+    /// Which server this is.
+    pub fn server(&self) -> ServerId {
+        self.0.server
+    }
+
     /// Who leads, and every change of it.
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
         self.0.leadership.clone()
@@ -433,6 +438,17 @@ impl Consensus {
             .snapshot()
             .await
             .map_err(|_| ProposeError::Stopped)
+    }
+
+    /// Stops this server's consensus for good, as when it fails by itself: it votes, leads and follows no more, and
+    /// its health says why. The directory stays locked until [`Consensus::shutdown`]. Does not wait.
+    pub fn fail(&self, reason: String) {
+        self.0.health.failed(reason);
+        self.0.upkeep.cancel_snapshot();
+        self.0.end_tasks();
+        let raft = self.0.raft.clone();
+        // It fails only when the core is gone, which is what is wanted.
+        tokio::spawn(async move { raft.shutdown().await.ok() });
     }
 
     /// Stops: what was queued for the log is written, and the directory can be opened again when this returns.

@@ -9,6 +9,7 @@ use quorate_model::write_set::{Change, Entry, Transaction};
 use quorate_tree::{SharedState, SnapshotError, State};
 use tokio::sync::watch;
 
+use crate::digests::{Digests, Point};
 use crate::expiry::Touches;
 use crate::metrics::Metrics;
 use crate::notify::Watches;
@@ -36,6 +37,7 @@ pub struct Applier {
     recipes: Recipes,
     metrics: Arc<Metrics>,
     opened: watch::Sender<Opened>,
+    digests: Arc<Digests>,
     snapshot_written: Condvar,
     /// Only there for the condition variable.
     snapshot_lock: Mutex<()>,
@@ -59,6 +61,7 @@ impl Applier {
             recipes,
             metrics,
             opened: watch::Sender::new(Opened::default()),
+            digests: Arc::default(),
             snapshot_written: Condvar::new(),
             snapshot_lock: Mutex::new(()),
         }
@@ -67,6 +70,11 @@ impl Applier {
     /// The epoch that was opened last.
     pub fn opened(&self) -> watch::Receiver<Opened> {
         self.opened.subscribe()
+    }
+
+    /// Of the state, behind each entry.
+    pub fn digests(&self) -> Arc<Digests> {
+        self.digests.clone()
     }
 
     /// Waits while the snapshot's writer is too far behind: it has priority over new writes.
@@ -120,7 +128,11 @@ impl StateMachine for Applier {
             }
             self.router.precede(origins.next().flatten(), state);
         });
+        let point = point(&state);
         drop(state);
+        if applied == Ok(quorate_tree::Verdict::Applied) {
+            self.digests.note(point);
+        }
         match (applied, entry) {
             (Ok(quorate_tree::Verdict::Applied), Entry::EpochStart(start)) => {
                 self.watches.advance(Zxid::new(start.epoch, 0));
@@ -168,6 +180,7 @@ impl StateMachine for Applier {
             self.recipes.prepare(*digest, component.clone());
         }
         let zxid = loaded.last_zxid();
+        self.digests.restart(point(&loaded));
         *self.state.write() = loaded;
         self.watches.advance(zxid);
         let incarnation = Incarnation(self.router.incarnation().0 + 1);
@@ -188,6 +201,13 @@ pub(crate) fn origins(entry: &Entry) -> impl Iterator<Item = Option<Origin>> {
         Entry::Transactions(batch) => &batch.transactions[..],
     };
     transactions.iter().map(|transaction| transaction.origin)
+}
+
+fn point(state: &State) -> Point {
+    Point {
+        zxid: state.last_zxid(),
+        digest: state.digest(),
+    }
 }
 
 /// A chunk that could not be read, or makes no sense.

@@ -205,6 +205,7 @@ type Answered = Result<Answer, Problem>;
 async fn around(State(http): State<Arc<Http>>, request: Request, next: Next) -> Response {
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let seen = async {
+        http.may_read(&method, &uri)?;
         http.wait_for_at_least(&method, &uri).await?;
         http.wait_for_newest(&method, &uri).await
     };
@@ -240,6 +241,17 @@ impl Http {
         timeout(NEWEST_DEADLINE, self.edge.router.barriers().pass_one())
             .await
             .map_err(|_| Problem::no_leader())
+    }
+
+    /// A server that has stopped shows its state no more: it may be old, or wrong. Who the members are, and how it is, it says.
+    fn may_read(&self, method: &Method, uri: &Uri) -> Result<(), Problem> {
+        let path = uri.path();
+        let of_state = path.starts_with("/v1/") && !path.starts_with("/v1/cluster");
+        if method != Method::GET || !of_state {
+            return Ok(());
+        }
+        (self.health)()
+            .map_err(|reason| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", reason))
     }
 
     /// A read with `?at_least=<zxid>` sees at least that transaction (rule W3).

@@ -14,6 +14,7 @@ pub mod http;
 pub mod recipes;
 
 pub mod clock;
+pub mod digests;
 pub mod expiry;
 pub mod metrics;
 pub mod mode;

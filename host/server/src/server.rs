@@ -105,7 +105,7 @@ impl Server {
             recipes.clone(),
             metrics.clone(),
         ));
-        let opened = applier.opened();
+        let (opened, digests) = (applier.opened(), applier.digests());
         let several = transport.is_some();
         let transport = transport.unwrap_or_else(|| Arc::new(quorate_consensus::Tcp::new(None)));
         let consensus = Consensus::open_on(config, applies_to(applier), transport, disk).await?;
@@ -134,6 +134,7 @@ impl Server {
                 router: router.clone(),
                 touches: touches.clone(),
                 silence: silence.clone(),
+                digests: digests.clone(),
                 opened: opened.clone(),
                 clock: clock.clone(),
                 serving,
@@ -144,13 +145,16 @@ impl Server {
                 consensus: consensus.clone(),
                 inbox,
                 touches,
+                digests,
+                clock: clock.clone(),
+                metrics: metrics.clone(),
             };
             tokio::spawn(acceptor.run());
             let (consensus, state, silence) = (consensus.clone(), state.clone(), silence.clone());
             let (watches, clock) = (watches.clone(), clock.clone());
             tokio::spawn(silence::keep(silence, consensus, state, watches, clock));
         }
-        tokio::spawn(correct_clock(clock.clone(), consensus.health()));
+        tokio::spawn(correct_clock(clock.clone(), consensus.clone()));
         tokio::spawn(tell_health(
             consensus.clone(),
             router.clone(),
@@ -234,11 +238,17 @@ impl Server {
     }
 }
 
-async fn correct_clock(clock: Arc<Clock>, mut health: watch::Receiver<Health>) {
+async fn correct_clock(clock: Arc<Clock>, consensus: Consensus) {
+    let mut health = consensus.health();
     let mut every = tokio::time::interval(CORRECT_EVERY);
     loop {
         tokio::select! {
-            _ = every.tick() => clock.correct(),
+            _ = every.tick() => {
+                if consensus.leadership().borrow().leading {
+                    let members = consensus.members();
+                    clock.correct(consensus.server(), &members.borrow().voters);
+                }
+            }
             _ = health.wait_for(|health| *health == Health::Stopped) => return,
         }
     }

@@ -24,7 +24,7 @@ fn gap(batch: &Batch) -> bool {
     let mut hasher = DefaultHasher::new();
     let first = batch.transactions.first().map(|first| first.time.0);
     (batch.epoch, batch.first_counter, first).hash(&mut hasher);
-    hasher.finish() % GAP_EVERY == 0
+    hasher.finish().is_multiple_of(GAP_EVERY)
 }
 
 #[derive(Default)]

@@ -590,6 +590,12 @@ async fn health_and_metrics() {
     };
     let (status, body) = sick.get("/health").await;
     assert_eq!((status, &body["reason"]), (503, &json!("no disk")));
+    let (status, body) = sick.get("/v1/tree").await;
+    assert_eq!(
+        (status, &body["error"]["message"]),
+        (503, &json!("no disk")),
+        "nor what it holds"
+    );
 }
 
 #[tokio::test]

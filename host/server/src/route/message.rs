@@ -1,10 +1,11 @@
 //! What servers say to the leader over their streams, and what it says back.
 
 use bytes::Bytes;
-use quorate_model::id::{Incarnation, SessionId};
+use quorate_model::id::{Incarnation, SessionId, Timestamp, Zxid};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::Numbered;
+use crate::digests::Point;
 
 /// From a server to the leader. Requests, touches and questions for a read index go over connections of
 /// their own, so that none waits behind requests (rule W5).
@@ -34,6 +35,10 @@ pub(super) enum ToLeader {
         report: u64,
         /// May be none: the report then only asks whether a quorum is there (rule W4).
         sessions: Vec<SessionId>,
+        /// The sender's state; none before its first entry.
+        state: Option<Point>,
+        /// What the sender's machine takes the time to be, in milliseconds since 1970 (rule E3).
+        machine_ms: i64,
     },
 }
 
@@ -56,6 +61,10 @@ pub(super) enum FromLeader {
     Heard {
         /// Which.
         report: u64,
+        /// The receiver's state differs from the leader's at this transaction: it is to stop.
+        wrong_at: Option<Zxid>,
+        /// The ensemble's time (rule E3).
+        now: Timestamp,
     },
 }
 
