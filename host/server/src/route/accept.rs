@@ -79,8 +79,13 @@ impl Acceptor {
                     for session in sessions {
                         self.touches.touch(session);
                     }
-                    if self.consensus.leadership().borrow().leading {
-                        sender.send(encode(&FromLeader::Heard { report })?).await?;
+                    if let Some(age) = self.consensus.quorum_age() {
+                        let quorum_age_ms = age.as_millis() as u64;
+                        let heard = FromLeader::Heard {
+                            report,
+                            quorum_age_ms,
+                        };
+                        sender.send(encode(&heard)?).await?;
                     }
                 }
             }

@@ -166,14 +166,17 @@ impl Forwarder {
             sender
                 .send(encode(&ToLeader::Touched { report, sessions })?)
                 .await?;
-            loop {
-                if let FromLeader::Heard { report: heard } = receive(&mut receiver).await?
+            let quorum_age_ms = loop {
+                if let FromLeader::Heard {
+                    report: heard,
+                    quorum_age_ms,
+                } = receive(&mut receiver).await?
                     && heard == report
                 {
-                    break;
+                    break quorum_age_ms;
                 }
-            }
-            self.silence.heard(sent_ms);
+            };
+            self.silence.heard(sent_ms.saturating_sub(quorum_age_ms));
         }
     }
 }

@@ -45,10 +45,12 @@ pub(super) enum FromLeader {
         /// The first request that was not taken in it.
         next: u64,
     },
-    /// A report was noted, and a quorum has confirmed the leader meanwhile.
+    /// A report was noted, by a leader that a quorum has confirmed lately (rule W4).
     Heard {
         /// Which.
         report: u64,
+        /// How long ago the quorum did, in milliseconds: the leader may be cut off with whom it tells this.
+        quorum_age_ms: u64,
     },
 }
 
