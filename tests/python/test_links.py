@@ -170,6 +170,26 @@ def test_a_leader_that_hears_nobody_is_replaced(ensemble):
     check_healed(ensemble)
 
 
+def test_w4_a_leader_without_a_quorum_for_a_moment_harms_no_session(ensemble):
+    """A report of live sessions that comes in that moment is answered too, or the next ones would never be sent."""
+    leader = ensemble.leader()
+    followers = ensemble.others(leader)
+    clients = [Pinging(server) for server in ensemble.servers]
+    for _ in range(3):
+        ensemble.links.cut(between(followers, [leader]))
+        # Its lease ends at the latest 0.6 s after the last word from a quorum, and then it says so.
+        until(lambda: leader.mode() != "leader", "the leader misses its quorum")
+        ensemble.links.heal()
+        ensemble.leader()
+    # Longer than a server that hears of no quorum would have kept its clients.
+    begin = time.monotonic()
+    while time.monotonic() - begin < TIMEOUT_MS * 2 / 3 / 1000 + 0.2:
+        time.sleep(0.05)
+        for client, server in zip(clients, ensemble.servers):
+            assert not client.closed.is_set(), f"the client of server {server.number} was disconnected"
+    check_healed(ensemble)
+
+
 def test_a_follower_off_and_back_catches_up_and_its_clients_have_gone_elsewhere(ensemble):
     leader = ensemble.leader()
     away, other = ensemble.others(leader)

@@ -79,14 +79,13 @@ impl Acceptor {
                     for session in sessions {
                         self.touches.touch(session);
                     }
-                    if let Some(age) = self.consensus.quorum_age() {
-                        let quorum_age_ms = age.as_millis() as u64;
-                        let heard = FromLeader::Heard {
-                            report,
-                            quorum_age_ms,
-                        };
-                        sender.send(encode(&heard)?).await?;
-                    }
+                    // Always answered: the next report waits for it, and a quorum may be there by then.
+                    let quorum_age = self.consensus.quorum_age();
+                    let heard = FromLeader::Heard {
+                        report,
+                        quorum_age_ms: quorum_age.map(|age| age.as_millis() as u64),
+                    };
+                    sender.send(encode(&heard)?).await?;
                 }
             }
         }

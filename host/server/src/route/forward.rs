@@ -176,7 +176,9 @@ impl Forwarder {
                     break quorum_age_ms;
                 }
             };
-            self.silence.heard(sent_ms.saturating_sub(quorum_age_ms));
+            if let Some(age_ms) = quorum_age_ms {
+                self.silence.heard(sent_ms.saturating_sub(age_ms));
+            }
         }
     }
 }

@@ -45,12 +45,13 @@ pub(super) enum FromLeader {
         /// The first request that was not taken in it.
         next: u64,
     },
-    /// A report was noted, by a leader that a quorum has confirmed lately (rule W4).
+    /// A report was noted.
     Heard {
         /// Which.
         report: u64,
-        /// How long ago the quorum did, in milliseconds: the leader may be cut off with whom it tells this.
-        quorum_age_ms: u64,
+        /// How long ago a quorum confirmed the leader, in milliseconds (rule W4): it may be cut off together
+        /// with whom it tells this. `None` if that is too long ago for it to lead.
+        quorum_age_ms: Option<u64>,
     },
 }
 
