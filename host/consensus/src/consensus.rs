@@ -18,11 +18,11 @@ use tokio::task::JoinHandle;
 use crate::command::Command;
 use crate::config::Config;
 use crate::directory::Directory;
+use crate::disk::{self, Disk, RealDisk};
 use crate::error::{NotLeading, OpenError, ProposeError, ReconfigureError, Stopped};
 use crate::failover::{ENDED, Failover};
 use crate::health::{Health, HealthNote};
 use crate::leadership::{Leadership, Watch};
-use crate::log::disk::{Disk, RealDisk};
 use crate::log::recover;
 use crate::log::store::LogStore;
 use crate::machine::{Machine, SnapshotBounds, Upkeep};
@@ -133,7 +133,8 @@ impl Consensus {
         Consensus::open_on(config, machine, transport, Arc::new(RealDisk)).await
     }
 
-    pub(crate) async fn open_on(
+    /// The same, on a disk of the caller's choice.
+    pub async fn open_on(
         config: Config,
         machine: Arc<dyn StateMachine>,
         transport: Arc<dyn Transport>,
@@ -143,10 +144,10 @@ impl Consensus {
         let raft_config = raft_config(&config)?;
         let founders = config.founders().map_err(OpenError::Config)?;
         let (recovered, config) = {
-            let health = health.clone();
+            let (health, on) = (health.clone(), disk.clone());
             // Reading a large state takes seconds, in which others want this thread.
-            let recovery = tokio::task::spawn_blocking(move || {
-                Ok((Recovered::read(&config, machine, disk, health)?, config))
+            let recovery = disk::wait_for(disk.as_ref(), move || {
+                Ok((Recovered::read(&config, machine, on, health)?, config))
             });
             recovery
                 .await
@@ -161,7 +162,7 @@ impl Consensus {
 
         let fatal = |error: &dyn std::fmt::Display| OpenError::Raft(error.to_string());
         let id = config.server.0;
-        let peers = Peers::new(id, transport.clone());
+        let peers = Peers::new(id, transport.clone(), disk.clone());
         let network = Network(peers.clone());
         let raft = Raft::new(id, raft_config, network, log.clone(), machine).await;
         let raft = raft.map_err(|error| fatal(&error))?;
@@ -464,7 +465,7 @@ impl Consensus {
             let _ = watch.await;
         }
         let log = self.0.log.clone();
-        let _ = tokio::task::spawn_blocking(move || log.close()).await;
+        let _ = disk::wait_for(self.0.upkeep.disk.as_ref(), move || log.close()).await;
         self.0.health.stopped();
         self.0.directory.lock().take();
     }
@@ -546,7 +547,7 @@ impl Recovered {
                 ),
             });
         }
-        let upkeep = Upkeep::new(snapshots, health.clone());
+        let upkeep = Upkeep::new(snapshots, disk.clone(), health.clone());
         let bounds = SnapshotBounds {
             bytes: config.snapshot_after_bytes,
             entries: config.snapshot_after_entries,

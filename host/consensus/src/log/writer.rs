@@ -75,31 +75,50 @@ impl Writer {
         }
     }
 
-    fn work(&mut self) {
-        while let Some(mut ops) = self.shared.take_ops() {
-            let result = self.write(&mut ops);
-            if let Err(error) = result {
-                let reason = format!(
-                    "cannot write the log in {}: {error}; nothing more is acknowledged",
-                    self.dir.display()
-                );
-                self.shared.fail(&reason);
-                ops.extend(self.shared.take_ops().unwrap_or_default());
-                for op in ops {
-                    report(op, || Err(io::Error::new(error.kind(), reason.clone())));
-                }
+    /// The same without a thread: on a simulated disk, each turn takes the time that the disk says.
+    pub(crate) async fn run_as_task(mut self) {
+        let shared = self.shared.clone();
+        while let Some(time) = shared.disk().pace() {
+            shared.queued().await;
+            tokio::time::sleep(time).await;
+            if !self.turn(shared.take_ops()) {
                 return;
             }
-            self.shared.synced(self.end);
-            self.finish(ops);
+        }
+    }
+
+    fn work(&mut self) {
+        while let Some(ops) = self.shared.await_ops() {
+            if !self.turn(ops) {
+                return;
+            }
         }
         if let Err(error) = self.close() {
             tracing::warn!("the log was not closed in order: {error}");
         }
     }
 
+    /// Writes, syncs, and says so; whether the log can be written further.
+    fn turn(&mut self, mut ops: Vec<Op>) -> bool {
+        if let Err(error) = self.write(&ops) {
+            let reason = format!(
+                "cannot write the log in {}: {error}; nothing more is acknowledged",
+                self.dir.display()
+            );
+            self.shared.fail(&reason);
+            ops.extend(self.shared.take_ops());
+            for op in ops {
+                report(op, || Err(io::Error::new(error.kind(), reason.clone())));
+            }
+            return false;
+        }
+        self.shared.synced(self.end);
+        self.finish(ops);
+        true
+    }
+
     /// Writes and syncs what the ops ask for.
-    fn write(&mut self, ops: &mut [Op]) -> io::Result<()> {
+    fn write(&mut self, ops: &[Op]) -> io::Result<()> {
         for op in ops.iter() {
             match op {
                 Op::Entry { id, kind, payload } => {
