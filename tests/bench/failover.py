@@ -401,10 +401,12 @@ def go_on(server: Server) -> None:
     server.process.send_signal(18)  # SIGCONT
 
 
-def promises_broken(kills: List[Round], stops: List[Round]) -> List[str]:
+def promises_broken(kills: List[Round], stops: List[Round], any_pause: bool) -> List[str]:
     broken = []
     if any(one.lost for one in kills + stops):
         broken.append("a client of a surviving server lost its connection")
+    if any_pause:
+        return broken
     if kills and statistics.median(one.pause_ms for one in kills) > KILL_MEDIAN_MS:
         broken.append(f"the median pause after a kill is above {KILL_MEDIAN_MS} ms")
     if any(one.pause_ms > KILL_MOST_MS for one in kills):
@@ -432,7 +434,7 @@ async def measure(options, directory: Path) -> int:
             stops = await run.rounds("SIGSTOP", stop, go_on, options.stops)
             said.append(await asyncio.to_thread(run.check_everywhere))
             if name == "Quorate":
-                failed += promises_broken(kills, stops)
+                failed += promises_broken(kills, stops, options.any_pause)
                 all_kills = ", ".join(f"{one.pause_ms:.0f}" for one in kills)
                 all_stops = ", ".join(f"{one.pause_ms:.0f}" for one in stops)
                 said.append(f"its pauses in ms, after kills: {all_kills}; after stops: {all_stops}")
@@ -456,6 +458,7 @@ def main() -> int:
     parser.add_argument("--stops", type=int, default=10)
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--only", choices=["quorate", "zookeeper"])
+    parser.add_argument("--any-pause", action="store_true", help="do not judge how long pauses are")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         return asyncio.run(measure(options, Path(directory)))
