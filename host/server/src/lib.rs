@@ -21,6 +21,7 @@ pub mod silence;
 
 pub mod command;
 pub mod serve;
+pub mod server;
 
 #[cfg(test)]
 mod testing;

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use quorate_tree::SharedState;
 
 pub(crate) use connection::new_password;
-pub use listener::serve;
+pub use listener::{converse, serve};
 
 use crate::metrics::Metrics;
 use crate::mode::Mode;
