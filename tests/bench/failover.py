@@ -370,13 +370,23 @@ class Run:
         )
         return done
 
-    def check_everywhere(self) -> str:
-        """What was acknowledged in any round is at each server at the end."""
-        for server in self.ensemble.servers:
-            reader = until(lambda: connect(server), "a server is back", RECOVERY_S)
+    def is_whole(self, server: Server) -> bool:
+        reader = connect(server)
+        if reader is None:
+            return False
+        try:
             for writer in self.writers:
                 writer.check(reader)
             reader.close_session()
+            return True
+        except (Closed, OSError):
+            return False
+
+    def check_everywhere(self) -> str:
+        """What was acknowledged in any round is at each server at the end."""
+        for server in self.ensemble.servers:
+            # A server that was struck a moment ago may turn a client away once more.
+            until(lambda: self.is_whole(server), "a server is back", RECOVERY_S)
         acknowledged = sum(writer.acknowledged for writer in self.writers)
         taken = sum(lock.taken for lock in self.locks)
         return (
@@ -388,6 +398,7 @@ class Run:
 def connect(server: Server) -> Optional[Wire]:
     try:
         reader = Wire(server.address, timeout_ms=SESSION_MS)
+        reader.socket.settimeout(5)
         return reader if reader.request(w.SYNC, w.string("/")).err == w.OK else None
     except (Closed, OSError):
         return None

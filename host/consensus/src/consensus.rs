@@ -280,7 +280,12 @@ impl Consensus {
         if membership.voter_ids().eq([self.0.server.0]) {
             return Some(Duration::ZERO);
         }
-        let acked = self.0.raft.data_metrics().borrow_watched().last_quorum_acked;
+        let acked = self
+            .0
+            .raft
+            .data_metrics()
+            .borrow_watched()
+            .last_quorum_acked;
         acked.map(|acked| acked.elapsed())
     }
 
