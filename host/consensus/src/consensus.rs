@@ -274,6 +274,26 @@ impl Consensus {
         self.0.leadership.clone()
     }
 
+    /// How long ago a quorum last confirmed that this server leads; `None` while it does not lead.
+    pub fn quorum_age(&self) -> Option<Duration> {
+        if !self.0.leadership.borrow().leading {
+            return None;
+        }
+        let server = self.0.raft.server_metrics();
+        let server = server.borrow_watched();
+        let membership = server.membership_config.membership();
+        if membership.voter_ids().eq([self.0.server.0]) {
+            return Some(Duration::ZERO);
+        }
+        let acked = self
+            .0
+            .raft
+            .data_metrics()
+            .borrow_watched()
+            .last_quorum_acked;
+        acked.map(|acked| acked.elapsed())
+    }
+
     /// How consensus is, and every change of it.
     pub fn health(&self) -> watch::Receiver<Health> {
         self.0.health.watch()

@@ -24,8 +24,8 @@ pub(crate) const SNAPSHOT_VERSION: u32 = 1;
 /// The largest chunk.
 pub const MAX_CHUNK_BYTES: usize = 16 << 20;
 
-/// So much is written between two syncs, so that a snapshot's end does not hold up the log's syncs for long.
-const SYNC_BYTES: u64 = 16 << 20;
+/// So much is written between two syncs: the log's own syncs wait for what the disk has been given before them.
+const SYNC_BYTES: u64 = 1 << 20;
 
 const MAGIC: [u8; 8] = *b"quorsnap";
 const HEAD_BYTES: usize = 16;

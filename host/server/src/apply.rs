@@ -1,8 +1,9 @@
 //! Apply: committed entries change the state, and behind each transaction its events and its answer go out.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, RwLockWriteGuard};
 use quorate_consensus::{Chunks, InstallError, StateMachine, Verdict};
 use quorate_model::id::{Incarnation, Origin, SessionId, Zxid};
 use quorate_model::write_set::{Change, Entry, Transaction};
@@ -18,6 +19,13 @@ use crate::route::Router;
 
 /// How many bytes of a snapshot may wait for its writer before applying waits for it too (rule N2).
 const MAX_SNAPSHOT_BACKLOG: usize = 64 << 20;
+
+/// Below so many waiting bytes of a snapshot its writer rests after each chunk: lock, processor and disk are the
+/// clients' first.
+const CALM_SNAPSHOT_BACKLOG: usize = 8 << 20;
+
+/// For so long. A million znodes of 100 bytes are about 1,400 chunks.
+const SNAPSHOT_REST: Duration = Duration::from_micros(500);
 
 /// The epoch that was opened last, and by whose nonce (rule E1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -155,9 +163,18 @@ impl StateMachine for Applier {
     }
 
     fn snapshot_chunk(&self) -> Option<Vec<u8>> {
-        let chunk = self.state.write().snapshot_chunk();
-        let _lock = self.snapshot_lock.lock();
-        self.snapshot_written.notify_all();
+        let mut state = self.state.write();
+        let chunk = state.snapshot_chunk();
+        // To whoever waits for it: otherwise this thread, which runs, would take it again and again before them.
+        let calm = chunk.is_some() && state.snapshot_backlog() < CALM_SNAPSHOT_BACKLOG;
+        RwLockWriteGuard::unlock_fair(state);
+        {
+            let _lock = self.snapshot_lock.lock();
+            self.snapshot_written.notify_all();
+        }
+        if calm {
+            std::thread::sleep(SNAPSHOT_REST);
+        }
         chunk
     }
 

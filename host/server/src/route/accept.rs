@@ -7,7 +7,7 @@ use quorate_model::id::{Incarnation, ServerId, Zxid};
 
 use super::Inbox;
 use super::inbox::NotTaken;
-use super::message::{FromLeader, ToLeader, decode, encode};
+use super::message::{FromLeader, Lead, ToLeader, decode, encode};
 use crate::clock::Clock;
 use crate::digests::{Digests, Finding, Here, Point};
 use crate::expiry::Touches;
@@ -101,50 +101,31 @@ impl Acceptor {
                     for session in sessions {
                         self.touches.touch(session);
                     }
-                    // The other server waits for an answer, which only a leader with a quorum gives: later, if
-                    // it has none now (rule W4).
-                    let term = tokio::select! {
-                        term = self.leading_term() => term?,
-                        frame = receiver.next() => match frame {
-                            Some(frame) => {
-                                said = Some(frame?);
-                                continue;
-                            }
-                            None => return Ok(()),
-                        },
+                    // Always answered: the next report waits for it, and a quorum may be there by then.
+                    let lead = match self.consensus.quorum_age() {
+                        None => None,
+                        Some(age) => Some(Lead {
+                            quorum_age_ms: age.as_millis() as u64,
+                            wrong_at: self.wrong_at(server, state)?,
+                            now: self.clock.now(),
+                        }),
                     };
-                    let heard = FromLeader::Heard {
-                        report,
-                        wrong_at: self.wrong_at(term, server, state)?,
-                        now: self.clock.now(),
-                    };
+                    let heard = FromLeader::Heard { report, lead };
                     sender.send(encode(&heard)?).await?;
                 }
             }
         }
     }
 
-    /// Waits until this server leads, and says in which term.
-    async fn leading_term(&self) -> anyhow::Result<u64> {
-        let mut leadership = self.consensus.leadership();
-        let leading = leadership.wait_for(|now| now.leading).await?;
-        Ok(leading.term)
-    }
-
     /// Compares another server's state with this leader's; where it is wrong. Stops this server if its own is.
-    fn wrong_at(
-        &self,
-        term: u64,
-        server: ServerId,
-        state: Option<Point>,
-    ) -> anyhow::Result<Option<Zxid>> {
+    fn wrong_at(&self, server: ServerId, state: Option<Point>) -> anyhow::Result<Option<Zxid>> {
         let Some(state) = state else {
             return Ok(None);
         };
         let voters = self.consensus.members().borrow().voters.clone();
         let here = Here {
             server: self.consensus.server(),
-            term,
+            term: self.consensus.leadership().borrow().term,
             voters: &voters,
             now_ms: self.clock.monotonic_ms(),
         };

@@ -176,28 +176,31 @@ impl Forwarder {
                 machine_ms: self.clock.machine_ms(),
             };
             sender.send(encode(&touched)?).await?;
-            loop {
+            let lead = loop {
                 if let FromLeader::Heard {
                     report: heard,
-                    wrong_at,
-                    now,
+                    lead,
                 } = receive(&mut receiver).await?
                     && heard == report
                 {
-                    let prompt = self.clock.monotonic_ms() - sent_ms < PROMPT_MS;
-                    if prompt && !self.consensus.leadership().borrow().leading {
-                        self.clock.follow(now);
-                    }
-                    if let Some(zxid) = wrong_at {
-                        self.consensus.fail(format!(
-                            "the state of this server differs from the leader's at zxid {zxid}: \
-                             remove its data directory and let it join again under a new id"
-                        ));
-                    }
-                    break;
+                    break lead;
                 }
+            };
+            let Some(lead) = lead else {
+                continue;
+            };
+            let prompt = self.clock.monotonic_ms() - sent_ms < PROMPT_MS;
+            if prompt && !self.consensus.leadership().borrow().leading {
+                self.clock.follow(lead.now);
             }
-            self.silence.heard(sent_ms);
+            if let Some(zxid) = lead.wrong_at {
+                self.consensus.fail(format!(
+                    "the state of this server differs from the leader's at zxid {zxid}: \
+                     remove its data directory and let it join again under a new id"
+                ));
+            }
+            self.silence
+                .heard(sent_ms.saturating_sub(lead.quorum_age_ms));
         }
     }
 }

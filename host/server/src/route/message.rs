@@ -57,15 +57,25 @@ pub(super) enum FromLeader {
         /// Of an entry of the log.
         index: u64,
     },
-    /// A report was noted, and a quorum has confirmed the leader meanwhile.
+    /// A report was noted.
     Heard {
         /// Which.
         report: u64,
-        /// The receiver's state differs from the leader's at this transaction: it is to stop.
-        wrong_at: Option<Zxid>,
-        /// The ensemble's time (rule E3).
-        now: Timestamp,
+        /// What the leader knows; none while it lacks a quorum for too long to lead.
+        lead: Option<Lead>,
     },
+}
+
+/// What a leader says to a report.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct Lead {
+    /// How long ago a quorum confirmed it, in milliseconds (rule W4): it may be cut off together with whom it
+    /// tells this.
+    pub(super) quorum_age_ms: u64,
+    /// The receiver's state differs from the leader's at this transaction: it is to stop.
+    pub(super) wrong_at: Option<Zxid>,
+    /// The ensemble's time (rule E3).
+    pub(super) now: Timestamp,
 }
 
 /// A message as a frame.
