@@ -301,7 +301,12 @@ fn records(state: &State) -> BTreeMap<String, String> {
     for mount in state.mounts() {
         records.insert(format!("mount {}", mount.path), format!("{mount:?}"));
     }
-    let whole = (state.counts(), state.last_time(), state.epoch());
+    let whole = (
+        state.counts(),
+        state.last_time(),
+        state.epoch(),
+        state.digest(),
+    );
     records.insert("the whole".into(), format!("{whole:?}"));
     records
 }
