@@ -15,6 +15,10 @@ use crate::consensus::Raft;
 use crate::error::ReconfigureError;
 use crate::raft::{Member, Types};
 
+mod several;
+
+pub use several::{MembersChange, NewMember};
+
 /// A learner whose log ends no more than this before the leader's is caught up: the rest takes moments.
 pub const CAUGHT_UP_ENTRIES: u64 = 4096;
 
@@ -42,12 +46,7 @@ fn refused<T>(why: String) -> Result<T, ReconfigureError> {
 impl Reconfiguration {
     pub(crate) async fn add(self, server: u64, address: String) -> Result<(), ReconfigureError> {
         self.change(move |now| {
-            let valid = address.rsplit_once(':').is_some_and(|(host, port)| {
-                !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0)
-            });
-            if !valid {
-                return refused(format!("{address:?} is no address: host:port is wanted"));
-            }
+            check_address(&address)?;
             let membership = now.membership_config.membership();
             if let Some(member) = membership.get_node(&server) {
                 if member.address == address {
@@ -66,7 +65,8 @@ impl Reconfiguration {
                     "server {hidden} has no address at which others could reach it; start it with one"
                 ));
             }
-            let learner = BTreeMap::from([(server, Member { address })]);
+            let client = String::new();
+            let learner = BTreeMap::from([(server, Member { address, client })]);
             Ok(Some(ChangeMembers::AddNodes(learner)))
         })
         .await
@@ -124,7 +124,11 @@ impl Reconfiguration {
 
     pub(crate) async fn transfer_leader(self, to: u64) -> Result<(), ReconfigureError> {
         let _changing = self.changing.lock().await;
-        let now = self.leading()?;
+        self.hand_over(self.leading()?, to).await
+    }
+
+    /// The lock is held by whoever calls.
+    async fn hand_over(&self, now: RaftMetrics<Types>, to: u64) -> Result<(), ReconfigureError> {
         if to == self.server {
             return Ok(());
         }
@@ -256,6 +260,16 @@ fn behind(now: &RaftMetrics<Types>, server: u64) -> Option<u64> {
     (matched.is_none() || lacks > CAUGHT_UP_ENTRIES).then_some(lacks)
 }
 
+fn check_address(address: &str) -> Result<(), ReconfigureError> {
+    let valid = address.rsplit_once(':').is_some_and(|(host, port)| {
+        !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0)
+    });
+    match valid {
+        true => Ok(()),
+        false => refused(format!("{address:?} is no address: host:port is wanted")),
+    }
+}
+
 /// An error when most of the voters after a change would be gone, so that nothing more could be written.
 fn check_quorum(
     now: &RaftMetrics<Types>,
@@ -269,7 +283,7 @@ fn check_quorum(
     if here.len() >= quorum {
         return Ok(());
     }
-    refused(format!(
+    Err(ReconfigureError::NoQuorum(format!(
         "that would lose the quorum: of the voters {after:?}, {gone:?} do not answer, and {quorum} are needed"
-    ))
+    )))
 }

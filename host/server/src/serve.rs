@@ -23,6 +23,7 @@ use crate::clock::{CORRECT_EVERY, Clock, SystemHands};
 use crate::evaluate::{Leader, administration};
 use crate::expiry::Touches;
 use crate::http::Http;
+use crate::members::Members;
 use crate::metrics::Metrics;
 use crate::mode::Mode;
 use crate::notify::Watches;
@@ -154,6 +155,11 @@ pub async fn serve(
         let runtime = tokio::runtime::Handle::current();
         move || runtime.block_on(leader.run())
     })?;
+    let members = Members::new(
+        consensus.clone(),
+        router.clone(),
+        settings.ensemble.is_some(),
+    );
     let (serving, serves) = watch::channel(false);
     if settings.ensemble.is_some() {
         let silence = Arc::new(Silence::default());
@@ -172,8 +178,16 @@ pub async fn serve(
             consensus: consensus.clone(),
             inbox,
             touches,
+            members: members.clone(),
         };
         tokio::spawn(acceptor.run());
+        tokio::spawn(members.clone().keep_published(state.clone()));
+        let host = settings
+            .listen
+            .rsplit_once(':')
+            .map_or("", |(host, _)| host);
+        let client = format!("{host}:{}", addresses.zookeeper.port());
+        tokio::spawn(members.clone().announce(client));
         let (consensus, state) = (consensus.clone(), state.clone());
         let (watches, clock) = (watches.clone(), clock.clone());
         tokio::spawn(silence::keep(silence, consensus, state, watches, clock));
@@ -212,6 +226,7 @@ pub async fn serve(
             watches,
             metrics,
             limits: settings.limits,
+            members: Some(members),
             mode: Box::new({
                 let consensus = consensus.clone();
                 move || Mode::of(&consensus, server)

@@ -100,6 +100,7 @@ impl TestServer {
                 watches,
                 metrics,
                 limits,
+                members: None,
                 mode: Box::new(|| Mode::Standalone),
             }),
         };
@@ -221,7 +222,7 @@ impl TestServer {
         let edge = &self.edge;
         let owner = edge.router.owner(edge.router.next_connection());
         let address = SocketAddr::from(([127, 0, 0, 1], 50_000));
-        Connection::open(owner, address, edge.watches.clone(), edge.metrics.clone())
+        Connection::open(owner, address, edge)
     }
 
     /// The same with a session; what it has been sent is taken.

@@ -63,7 +63,7 @@ async fn converse(stream: TcpStream, address: SocketAddr, edge: Arc<Edge>, place
         incarnation: edge.router.incarnation(),
         connection: edge.router.next_connection(),
     };
-    let connection = Connection::open(owner, address, edge.watches.clone(), edge.metrics.clone());
+    let connection = Connection::open(owner, address, &edge);
     edge.metrics.connections.inc();
     let (reader, writer) = stream.into_split();
     let end = connection::serve(reader, writer, connection.clone(), &edge).await;

@@ -9,6 +9,7 @@ use super::Inbox;
 use super::inbox::NotTaken;
 use super::message::{FromLeader, ToLeader, decode, encode};
 use crate::expiry::Touches;
+use crate::members::Members;
 
 /// What streams of other servers are served with.
 #[derive(Clone)]
@@ -19,6 +20,8 @@ pub struct Acceptor {
     pub inbox: Arc<Inbox>,
     /// Where word of their sessions' clients goes.
     pub touches: Arc<Touches>,
+    /// What changes the members.
+    pub members: Members,
 }
 
 impl Acceptor {
@@ -74,6 +77,10 @@ impl Acceptor {
                             Err(error) => return Err(error.into()),
                         }
                     }
+                }
+                ToLeader::Change(change) => {
+                    let changed = self.members.execute(change).await;
+                    sender.send(encode(&FromLeader::Changed(changed))?).await?;
                 }
                 ToLeader::Touched { report, sessions } => {
                     for session in sessions {

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_consensus::{Consensus, PeerReceiver, PeerSender};
+use quorate_consensus::{Consensus, PeerReceiver, PeerSender, PeerStream, ReconfigureError};
 use quorate_model::id::ServerId;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
@@ -15,6 +15,7 @@ use super::message::{FromLeader, ToLeader, decode, encode};
 use crate::apply::Opened;
 use crate::clock::Clock;
 use crate::expiry::Touches;
+use crate::members::{Change, Changed};
 use crate::silence::Silence;
 
 /// How many requests go into one frame.
@@ -174,6 +175,20 @@ impl Forwarder {
                 }
             }
             self.silence.heard(sent_ms);
+        }
+    }
+}
+
+/// Asks the server at the other end, which leads, to change the members.
+pub(crate) async fn ask_for_change(
+    stream: PeerStream,
+    change: Change,
+) -> anyhow::Result<Result<Changed, ReconfigureError>> {
+    let (mut sender, mut receiver) = stream.split();
+    sender.send(encode(&ToLeader::Change(change))?).await?;
+    loop {
+        if let FromLeader::Changed(changed) = receive(&mut receiver).await? {
+            return Ok(changed);
         }
     }
 }

@@ -1,10 +1,12 @@
 //! What servers say to the leader over their streams, and what it says back.
 
 use bytes::Bytes;
+use quorate_consensus::ReconfigureError;
 use quorate_model::id::{Incarnation, SessionId};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::Numbered;
+use crate::members::{Change, Changed};
 
 /// From a server to the leader. Requests and touches go over connections of their own, so that a touch
 /// never waits behind requests (rule W5).
@@ -26,6 +28,8 @@ pub(super) enum ToLeader {
         /// At least one.
         requests: Vec<Numbered>,
     },
+    /// The members are to be changed. Over a connection of its own.
+    Change(Change),
     /// Sessions whose clients the sender has heard of since its last report.
     Touched {
         /// Numbers the reports of a connection.
@@ -36,7 +40,7 @@ pub(super) enum ToLeader {
 }
 
 /// From the leader.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum FromLeader {
     /// The stream has begun in `epoch`, and goes on with request `next`.
     Expect {
@@ -45,6 +49,8 @@ pub(super) enum FromLeader {
         /// The first request that was not taken in it.
         next: u64,
     },
+    /// What became of a change.
+    Changed(Result<Changed, ReconfigureError>),
     /// A report was noted, and a quorum has confirmed the leader meanwhile.
     Heard {
         /// Which.
