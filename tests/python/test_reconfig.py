@@ -230,6 +230,24 @@ def test_a_server_that_is_alone_has_nobody_to_reconfigure(tmp_path):
         alone.kill()
 
 
+def test_a_server_is_replaced_by_one_command_even_the_leader(ensemble, tmp_path):
+    old = ensemble.leader()
+    asked = ensemble.others(old)[0]
+    new = ensemble.joining(tmp_path)
+    try:
+        new.start_only()
+        arguments = ("replace", str(old.number), str(new.number), new.peer)
+        for _ in range(2):  # The second time there is nothing to do.
+            members = cluster(asked, *arguments)["members"]
+            wanted = {server.number for server in ensemble.others(old)} | {new.number}
+            assert {member["server"] for member in members} == wanted
+            assert all(member["votes"] for member in members)
+        old.stop()
+        connect(new).create("/written-at-the-new-one")
+    finally:
+        new.kill()
+
+
 def test_any_server_takes_a_change_of_the_members(ensemble, tmp_path):
     leader = ensemble.leader()
     follower, other = ensemble.others(leader)

@@ -283,7 +283,7 @@ fn peer(line: &ServerLine) -> String {
 }
 
 /// What the system would refuse with less of an explanation.
-fn address(option: &str, address: String) -> Result<String, Usage> {
+pub(super) fn address(option: &str, address: String) -> Result<String, Usage> {
     let (host, port) = address.rsplit_once(':').unwrap_or_default();
     let is_host = match host.starts_with('[') {
         true => host.ends_with(']'),

@@ -1,11 +1,12 @@
 //! The ensemble: who its members are, and changes of them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::StatusCode;
-use quorate_consensus::{Consensus, ReconfigureError};
+use quorate_consensus::{Consensus, MembersChange, NewMember, ReconfigureError};
 use quorate_model::id::ServerId;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -44,6 +45,34 @@ pub(super) async fn add(State(http): State<Arc<Http>>, body: Body) -> Answered {
 /// `POST /v1/cluster/members/<id>/promote`: it votes from now on.
 pub(super) async fn promote(State(http): State<Arc<Http>>, Path(server): Path<u64>) -> Answered {
     changed(&http, Change::Promote(ServerId(server))).await
+}
+
+/// `POST /v1/cluster/members/<id>/replace`: another server takes its place.
+pub(super) async fn replace(
+    State(http): State<Arc<Http>>,
+    Path(old): Path<u64>,
+    body: Body,
+) -> Answered {
+    let shape = r#"{"server": 4, "address": "10.0.0.4:2888"}"#;
+    let Add { server, address } = body::json(body, shape).await?;
+    let (old, server) = (ServerId(old), ServerId(server));
+    let members = consensus(&http)?.members().borrow().clone();
+    if !members.addresses.contains_key(&old) && !members.addresses.contains_key(&server) {
+        let text = format!("server {} is no member", old.0);
+        return Err(Problem::new(StatusCode::CONFLICT, "refused", text));
+    }
+    let new = NewMember {
+        server,
+        address,
+        client: String::new(),
+        votes: !members.learners.contains(&old),
+    };
+    let several = MembersChange {
+        joining: vec![new],
+        leaving: BTreeSet::from([old]),
+        ..MembersChange::default()
+    };
+    changed(&http, Change::Several(several)).await
 }
 
 /// `DELETE /v1/cluster/members/<id>`
