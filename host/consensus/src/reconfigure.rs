@@ -9,7 +9,7 @@ use openraft::metrics::RaftMetrics;
 use openraft::{ChangeMembers, Instant as _, ServerState};
 use quorate_model::id::ServerId;
 use tokio::sync::Mutex;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::consensus::Raft;
 use crate::error::ReconfigureError;
@@ -36,6 +36,9 @@ pub(crate) struct Reconfiguration {
     /// for so long counts as gone.
     pub(crate) election: Duration,
 }
+
+/// Between two looks at what members are there, and how far they are.
+const LOOK: Duration = Duration::from_millis(50);
 
 type Change = ChangeMembers<u64, Member>;
 
@@ -65,7 +68,7 @@ impl Reconfiguration {
                     "server {hidden} has no address at which others could reach it; start it with one"
                 ));
             }
-            let client = String::new();
+            let (address, client) = (address.clone(), String::new());
             let learner = BTreeMap::from([(server, Member { address, client })]);
             Ok(Some(ChangeMembers::AddNodes(learner)))
         })
@@ -175,11 +178,11 @@ impl Reconfiguration {
     /// so that it is not left half-done by a caller that gives up.
     async fn change<F>(self, decide: F) -> Result<(), ReconfigureError>
     where
-        F: FnOnce(&RaftMetrics<Types>) -> Result<Option<Change>, ReconfigureError> + Send + 'static,
+        F: Fn(&RaftMetrics<Types>) -> Result<Option<Change>, ReconfigureError> + Send + 'static,
     {
         let changed = tokio::spawn(async move {
             let _changing = self.changing.lock().await;
-            let Some(change) = decide(&self.leading()?)? else {
+            let Some(change) = self.heard_of_all(decide).await? else {
                 return Ok(());
             };
             match timeout(CHANGE, self.raft.change_membership(change, false)).await {
@@ -196,6 +199,23 @@ impl Reconfiguration {
             ))
         };
         changed.await.unwrap_or_else(stopped)
+    }
+
+    /// What is decided of a leader's metrics. One that has only begun may not have heard of all that are there, so
+    /// it waits for as long as a member may be silent before it says that too few of them are.
+    async fn heard_of_all<T>(
+        &self,
+        decide: impl Fn(&RaftMetrics<Types>) -> Result<T, ReconfigureError>,
+    ) -> Result<T, ReconfigureError> {
+        let deadline = tokio::time::Instant::now() + self.election;
+        loop {
+            match decide(&self.leading()?) {
+                Err(ReconfigureError::NoQuorum(_)) if tokio::time::Instant::now() < deadline => {
+                    sleep(LOOK).await;
+                }
+                decided => return decided,
+            }
+        }
     }
 
     /// The metrics of a leader.

@@ -10,16 +10,14 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
-    CHANGE, Change, Reconfiguration, alive, behind, check_address, check_quorum, refused, voters,
+    CHANGE, Change, LOOK, Reconfiguration, alive, behind, check_address, check_quorum, refused,
+    voters,
 };
 use crate::error::ReconfigureError;
 use crate::raft::{Member, Types};
 
 /// A new voter has so long to catch up. One that needs more is added as an observer first.
 const CATCH_UP: Duration = Duration::from_secs(30);
-
-/// Between two looks at how far the new voters are.
-const LOOK: Duration = Duration::from_millis(50);
 
 /// Changes of the members that are made together, or not at all.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,7 +85,8 @@ impl Reconfiguration {
             return Err(ReconfigureError::Version { expected, actual });
         }
         let plan = plan(&now, change)?;
-        self.check_survivors(&now, &plan)?;
+        self.heard_of_all(|now| self.check_survivors(now, &plan))
+            .await?;
         if !plan.voters.contains(&self.server) {
             return self.leave_the_lead(now, &plan).await;
         }
