@@ -4,7 +4,6 @@ import json
 import statistics
 import struct
 import subprocess
-import threading
 import time
 from typing import Iterator, List
 
@@ -12,14 +11,11 @@ import pytest
 
 from harness import wire as w
 from harness.ensemble import Ensemble, Member
+from harness.load import Writer, cluster, connect, sync
 from harness.waiting import until
-from harness.wire import Closed, Wire
+from harness.wire import PARKED, RETURNED, Closed
 
 pytestmark = [pytest.mark.quorate, pytest.mark.timeout(300)]
-
-SESSION_MS = 20_000
-#: Statuses of a call.
-RETURNED, PARKED = 0, 1
 
 
 @pytest.fixture
@@ -27,14 +23,6 @@ def ensemble(tmp_path) -> Iterator[Ensemble]:
     running = Ensemble(tmp_path).start()
     yield running
     running.kill()
-
-
-def connect(server: Member, timeout_ms: int = SESSION_MS, **more) -> Wire:
-    return Wire(server.address, timeout_ms=timeout_ms, **more)
-
-
-def sync(client: Wire, path: str = "/") -> None:
-    assert client.request(w.SYNC, w.string(path)).err == w.OK
 
 
 def test_any_server_reads_and_writes(ensemble):
@@ -103,44 +91,6 @@ def test_w5_any_traffic_at_a_follower_keeps_a_session_alive_and_silence_ends_it(
         assert time.monotonic() - begin < 20, "the silent session does not end"
     assert observer.exists("/reader") is not None
     reader.ping()
-
-
-class Writer(threading.Thread):
-    """Writes and calls one after the other on one connection; any error ends it and is kept."""
-
-    def __init__(self, server: Member, number: int) -> None:
-        super().__init__()
-        self.client = connect(server)
-        self.path = f"/writer-{number}"
-        self.client.create(self.path, b"0")
-        self.acknowledged = 0
-        self.added: List[int] = []
-        self.longest = 0.0
-        self.error: BaseException | None = None
-        self.ending = threading.Event()
-
-    def run(self) -> None:
-        try:
-            last = time.monotonic()
-            key = 0
-            while not self.ending.is_set():
-                self.client.set(self.path, b"%d" % (self.acknowledged + 1))
-                self.acknowledged += 1
-                key += 1
-                status, result = self.client.call(
-                    key, "/counters", "add", '["shared",1]', acknowledged=key - 1
-                )
-                assert status == RETURNED, (status, result)
-                self.added.append(int(json.loads(result)))
-                now = time.monotonic()
-                self.longest = max(self.longest, now - last)
-                last = now
-        except BaseException as error:  # kept for the main thread
-            self.error = error
-
-    def take_longest(self) -> float:
-        longest, self.longest = self.longest, 0.0
-        return longest
 
 
 def rounds_of(ensemble: Ensemble, strike, heal, rounds: int) -> List[float]:
@@ -313,13 +263,6 @@ def test_an_observer_serves_and_does_not_vote(tmp_path):
         connect(leader).create("/without-it")
     finally:
         ensemble.kill()
-
-
-def cluster(server: Member, *arguments: str) -> dict:
-    command = server.command_line("--json", "cluster", *arguments)
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, (arguments, done.stderr)
-    return json.loads(done.stdout)
 
 
 def test_every_member_is_replaced_under_load_and_no_client_of_a_survivor_sees_it(tmp_path):

@@ -174,7 +174,6 @@ impl Scene {
         let data = |words: &[&str]| Bytes::from(words.join(" "));
         let operation = match words[..] {
             ["close"] => Operation::CloseSession,
-            ["sync", at] => Operation::Sync(path(at)?),
             ["create", "-e", at, ref rest @ ..] => {
                 create(at, data(rest), CreateLifetime::Ephemeral, false)?
             }

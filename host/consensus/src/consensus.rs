@@ -18,11 +18,11 @@ use tokio::task::JoinHandle;
 use crate::command::Command;
 use crate::config::Config;
 use crate::directory::Directory;
+use crate::disk::{self, Disk, RealDisk};
 use crate::error::{NotLeading, OpenError, ProposeError, ReconfigureError, Stopped};
 use crate::failover::{ENDED, Failover};
 use crate::health::{Health, HealthNote};
 use crate::leadership::{Leadership, Watch};
-use crate::log::disk::{Disk, RealDisk};
 use crate::log::recover;
 use crate::log::store::LogStore;
 use crate::machine::{Machine, SnapshotBounds, Upkeep};
@@ -134,7 +134,8 @@ impl Consensus {
         Consensus::open_on(config, machine, transport, Arc::new(RealDisk)).await
     }
 
-    pub(crate) async fn open_on(
+    /// The same, on a disk of the caller's choice.
+    pub async fn open_on(
         config: Config,
         machine: Arc<dyn StateMachine>,
         transport: Arc<dyn Transport>,
@@ -144,10 +145,10 @@ impl Consensus {
         let raft_config = raft_config(&config)?;
         let founders = config.founders().map_err(OpenError::Config)?;
         let (recovered, config) = {
-            let health = health.clone();
+            let (health, on) = (health.clone(), disk.clone());
             // Reading a large state takes seconds, in which others want this thread.
-            let recovery = tokio::task::spawn_blocking(move || {
-                Ok((Recovered::read(&config, machine, disk, health)?, config))
+            let recovery = disk::wait_for(disk.as_ref(), move || {
+                Ok((Recovered::read(&config, machine, on, health)?, config))
             });
             recovery
                 .await
@@ -162,7 +163,7 @@ impl Consensus {
 
         let fatal = |error: &dyn std::fmt::Display| OpenError::Raft(error.to_string());
         let id = config.server.0;
-        let peers = Peers::new(id, transport.clone());
+        let peers = Peers::new(id, transport.clone(), disk.clone());
         let network = Network(peers.clone());
         let raft = Raft::new(id, raft_config, network, log.clone(), machine).await;
         let raft = raft.map_err(|error| fatal(&error))?;
@@ -269,9 +270,34 @@ impl Consensus {
         })))
     }
 
+    /// Which server this is.
+    pub fn server(&self) -> ServerId {
+        self.0.server
+    }
+
     /// Who leads, and every change of it.
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
         self.0.leadership.clone()
+    }
+
+    /// How long ago a quorum last confirmed that this server leads; `None` while it does not lead.
+    pub fn quorum_age(&self) -> Option<Duration> {
+        if !self.0.leadership.borrow().leading {
+            return None;
+        }
+        let server = self.0.raft.server_metrics();
+        let server = server.borrow_watched();
+        let membership = server.membership_config.membership();
+        if membership.voter_ids().eq([self.0.server.0]) {
+            return Some(Duration::ZERO);
+        }
+        let acked = self
+            .0
+            .raft
+            .data_metrics()
+            .borrow_watched()
+            .last_quorum_acked;
+        acked.map(|acked| acked.elapsed())
     }
 
     /// How consensus is, and every change of it.
@@ -465,6 +491,17 @@ impl Consensus {
             .map_err(|_| ProposeError::Stopped)
     }
 
+    /// Stops this server's consensus for good, as when it fails by itself: it votes, leads and follows no more, and
+    /// its health says why. The directory stays locked until [`Consensus::shutdown`]. Does not wait.
+    pub fn fail(&self, reason: String) {
+        self.0.health.failed(reason);
+        self.0.upkeep.cancel_snapshot();
+        self.0.end_tasks();
+        let raft = self.0.raft.clone();
+        // It fails only when the core is gone, which is what is wanted.
+        tokio::spawn(async move { raft.shutdown().await.ok() });
+    }
+
     /// Stops: what was queued for the log is written, and the directory can be opened again when this returns.
     pub async fn shutdown(&self) {
         self.0.stopping.store(true, Ordering::SeqCst);
@@ -480,7 +517,7 @@ impl Consensus {
             let _ = watch.await;
         }
         let log = self.0.log.clone();
-        let _ = tokio::task::spawn_blocking(move || log.close()).await;
+        let _ = disk::wait_for(self.0.upkeep.disk.as_ref(), move || log.close()).await;
         self.0.health.stopped();
         self.0.directory.lock().take();
     }
@@ -562,7 +599,7 @@ impl Recovered {
                 ),
             });
         }
-        let upkeep = Upkeep::new(snapshots, health.clone());
+        let upkeep = Upkeep::new(snapshots, disk.clone(), health.clone());
         let bounds = SnapshotBounds {
             bytes: config.snapshot_after_bytes,
             entries: config.snapshot_after_entries,

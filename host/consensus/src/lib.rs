@@ -104,6 +104,7 @@ mod state_machine;
 
 mod command;
 mod directory;
+mod disk;
 mod failover;
 mod log;
 mod machine;
@@ -117,6 +118,7 @@ mod tests;
 pub use command::MAX_ENTRY_BYTES;
 pub use config::{Config, FirstMember};
 pub use consensus::{Consensus, Follower, Status};
+pub use disk::{Disk, RealDisk};
 pub use error::{NotLeading, OpenError, ProposeError, ReconfigureError, Stopped};
 pub use health::Health;
 pub use leadership::Leadership;

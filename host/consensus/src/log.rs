@@ -7,7 +7,6 @@
 
 pub(crate) mod record;
 
-pub(crate) mod disk;
 pub(crate) mod index;
 
 pub(crate) mod recover;

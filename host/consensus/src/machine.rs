@@ -12,10 +12,11 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::command::Command;
+use crate::disk::{self, Disk};
 use crate::error::OpenError;
 use crate::health::HealthNote;
 use crate::raft::{LogId, SnapshotMeta, StoredMembership, Types};
-use crate::snapshot::{SnapshotFile, SnapshotStore};
+use crate::snapshot::{SnapshotFile, SnapshotStore, Writing};
 use crate::state_machine::{InstallError, StateMachine, Verdict};
 
 /// When a snapshot is due.
@@ -28,6 +29,7 @@ pub(crate) struct SnapshotBounds {
 /// What the state machine, its snapshots' builders and the upkeep task share.
 pub(crate) struct Upkeep {
     pub(crate) snapshots: SnapshotStore,
+    pub(crate) disk: Arc<dyn Disk>,
     /// Rung when a snapshot is due, and when one was built.
     pub(crate) due: Notify,
     /// Set while a snapshot is due and none has been begun.
@@ -42,9 +44,14 @@ pub(crate) struct Upkeep {
 }
 
 impl Upkeep {
-    pub(crate) fn new(snapshots: SnapshotStore, health: HealthNote) -> Arc<Upkeep> {
+    pub(crate) fn new(
+        snapshots: SnapshotStore,
+        disk: Arc<dyn Disk>,
+        health: HealthNote,
+    ) -> Arc<Upkeep> {
         Arc::new(Upkeep {
             snapshots,
+            disk,
             due: Notify::new(),
             wanted: AtomicBool::new(false),
             applied_entries: AtomicU64::new(0),
@@ -209,6 +216,7 @@ impl RaftStateMachine<Types> for Machine {
             },
             cancelled,
             upkeep: self.upkeep.clone(),
+            writing: None,
         }))
     }
 
@@ -220,11 +228,11 @@ impl RaftStateMachine<Types> for Machine {
         self.upkeep.cancel_snapshot();
         self.inner.abandon_snapshot();
         let (inner, upkeep) = (self.inner.clone(), self.upkeep.clone());
-        let installed = tokio::task::spawn_blocking(move || {
+        let installed = disk::wait_for(self.upkeep.disk.as_ref(), move || {
             install(inner.as_ref(), &file).map_err(io::Error::other)?;
             upkeep.snapshots.adopt(&file)
         });
-        if let Err(error) = installed.await.map_err(io::Error::other).flatten() {
+        if let Err(error) = installed.await.flatten() {
             self.upkeep
                 .health
                 .failed(format!("cannot install a snapshot: {error}"));
@@ -259,22 +267,47 @@ struct Build {
     meta: SnapshotMeta,
     cancelled: Arc<AtomicBool>,
     upkeep: Arc<Upkeep>,
+    /// None before the first step.
+    writing: Option<Writing>,
 }
 
 impl Build {
-    /// Blocks until the snapshot is on disk.
-    fn write(&self) -> io::Result<SnapshotFile> {
-        self.upkeep.snapshots.write(&self.meta, || {
-            let chunk = self.inner.snapshot_chunk();
-            // Asked afterwards, as an abandoned snapshot also ends with none.
-            if self.cancelled.load(Ordering::SeqCst) {
-                return Err(io::Error::new(
-                    io::ErrorKind::Interrupted,
-                    "the snapshot was cancelled",
-                ));
+    /// Writes one chunk; at the end, gives the snapshot that is on disk. Blocks meanwhile.
+    fn step(&mut self) -> io::Result<Option<SnapshotFile>> {
+        let snapshots = &self.upkeep.snapshots;
+        let mut writing = match self.writing.take() {
+            Some(writing) => writing,
+            None => snapshots.begin(self.meta.clone())?,
+        };
+        let chunk = self.inner.snapshot_chunk();
+        // Asked afterwards, as an abandoned snapshot also ends with none.
+        if self.cancelled.load(Ordering::SeqCst) {
+            return Err(io::Error::new(
+                io::ErrorKind::Interrupted,
+                "the snapshot was cancelled",
+            ));
+        }
+        match chunk {
+            Some(chunk) => {
+                writing.chunk(&chunk)?;
+                self.writing = Some(writing);
+                Ok(None)
             }
-            Ok(chunk)
-        })
+            None => snapshots.finish(writing).map(Some),
+        }
+    }
+
+    /// Writes all of it, beside the caller's thread.
+    async fn write(mut self) -> io::Result<SnapshotFile> {
+        let disk = self.upkeep.disk.clone();
+        loop {
+            let step = disk::wait_for(disk.as_ref(), move || (self.step(), self));
+            let (written, build) = step.await?;
+            if let Some(file) = written? {
+                return Ok(file);
+            }
+            self = build;
+        }
     }
 }
 
@@ -303,8 +336,7 @@ impl RaftSnapshotBuilder<Types> for SnapshotBuilder {
         };
         let (cancelled, upkeep) = (build.cancelled.clone(), build.upkeep.clone());
         let inner = build.inner.clone();
-        let written = tokio::task::spawn_blocking(move || build.write()).await;
-        match written.map_err(io::Error::other).flatten() {
+        match build.write().await {
             Ok(file) => {
                 upkeep.health.mended();
                 Ok(Snapshot {

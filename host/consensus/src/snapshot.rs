@@ -24,8 +24,8 @@ pub(crate) const SNAPSHOT_VERSION: u32 = 2;
 /// The largest chunk.
 pub const MAX_CHUNK_BYTES: usize = 16 << 20;
 
-/// So much is written between two syncs, so that a snapshot's end does not hold up the log's syncs for long.
-const SYNC_BYTES: u64 = 16 << 20;
+/// So much is written between two syncs: the log's own syncs wait for what the disk has been given before them.
+const SYNC_BYTES: u64 = 1 << 20;
 
 const MAGIC: [u8; 8] = *b"quorsnap";
 const HEAD_BYTES: usize = 16;
@@ -187,20 +187,33 @@ impl SnapshotStore {
             .map_or(0, |current| current.bytes)
     }
 
-    /// Writes a snapshot of `meta`'s instant, durably. `next` gives the chunks, and `None` at their end.
-    pub(crate) fn write(
-        &self,
-        meta: &SnapshotMeta,
-        next: impl FnMut() -> io::Result<Option<Vec<u8>>>,
-    ) -> io::Result<SnapshotFile> {
-        let partial = self.dir.join(format!("{}.partial", name(meta)));
-        let written = write_file(&partial, meta, next);
-        let placed = written.and_then(|bytes| self.place(&partial, meta, bytes));
-        if placed.is_err() {
-            // It may not be there; a start removes it too.
-            let _ = fs::remove_file(&partial);
-        }
-        placed
+    /// Begins a snapshot of `meta`'s instant.
+    pub(crate) fn begin(&self, meta: SnapshotMeta) -> io::Result<Writing> {
+        let partial = Partial(self.dir.join(format!("{}.partial", name(&meta))));
+        let mut out = FrameWriter {
+            file: BufWriter::with_capacity(1 << 20, File::create(partial.path())?),
+            number: 0,
+            bytes: 0,
+            synced: 0,
+        };
+        out.head()?;
+        let instant = postcard::to_stdvec(&Instant::of(&meta)).map_err(io::Error::other)?;
+        out.frame(META, &instant)?;
+        Ok(Writing {
+            partial,
+            meta,
+            out,
+            chunks: 0,
+        })
+    }
+
+    /// Makes a snapshot that was written to its end durable, and puts it in place.
+    pub(crate) fn finish(&self, mut writing: Writing) -> io::Result<SnapshotFile> {
+        writing.out.frame(END, &writing.chunks.to_le_bytes())?;
+        writing.out.file.flush()?;
+        writing.out.file.get_ref().sync_all()?;
+        let partial = writing.partial.path();
+        self.place(partial, &writing.meta, writing.out.bytes)
     }
 
     /// Puts a whole and synced file in place, and removes the older ones.
@@ -266,35 +279,26 @@ fn parse_name(path: &Path) -> Option<LogId> {
     Some(log_id(term.parse().ok()?, index.parse().ok()?))
 }
 
-fn write_file(
-    path: &Path,
-    meta: &SnapshotMeta,
-    mut next: impl FnMut() -> io::Result<Option<Vec<u8>>>,
-) -> io::Result<u64> {
-    let mut out = FrameWriter {
-        file: BufWriter::with_capacity(1 << 20, File::create(path)?),
-        number: 0,
-        bytes: 0,
-        synced: 0,
-    };
-    out.head()?;
-    let instant = postcard::to_stdvec(&Instant::of(meta)).map_err(io::Error::other)?;
-    out.frame(META, &instant)?;
-    let mut chunks: u64 = 0;
-    while let Some(chunk) = next()? {
+/// A snapshot that is being written. Dropped before its end, its file is removed.
+pub(crate) struct Writing {
+    partial: Partial,
+    meta: SnapshotMeta,
+    out: FrameWriter,
+    chunks: u64,
+}
+
+impl Writing {
+    /// Writes the next chunk.
+    pub(crate) fn chunk(&mut self, chunk: &[u8]) -> io::Result<()> {
         if chunk.is_empty() || chunk.len() > MAX_CHUNK_BYTES {
             let length = chunk.len();
             return Err(io::Error::other(format!(
                 "the state gave a chunk of {length} bytes; 1 to {MAX_CHUNK_BYTES} are allowed"
             )));
         }
-        out.frame(CHUNK, &chunk)?;
-        chunks += 1;
+        self.chunks += 1;
+        self.out.frame(CHUNK, chunk)
     }
-    out.frame(END, &chunks.to_le_bytes())?;
-    out.file.flush()?;
-    out.file.get_ref().sync_all()?;
-    Ok(out.bytes)
 }
 
 fn head_bytes() -> [u8; HEAD_BYTES] {

@@ -28,8 +28,6 @@ pub enum Outcome {
     Znode(ZnodeOutcome),
     /// What each part of a multi did.
     Multi(Vec<ZnodeOutcome>),
-    /// Everything before it is applied.
-    Synced(ZnodePath),
     /// The call has ended; here is its answer.
     Answered(Answer),
     /// The call is parked. Its answer comes later.
@@ -49,6 +47,8 @@ pub enum Outcome {
     },
     /// Nothing was changed.
     Refused(Refusal),
+    /// `/zookeeper/config` is to be shown as it is now.
+    Configuration,
 }
 
 /// What one znode operation did.

@@ -53,8 +53,6 @@ pub enum Operation {
     Znode(ZnodeOperation),
     /// All or nothing.
     Multi(Vec<ZnodeOperation>),
-    /// Answered once everything before it is applied where the client is connected.
-    Sync(ZnodePath),
     /// Run an operation of a recipe.
     Call(CallRequest),
     /// End a parked call without a result; with one, give it.
@@ -97,6 +95,8 @@ pub enum Operation {
         /// Where.
         path: ZnodePath,
     },
+    /// Changes nothing: answered, in its place among its session's requests, with `/zookeeper/config`.
+    ReadConfiguration,
     /// The members have changed, and `/zookeeper/config` is to say so (rule W6).
     Configure {
         /// One line per member, as ZooKeeper writes it.

@@ -17,7 +17,7 @@ use crate::request::Password;
 use crate::znode::Lifetime;
 
 /// The version of [`Entry`]'s and the snapshot's form that this build writes, and the newest it reads (rule S7).
-pub const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 3;
 
 /// What one raft entry carries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

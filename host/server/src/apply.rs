@@ -1,14 +1,16 @@
 //! Apply: committed entries change the state, and behind each transaction its events and its answer go out.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, RwLockWriteGuard};
 use quorate_consensus::{Chunks, InstallError, StateMachine, Verdict};
-use quorate_model::id::{Incarnation, SessionId, Zxid};
+use quorate_model::id::{Incarnation, Origin, SessionId, Zxid};
 use quorate_model::write_set::{Change, Entry, Transaction};
 use quorate_tree::{SharedState, SnapshotError, State};
 use tokio::sync::watch;
 
+use crate::digests::{Digests, Point};
 use crate::expiry::Touches;
 use crate::metrics::Metrics;
 use crate::notify::Watches;
@@ -17,6 +19,13 @@ use crate::route::Router;
 
 /// How many bytes of a snapshot may wait for its writer before applying waits for it too (rule N2).
 const MAX_SNAPSHOT_BACKLOG: usize = 64 << 20;
+
+/// Below so many waiting bytes of a snapshot its writer rests after each chunk: lock, processor and disk are the
+/// clients' first.
+const CALM_SNAPSHOT_BACKLOG: usize = 8 << 20;
+
+/// For so long. A million znodes of 100 bytes are about 1,400 chunks.
+const SNAPSHOT_REST: Duration = Duration::from_micros(500);
 
 /// The epoch that was opened last, and by whose nonce (rule E1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,6 +45,7 @@ pub struct Applier {
     recipes: Recipes,
     metrics: Arc<Metrics>,
     opened: watch::Sender<Opened>,
+    digests: Arc<Digests>,
     snapshot_written: Condvar,
     /// Only there for the condition variable.
     snapshot_lock: Mutex<()>,
@@ -59,6 +69,7 @@ impl Applier {
             recipes,
             metrics,
             opened: watch::Sender::new(Opened::default()),
+            digests: Arc::default(),
             snapshot_written: Condvar::new(),
             snapshot_lock: Mutex::new(()),
         }
@@ -67,6 +78,11 @@ impl Applier {
     /// The epoch that was opened last.
     pub fn opened(&self) -> watch::Receiver<Opened> {
         self.opened.subscribe()
+    }
+
+    /// Of the state, behind each entry.
+    pub fn digests(&self) -> Arc<Digests> {
+        self.digests.clone()
     }
 
     /// Waits while the snapshot's writer is too far behind: it has priority over new writes.
@@ -109,6 +125,8 @@ impl StateMachine for Applier {
     fn apply(&self, entry: &Entry) -> Verdict {
         self.give_way_to_snapshot();
         let mut state = self.state.write();
+        let mut origins = origins(entry);
+        self.router.precede(origins.next().flatten(), &state);
         let applied = state.apply(entry, |state, zxid, transaction| {
             self.metrics.applied.inc();
             self.follow(zxid, transaction);
@@ -116,8 +134,13 @@ impl StateMachine for Applier {
             if let (Some(origin), Some(outcome)) = (transaction.origin, &transaction.outcome) {
                 self.router.settle(origin, state, zxid, outcome);
             }
+            self.router.precede(origins.next().flatten(), state);
         });
+        let point = point(&state);
         drop(state);
+        if applied == Ok(quorate_tree::Verdict::Applied) {
+            self.digests.note(point);
+        }
         match (applied, entry) {
             (Ok(quorate_tree::Verdict::Applied), Entry::EpochStart(start)) => {
                 self.watches.advance(Zxid::new(start.epoch, 0));
@@ -140,9 +163,18 @@ impl StateMachine for Applier {
     }
 
     fn snapshot_chunk(&self) -> Option<Vec<u8>> {
-        let chunk = self.state.write().snapshot_chunk();
-        let _lock = self.snapshot_lock.lock();
-        self.snapshot_written.notify_all();
+        let mut state = self.state.write();
+        let chunk = state.snapshot_chunk();
+        // To whoever waits for it: otherwise this thread, which runs, would take it again and again before them.
+        let calm = chunk.is_some() && state.snapshot_backlog() < CALM_SNAPSHOT_BACKLOG;
+        RwLockWriteGuard::unlock_fair(state);
+        {
+            let _lock = self.snapshot_lock.lock();
+            self.snapshot_written.notify_all();
+        }
+        if calm {
+            std::thread::sleep(SNAPSHOT_REST);
+        }
         chunk
     }
 
@@ -165,6 +197,7 @@ impl StateMachine for Applier {
             self.recipes.prepare(*digest, component.clone());
         }
         let zxid = loaded.last_zxid();
+        self.digests.restart(point(&loaded));
         *self.state.write() = loaded;
         self.watches.advance(zxid);
         let incarnation = Incarnation(self.router.incarnation().0 + 1);
@@ -175,6 +208,22 @@ impl StateMachine for Applier {
             nonce: 0,
         });
         Ok(())
+    }
+}
+
+/// What the transactions of an entry answer, in their order.
+pub(crate) fn origins(entry: &Entry) -> impl Iterator<Item = Option<Origin>> {
+    let transactions = match entry {
+        Entry::EpochStart(_) => &[][..],
+        Entry::Transactions(batch) => &batch.transactions[..],
+    };
+    transactions.iter().map(|transaction| transaction.origin)
+}
+
+fn point(state: &State) -> Point {
+    Point {
+        zxid: state.last_zxid(),
+        digest: state.digest(),
     }
 }
 

@@ -49,6 +49,9 @@ const EVALUATE_MS: u64 = 20;
 /// How long a new leader waits for mounted recipes to be compiled, before it takes requests.
 const READY_PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long the first leader waits for the voters' clocks (rule E3): some reports.
+const CLOCKS_PATIENCE: Duration = Duration::from_secs(1);
+
 /// While a marked call waits for its recipe to be compiled.
 const RECIPE_PATIENCE: Duration = Duration::from_millis(10);
 
@@ -110,6 +113,7 @@ impl<R: Runner<RunTree> + Clone> Leader<R> {
         ready.map_err(|error| EpochLost(error.to_string()))?;
         // A pause, so that calls are not refused as not ready (rule C6); one that takes longer is.
         let _ = tokio::time::timeout(READY_PATIENCE, self.recipes_ready()).await;
+        self.settle_clock().await;
         let (epoch, time, suspect) = {
             let state = self.state.read();
             let suspect = state.first_marked(|digest| self.runner.ready(digest));
@@ -141,6 +145,19 @@ impl<R: Runner<RunTree> + Clone> Leader<R> {
             )));
         }
         Ok(start)
+    }
+
+    /// A leader that has not followed another since its start asks the voters what time it is (rule E3).
+    async fn settle_clock(&self) {
+        if self.clock.is_known() {
+            return;
+        }
+        let here = self.consensus.server();
+        // Not the published members: they may not be there yet.
+        let voters = self.consensus.status().voters.into_iter().collect();
+        // Of those that are away a quorum does not need to know.
+        let _ = tokio::time::timeout(CLOCKS_PATIENCE, self.clock.all_heard(here, &voters)).await;
+        self.clock.begin(here, &voters);
     }
 
     /// Waits until every mounted recipe is compiled here.

@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 
 use quorate_model::id::Zxid;
-use quorate_tree::Counts;
+use quorate_tree::{Counts, Digest};
 
 use crate::mode::Mode;
 use crate::receive::Edge;
@@ -23,7 +23,10 @@ const VERSION: &str = concat!(
 pub fn answer(word: &str, edge: &Edge) -> String {
     match word {
         "ruok" => "imok".into(),
-        "isro" => "rw".into(),
+        "isro" => match (edge.mode)() {
+            Mode::ReadOnly => "ro".into(),
+            _ => "rw".into(),
+        },
         "envi" => envi(),
         "srvr" => Report::of(edge).srvr(),
         "stat" => Report::of(edge).stat(),
@@ -38,6 +41,7 @@ struct Report {
     clients: Vec<Client>,
     counts: Counts,
     zxid: Zxid,
+    digest: Digest,
     latency_ms: (u64, f64, u64),
     received: u64,
     sent: u64,
@@ -56,9 +60,9 @@ struct Client {
 
 impl Report {
     fn of(edge: &Edge) -> Report {
-        let (counts, zxid) = {
+        let (counts, zxid, digest) = {
             let state = edge.state.read();
-            (state.counts(), state.last_zxid())
+            (state.counts(), state.last_zxid(), state.digest())
         };
         let clients = edge.watches.connections();
         Report {
@@ -77,6 +81,7 @@ impl Report {
                 .collect(),
             counts,
             zxid,
+            digest,
             latency_ms: edge.metrics.latency.min_mean_max_ms(),
             received: edge.metrics.received.get(),
             sent: edge.metrics.sent.get(),
@@ -148,6 +153,8 @@ impl Report {
             ("local_sessions", 0.to_string()),
             ("parked_calls", self.counts.parked_calls.to_string()),
             ("mounts", self.counts.mounts.to_string()),
+            ("last_zxid", self.zxid.to_string()),
+            ("state_digest", self.digest.to_string()),
         ] {
             line(&mut text, format_args!("zk_{key}\t{value}"));
         }
@@ -188,6 +195,7 @@ mod tests {
                 ..Counts::default()
             },
             zxid: Zxid::new(1, 10),
+            digest: Digest(0xabc),
             latency_ms: (0, 0.123_456, 12),
             received: 20,
             sent: 30,
@@ -244,6 +252,8 @@ mod tests {
             "zk_znode_count\t5",
             "zk_watch_count\t6",
             "zk_avg_latency\t0.1235",
+            "zk_last_zxid\t0x10000000a",
+            "zk_state_digest\t0000000000000abc",
         ] {
             assert!(
                 text.lines().any(|one| one == line),

@@ -45,6 +45,9 @@ const ZXID_HEADER: HeaderName = HeaderName::from_static("quorate-zxid");
 /// How long a read waits that demands `at_least` a zxid.
 const AT_LEAST_DEADLINE: Duration = Duration::from_secs(10);
 
+/// How long a read that is to be linearizable waits for a leader.
+const NEWEST_DEADLINE: Duration = Duration::from_secs(10);
+
 /// What the handlers share.
 pub struct Http {
     edge: Arc<Edge>,
@@ -148,6 +151,9 @@ impl Http {
             }]),
             operation,
         };
+        if self.edge.read_only.is() {
+            return Err(Problem::read_only());
+        }
         match self.edge.router.ask(request).await {
             Ok((zxid, Outcome::Refused(refusal))) => Err(Problem::refused(&refusal).at(zxid)),
             Ok(answer) => Ok(answer),
@@ -196,10 +202,15 @@ impl IntoResponse for Answer {
 
 type Answered = Result<Answer, Problem>;
 
-/// What holds for every request: the wait for `at_least`, the zxid of answers that have none of their own, the bound on answers, the counting.
+/// What holds for every request: the waits for `at_least` and for a barrier, the zxid of answers that have none of their own, the bound on answers, the counting.
 async fn around(State(http): State<Arc<Http>>, request: Request, next: Next) -> Response {
     let (method, uri) = (request.method().clone(), request.uri().clone());
-    let response = match http.wait_for_at_least(&method, &uri).await {
+    let seen = async {
+        http.may_read(&method, &uri)?;
+        http.wait_for_at_least(&method, &uri).await?;
+        http.wait_for_newest(&method, &uri).await
+    };
+    let response = match seen.await {
         Ok(()) => next.run(request).await,
         Err(problem) => problem.into_response(),
     };
@@ -217,6 +228,33 @@ async fn around(State(http): State<Arc<Http>>, request: Request, next: Next) -> 
 }
 
 impl Http {
+    /// Where reads are to be linearizable, one of the state sees all that was acknowledged before it was sent.
+    async fn wait_for_newest(&self, method: &Method, uri: &Uri) -> Result<(), Problem> {
+        let of_state = || {
+            let below = |root| uri.path().starts_with(root);
+            ["/v1/tree", "/v1/mounts", "/v1/recipes"]
+                .into_iter()
+                .any(below)
+        };
+        if !self.edge.limits.linearizable_reads || method != Method::GET || !of_state() {
+            return Ok(());
+        }
+        timeout(NEWEST_DEADLINE, self.edge.router.barriers().pass_one())
+            .await
+            .map_err(|_| Problem::no_leader())
+    }
+
+    /// A server that has stopped shows its state no more: it may be old, or wrong. Who the members are, and how it is, it says.
+    fn may_read(&self, method: &Method, uri: &Uri) -> Result<(), Problem> {
+        let path = uri.path();
+        let of_state = path.starts_with("/v1/") && !path.starts_with("/v1/cluster");
+        if method != Method::GET || !of_state {
+            return Ok(());
+        }
+        (self.health)()
+            .map_err(|reason| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", reason))
+    }
+
     /// A read with `?at_least=<zxid>` sees at least that transaction (rule W3).
     async fn wait_for_at_least(&self, method: &Method, uri: &Uri) -> Result<(), Problem> {
         let wanted = uri.query().and_then(|query| {

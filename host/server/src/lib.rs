@@ -16,13 +16,16 @@ pub mod recipes;
 pub mod members;
 
 pub mod clock;
+pub mod digests;
 pub mod expiry;
 pub mod metrics;
 pub mod mode;
+pub mod read_only;
 pub mod silence;
 
 pub mod command;
 pub mod serve;
+pub mod server;
 
 #[cfg(test)]
 mod testing;

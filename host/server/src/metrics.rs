@@ -79,6 +79,10 @@ pub struct Metrics {
     pub applied: Counter,
     /// Sessions that expired.
     pub expired: Counter,
+    /// Digests of other servers' states that this leader has compared with its own.
+    pub digests_compared: Counter,
+    /// Those of them that differed.
+    pub digests_differing: Counter,
     /// Seconds from a write's arrival to its answer.
     pub write_seconds: Histogram,
 
@@ -112,6 +116,8 @@ pub struct Snapshot {
     pub watches: u64,
     /// The last transaction applied here.
     pub last_zxid: u64,
+    /// The digest of the state that it left.
+    pub state_digest: u64,
 }
 
 struct Scraped {
@@ -125,6 +131,7 @@ struct Scraped {
     recipes: Gauge,
     watches: Gauge,
     last_zxid: Gauge,
+    state_digest: Gauge,
 }
 
 impl Metrics {
@@ -199,6 +206,16 @@ impl Metrics {
             ),
             applied: counter(r, "applied", "Transactions applied"),
             expired: counter(r, "expired", "Sessions that expired"),
+            digests_compared: counter(
+                r,
+                "digests_compared",
+                "Other servers' states compared with this leader's",
+            ),
+            digests_differing: counter(
+                r,
+                "digests_differing",
+                "Other servers' states that differed from this leader's",
+            ),
             write_seconds: registered(
                 r,
                 "write_seconds",
@@ -217,6 +234,11 @@ impl Metrics {
                 recipes: gauge(r, "recipes", "Recipes"),
                 watches: gauge(r, "watches", "Watches of the clients connected here"),
                 last_zxid: gauge(r, "last_zxid", "The last transaction applied here"),
+                state_digest: gauge(
+                    r,
+                    "state_digest",
+                    "The upper 53 bits of the digest of the state behind it, the same on every server",
+                ),
             },
             registry: Mutex::new(registry),
         }
@@ -236,6 +258,8 @@ impl Metrics {
             (&s.recipes, now.recipes),
             (&s.watches, now.watches),
             (&s.last_zxid, now.last_zxid),
+            // So many bits are left by whoever reads numbers as doubles.
+            (&s.state_digest, now.state_digest >> 11),
         ] {
             gauge.set(value.cast_signed());
         }

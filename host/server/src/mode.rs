@@ -14,6 +14,8 @@ pub enum Mode {
     Follower,
     /// It follows and does not vote.
     Observer,
+    /// It has no quorum, and answers reads.
+    ReadOnly,
 }
 
 impl Mode {
@@ -37,6 +39,7 @@ impl Mode {
             Mode::Leader => "leader",
             Mode::Follower => "follower",
             Mode::Observer => "observer",
+            Mode::ReadOnly => "read-only",
         }
     }
 }

@@ -14,12 +14,13 @@ use std::sync::Arc;
 use quorate_tree::SharedState;
 
 pub(crate) use connection::new_password;
-pub use listener::serve;
+pub use listener::{converse, serve};
 
 use crate::members::Members;
 use crate::metrics::Metrics;
 use crate::mode::Mode;
 use crate::notify::Watches;
+use crate::read_only::ReadOnly;
 use crate::route::{MAX_IN_FLIGHT, Router};
 
 /// What the stages that face clients share.
@@ -36,6 +37,8 @@ pub struct Edge {
     pub limits: Limits,
     /// Changes the servers of the ensemble; none in a test that has none.
     pub members: Option<Members>,
+    /// Whether reads are all that it answers now.
+    pub read_only: Arc<ReadOnly>,
     /// What this server is in its ensemble.
     pub mode: Box<dyn Fn() -> Mode + Send + Sync>,
 }
@@ -44,7 +47,7 @@ pub struct Edge {
 /// leader takes, so that clients are slowed down and not closed.
 pub const MAX_OUTSTANDING_REQUESTS: usize = MAX_IN_FLIGHT / 2;
 
-/// What the operator allows clients.
+/// What the operator decides for clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// How many connections of ZooKeeper's protocol there may be.
@@ -60,6 +63,8 @@ pub struct Limits {
     pub max_outstanding_requests: usize,
     /// Whether clients may change the servers of the ensemble: ZooKeeper's `reconfigEnabled`.
     pub reconfig_enabled: bool,
+    /// Whether every read sees all that was acknowledged anywhere before it was sent, as behind a sync.
+    pub linearizable_reads: bool,
 }
 
 impl Default for Limits {
@@ -74,6 +79,7 @@ impl Default for Limits {
             max_session_timeout_ms: 40_000,
             max_outstanding_requests: MAX_OUTSTANDING_REQUESTS,
             reconfig_enabled: false,
+            linearizable_reads: false,
         }
     }
 }

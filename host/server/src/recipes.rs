@@ -22,7 +22,7 @@ use crate::metrics::Metrics;
 pub struct Recipes(Arc<Inner>);
 
 struct Inner {
-    sandbox: Sandbox<RunTree>,
+    sandbox: Arc<Sandbox<RunTree>>,
     metrics: Arc<Metrics>,
     /// What is kept and not known to be ready.
     wanted: Mutex<BTreeMap<RecipeDigest, Bytes>>,
@@ -31,25 +31,29 @@ struct Inner {
     compiled: Arc<Notify>,
 }
 
+/// A sandbox that keeps what it compiles in `cache_directory`.
+///
+/// # Errors
+/// If the engine does not start, or the directory cannot be made.
+pub fn sandbox(cache_directory: PathBuf) -> anyhow::Result<Sandbox<RunTree>> {
+    let config = SandboxConfig {
+        cache_directory: Some(cache_directory),
+        ..SandboxConfig::default()
+    };
+    Sandbox::new(config).context("the sandbox does not start")
+}
+
 impl Recipes {
-    /// A sandbox that keeps what it compiles in `cache_directory`.
-    ///
-    /// # Errors
-    /// If the engine does not start, or the directory cannot be made.
-    pub fn new(cache_directory: PathBuf, metrics: Arc<Metrics>) -> anyhow::Result<Recipes> {
-        let config = SandboxConfig {
-            cache_directory: Some(cache_directory),
-            ..SandboxConfig::default()
-        };
-        let sandbox = Sandbox::new(config).context("the sandbox does not start")?;
+    /// What runs in `sandbox`.
+    pub fn new(sandbox: Arc<Sandbox<RunTree>>, metrics: Arc<Metrics>) -> Recipes {
         let (wanted, more, compiled) = (Mutex::default(), Condvar::new(), Arc::default());
-        Ok(Recipes(Arc::new(Inner {
+        Recipes(Arc::new(Inner {
             sandbox,
             metrics,
             wanted,
             more,
             compiled,
-        })))
+        }))
     }
 
     /// Has a component compiled soon, on the worker (rule C6).
@@ -72,15 +76,21 @@ impl Recipes {
     /// The worker: one component at a time, for as long as the process lives.
     pub fn compile_forever(&self) {
         loop {
-            let next = {
-                let mut wanted = self.0.wanted.lock();
-                while wanted.is_empty() {
-                    self.0.more.wait(&mut wanted);
-                }
-                wanted.pop_first()
-            };
+            let mut wanted = self.0.wanted.lock();
+            while wanted.is_empty() {
+                self.0.more.wait(&mut wanted);
+            }
+            drop(wanted);
+            self.compile_wanted();
+        }
+    }
+
+    /// Compiles what is wanted now.
+    pub fn compile_wanted(&self) {
+        loop {
+            let next = self.0.wanted.lock().pop_first();
             let Some((digest, component)) = next else {
-                continue;
+                return;
             };
             if let Err(error) = self.0.sandbox.make_ready(digest, &component) {
                 tracing::error!(%digest, "a recipe cannot be made ready: {error}");
@@ -134,7 +144,7 @@ impl RecipeCheck for Recipes {
 
 impl Runner<RunTree> for Recipes {
     fn ready(&self, digest: &RecipeDigest) -> bool {
-        Runner::ready(&self.0.sandbox, digest)
+        Runner::ready(self.0.sandbox.as_ref(), digest)
     }
 
     fn run(&self, input: RunInput, tree: RunTree) -> RunReport<RunTree> {

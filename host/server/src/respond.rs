@@ -4,6 +4,9 @@
 //! answered at once; one behind a write waits in the queue and is answered when that write settles,
 //! from the state as it stands then, before the next transaction is applied. Reads that no write of
 //! their session follows may be answered later, so they wait until the client has read what is there.
+//!
+//! A sync is a read behind a barrier (`route/barrier.rs`), as every read is where reads are to be
+//! linearizable: it is answered in its turn, once the barrier is passed.
 
 mod encode;
 mod read;
@@ -19,8 +22,9 @@ use parking_lot::Mutex;
 use quorate_model::id::{CallId, Owner, SessionId, Zxid};
 use quorate_model::outcome::{Outcome, Refusal};
 use quorate_model::path::ZnodePath;
+use quorate_model::request::Password;
 use quorate_tree::{SharedState, State};
-use quorate_wire::{ConnectRequest, ErrorCode, ResponseBody};
+use quorate_wire::{ConnectRequest, ConnectResponse, ErrorCode, ResponseBody};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -29,7 +33,7 @@ pub use read::{Read, SetWatches};
 use crate::metrics::Metrics;
 use crate::notify::Watches;
 use crate::receive::Edge;
-use crate::route::{MAX_IN_FLIGHT_BYTES, Waiter};
+use crate::route::{Barrier, Barriers, MAX_IN_FLIGHT_BYTES, Waiter};
 use waiters::{Handshake, Write};
 
 /// How many requests of one connection may wait for their answers before no more are read from its
@@ -72,6 +76,7 @@ pub struct Connection {
     metrics: Arc<Metrics>,
     /// Of all connections, see [`Limits`](crate::receive::Limits).
     max_outstanding: i64,
+    barriers: Arc<Barriers>,
     wake: Notify,
     received: AtomicU64,
     sent: AtomicU64,
@@ -80,10 +85,12 @@ pub struct Connection {
 
 struct Inner {
     session: Option<SessionId>,
+    /// Whether that is this server's own, in which nothing is written.
+    read_only: bool,
     /// What holds from the handshake on.
     phase: Phase,
     /// In the order of the requests. If it does not begin with a write, then what it begins with waits
-    /// for room in the output.
+    /// for its barrier, or for room in the output.
     pending: VecDeque<Pending>,
     /// How many bytes of requests that is.
     pending_bytes: usize,
@@ -93,6 +100,10 @@ struct Inner {
     pending_reads: usize,
     /// How many bytes the answers to those may take.
     pending_answer_bytes: usize,
+    /// How many of them wait at a barrier.
+    pending_barriers: usize,
+    /// The last barrier that the connection has raised.
+    raised: Barrier,
     /// No request is taken any more: the connection ends with the last that was.
     last_taken: bool,
     /// How many writes there have been.
@@ -129,6 +140,7 @@ enum Pending {
     Read {
         xid: i32,
         read: Read,
+        barrier: Barrier,
         bytes: usize,
         answer_bytes: usize,
         since: Instant,
@@ -172,7 +184,7 @@ pub enum Form {
     },
     /// The cancellation of a call: its refusals are statuses.
     Cancel,
-    /// A change of the servers, which is under way; the write is a sync behind it.
+    /// A change of the servers, which is under way; the write behind it asks for what it has come to.
     Reconfig {
         /// What the client is told instead of the servers, if it was not made.
         failed: Option<ErrorCode>,
@@ -190,17 +202,21 @@ impl Connection {
             watches: edge.watches.clone(),
             metrics: edge.metrics.clone(),
             max_outstanding: edge.limits.max_outstanding_requests.cast_signed() as i64,
+            barriers: edge.router.barriers().clone(),
             wake: Notify::new(),
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             inner: Mutex::new(Inner {
                 session: None,
+                read_only: false,
                 phase: Phase::Opening,
                 pending: VecDeque::new(),
                 pending_bytes: 0,
                 pending_writes: 0,
                 pending_reads: 0,
                 pending_answer_bytes: 0,
+                pending_barriers: 0,
+                raised: Barrier::NONE,
                 last_taken: false,
                 writes: 0,
                 output: BytesMut::new(),
@@ -232,6 +248,17 @@ impl Connection {
         self.inner.lock().session
     }
 
+    /// Whether the session is this server's own, in which nothing is written.
+    pub fn is_read_only(&self) -> bool {
+        self.inner.lock().read_only
+    }
+
+    /// Whether a handshake was received and is not answered.
+    pub(crate) fn awaits_handshake(&self) -> bool {
+        let received = self.received.load(Ordering::Relaxed) > 0;
+        received && self.inner.lock().phase == Phase::Opening
+    }
+
     /// How many requests wait, how many frames were received, how many were sent.
     pub fn traffic(&self) -> (usize, u64, u64) {
         let queued = self.inner.lock().pending.len();
@@ -252,13 +279,56 @@ impl Connection {
         })
     }
 
-    /// Answers a read of so many bytes, or lets it wait for the write before it. `state` is locked for reading.
-    pub fn read(&self, state: &State, xid: i32, read: Read, bytes: usize) {
+    /// Answers a handshake with a session of this server's own, in which nothing is written.
+    pub fn open_read_only(
+        &self,
+        request: &ConnectRequest,
+        session: SessionId,
+        password: &Password,
+        timeout_ms: u32,
+    ) {
         let mut inner = self.inner.lock();
         if inner.is_closed() {
             return;
         }
-        if inner.pending.is_empty() {
+        inner.session = Some(session);
+        inner.read_only = true;
+        inner.phase = Phase::Open;
+        waiters::welcome(
+            request,
+            session,
+            password,
+            timeout_ms,
+            true,
+            &mut inner.output,
+        );
+        inner.frames += 1;
+        self.metrics.handshakes.inc();
+    }
+
+    /// Answers a handshake whose session is no more.
+    pub fn refuse_expired(&self, request: &ConnectRequest) {
+        let mut inner = self.inner.lock();
+        if !inner.is_closed() {
+            self.refuse_expired_locked(request, &mut inner);
+        }
+    }
+
+    fn refuse_expired_locked(&self, request: &ConnectRequest, inner: &mut Inner) {
+        ConnectResponse::expired(request).encode_frame(&mut inner.output);
+        self.metrics.handshakes_expired.inc();
+        inner.frames += 1;
+        self.end_locked(inner);
+    }
+
+    /// Answers a read of so many bytes, or lets it wait for the write before it and for its barrier. `state`
+    /// is locked for reading.
+    pub fn read(&self, state: &State, xid: i32, read: Read, barrier: Barrier, bytes: usize) {
+        let mut inner = self.inner.lock();
+        if inner.is_closed() {
+            return;
+        }
+        if inner.pending.is_empty() && barrier <= self.barriers.passed() {
             self.answer(&read, xid, state, &mut inner);
         } else {
             let answer_bytes = read::answer_bytes(&read, state);
@@ -266,6 +336,7 @@ impl Connection {
             let pending = Pending::Read {
                 xid,
                 read,
+                barrier,
                 bytes,
                 answer_bytes,
                 since,
@@ -302,14 +373,15 @@ impl Connection {
         }
     }
 
-    /// Answers the reads that only wait for room in the output, as long as there is some.
+    /// Answers the reads that do not wait for a write or at a barrier, as long as there is room in the output.
     pub fn answer_due(&self, state: &SharedState) {
-        if self.inner.lock().begins_with_write() {
+        let passed = self.barriers.passed();
+        if self.inner.lock().waits(passed) {
             return;
         }
         let state = state.read();
         let mut inner = self.inner.lock();
-        self.answer_waiting(&mut inner, &state, state.last_zxid());
+        self.answer_waiting(&mut inner, &state, state.last_zxid(), passed);
     }
 
     /// Answers out of turn: pings, which wait for nothing (rule W5), and auth, as in ZooKeeper.
@@ -433,7 +505,9 @@ impl Connection {
         self.metrics
             .outstanding_bytes
             .dec_by(inner.pending_bytes.cast_signed() as i64);
+        self.barriers.release(inner.pending_barriers);
         inner.pending = VecDeque::new();
+        inner.pending_barriers = 0;
         inner.pending_bytes = 0;
         inner.pending_writes = 0;
         inner.pending_reads = 0;
@@ -443,6 +517,7 @@ impl Connection {
     fn push(&self, inner: &mut Inner, pending: Pending) {
         let bytes = pending.bytes().cast_signed() as i64;
         inner.count(&pending, usize::wrapping_add);
+        self.barriers.hold(pending.barriers());
         inner.pending.push_back(pending);
         self.metrics.outstanding.inc();
         self.metrics.outstanding_bytes.inc_by(bytes);
@@ -451,6 +526,7 @@ impl Connection {
     fn pop(&self, inner: &mut Inner) -> Option<Pending> {
         let pending = inner.pending.pop_front()?;
         inner.count(&pending, usize::wrapping_sub);
+        self.barriers.release(pending.barriers());
         self.metrics.outstanding.dec();
         self.metrics
             .outstanding_bytes
@@ -494,6 +570,17 @@ impl Connection {
         self.wake.notified().await;
     }
 
+    /// Has that task look what there is.
+    pub(crate) fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Whether it has not raised this barrier before.
+    pub(crate) fn raises(&self, barrier: Barrier) -> bool {
+        let mut inner = self.inner.lock();
+        std::mem::replace(&mut inner.raised, barrier) != barrier
+    }
+
     /// Swaps what is to be sent into `sending`, which is empty. What was taken before counts as sent.
     pub fn take_output(&self, sending: &mut BytesMut) {
         debug_assert!(
@@ -520,7 +607,7 @@ impl Connection {
         let inner = self.inner.lock();
         match inner.phase {
             Phase::Opening => Progress::Opening,
-            Phase::Open if inner.is_due() => Progress::Due,
+            Phase::Open if inner.is_due(self.barriers.passed()) => Progress::Due,
             Phase::Open if self.is_pressed(&inner) => Progress::Pressed,
             Phase::Open => Progress::Open,
             Phase::Ending => Progress::Ending,
@@ -538,7 +625,7 @@ pub enum Progress {
     Open,
     /// No more requests are read for now: too many wait, or too much is unsent.
     Pressed,
-    /// There is room in the output for reads that waited for some: [`Connection::answer_due`].
+    /// Reads wait for nothing any more: [`Connection::answer_due`].
     Due,
     /// Only what is left is sent.
     Ending,
@@ -555,16 +642,22 @@ impl Inner {
         self.output.len() + self.sending
     }
 
-    fn begins_with_write(&self) -> bool {
-        matches!(self.pending.front(), None | Some(Pending::Write { .. }))
+    /// Whether nothing can be answered now, were there room for it.
+    fn waits(&self, passed: Barrier) -> bool {
+        match self.pending.front() {
+            None | Some(Pending::Write { .. }) => true,
+            Some(Pending::Read { barrier, .. }) => *barrier > passed,
+            Some(Pending::Reply { .. } | Pending::Unknown { .. }) => false,
+        }
     }
 
-    fn is_due(&self) -> bool {
-        !self.begins_with_write() && self.unsent() < PAUSE_UNSENT_BYTES
+    fn is_due(&self, passed: Barrier) -> bool {
+        !self.waits(passed) && self.unsent() < PAUSE_UNSENT_BYTES
     }
 
     fn count(&mut self, pending: &Pending, plus: impl Fn(usize, usize) -> usize) {
         self.pending_bytes = plus(self.pending_bytes, pending.bytes());
+        self.pending_barriers = plus(self.pending_barriers, pending.barriers());
         match pending {
             Pending::Write { .. } => self.pending_writes = plus(self.pending_writes, 1),
             Pending::Read { answer_bytes, .. } => {
@@ -577,6 +670,14 @@ impl Inner {
 }
 
 impl Pending {
+    /// How many barriers it waits at.
+    fn barriers(&self) -> usize {
+        match self {
+            Pending::Read { barrier, .. } => usize::from(*barrier != Barrier::NONE),
+            Pending::Write { .. } | Pending::Reply { .. } | Pending::Unknown { .. } => 0,
+        }
+    }
+
     /// How many bytes its request has.
     fn bytes(&self) -> usize {
         match self {
@@ -589,6 +690,15 @@ impl Pending {
 }
 
 impl Connection {
+    /// Its next write is about to be applied: what stands before that is answered now (rule W1), barrier or
+    /// not ([`Waiter::precede`]).
+    fn precede(&self, state: &State) {
+        let mut inner = self.inner.lock();
+        if !inner.waits(Barrier::LAST) {
+            self.answer_waiting(&mut inner, state, state.last_zxid(), Barrier::LAST);
+        }
+    }
+
     /// Answers the write, and what waited behind it up to the next.
     fn settle(&self, number: u64, state: &State, zxid: Zxid, outcome: &Outcome) {
         let mut inner = self.inner.lock();
@@ -620,8 +730,8 @@ impl Connection {
             return self.close_locked(&mut inner, "its session goes on over another one");
         }
         match (&form, outcome) {
-            (Form::Reconfig { failed: None }, Outcome::Synced(path)) => {
-                let (path, watch) = (path.clone(), false);
+            (Form::Reconfig { failed: None }, Outcome::Configuration) => {
+                let (path, watch) = (ZnodePath::configuration(), false);
                 self.answer(&Read::Data { path, watch }, xid, state, &mut inner);
             }
             _ => {
@@ -639,16 +749,17 @@ impl Connection {
         if form == Form::Close || expired {
             return self.end_locked(&mut inner);
         }
-        self.answer_waiting(&mut inner, state, zxid);
+        self.answer_waiting(&mut inner, state, zxid, self.barriers.passed());
     }
 
-    /// Answers what the queue begins with up to its next write. If there is one, that may be applied as
-    /// soon as the state is unlocked, so all before it is answered now (rule W1). If there is none, what
+    /// Answers what the queue begins with up to its next write or to a barrier that is not passed. If there
+    /// is a write, that may be applied as soon as the state is unlocked, so all before it is answered now
+    /// (rule W1), and what waits at a barrier right before it ([`Connection::precede`]). If there is none, what
     /// has no room in the output stays; no write is submitted before it is answered.
-    fn answer_waiting(&self, inner: &mut Inner, state: &State, zxid: Zxid) {
+    fn answer_waiting(&self, inner: &mut Inner, state: &State, zxid: Zxid, passed: Barrier) {
         while !inner.is_closed()
-            && !inner.begins_with_write()
-            && (inner.pending_writes > 0 || inner.is_due())
+            && !inner.waits(passed)
+            && (inner.pending_writes > 0 || inner.is_due(passed))
         {
             match self.pop(inner) {
                 Some(Pending::Read {

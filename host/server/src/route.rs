@@ -21,11 +21,13 @@ use crate::evaluate::ALONE_AFTER;
 use crate::expiry::Touches;
 
 mod accept;
+mod barrier;
 mod forward;
 mod inbox;
 mod message;
 
 pub use accept::Acceptor;
+pub use barrier::{Asker, Barrier, Barriers};
 pub use forward::Forwarder;
 pub(crate) use forward::ask_for_change;
 pub use inbox::Inbox;
@@ -41,6 +43,10 @@ pub const MAX_IN_FLIGHT_BYTES: usize = 256 << 20;
 pub trait Waiter: Send {
     /// Whether anybody still waits: a request whose connection has closed is not sent again (rule S2).
     fn alive(&self) -> bool;
+
+    /// Called by apply, under the state's write lock, right before the transaction: what stands before the
+    /// request in its connection is to be answered now. Not called unless a read waits behind a barrier.
+    fn precede(&self, _state: &State) {}
 
     /// Called by apply, under the state's write lock, right after the transaction's watch events were
     /// queued. Must not block.
@@ -60,6 +66,7 @@ struct Inner {
     incarnation: AtomicU64,
     connections: AtomicU64,
     touches: Arc<Touches>,
+    barriers: Arc<Barriers>,
     stream: Mutex<Stream>,
     /// There are requests to be taken.
     arrived: Notify,
@@ -120,6 +127,7 @@ impl Router {
             incarnation: AtomicU64::new(incarnation.0),
             connections: AtomicU64::new(0),
             touches,
+            barriers: Arc::default(),
             stream: Mutex::new(Stream {
                 next_number: 1,
                 ..Stream::default()
@@ -155,6 +163,11 @@ impl Router {
     /// A sign of life of a session's client (rule W5).
     pub fn touch(&self, session: SessionId) {
         self.0.touches.touch(session);
+    }
+
+    /// What reads that must see the newest wait at.
+    pub fn barriers(&self) -> &Arc<Barriers> {
+        &self.0.barriers
     }
 
     /// Sends a request. The order of calls is the order of evaluation.
@@ -205,6 +218,27 @@ impl Router {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(reason)) => Err(Unavailable::Abandoned(reason)),
             Err(_) => Err(Unavailable::Abandoned("the server is stopping".into())),
+        }
+    }
+
+    /// The next transaction that is applied, if any, answers this one. A read that waits behind a barrier and
+    /// before that request is answered now: the request was sent after the read had arrived, so what was
+    /// acknowledged by then stands before it in the log, and is applied. Thus writes need not wait for barriers.
+    pub(crate) fn precede(&self, next: Option<Origin>, state: &State) {
+        let ours = |origin: &Origin| {
+            origin.server == self.0.server && origin.incarnation == self.incarnation()
+        };
+        let Some(origin) = next.filter(ours) else {
+            return;
+        };
+        if !self.0.barriers.hold_any() {
+            return;
+        }
+        let stream = self.0.stream.lock();
+        if let Some(first) = stream.in_flight.front()
+            && first.numbered.origin == origin
+        {
+            first.waiter.precede(state);
         }
     }
 
@@ -415,8 +449,6 @@ fn request_bytes(request: &Request) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use quorate_model::path::ZnodePath;
-
     use super::*;
 
     struct Told {
@@ -438,7 +470,7 @@ mod tests {
     }
 
     fn request() -> Request {
-        let operation = Operation::Sync(ZnodePath::root());
+        let operation = Operation::Acknowledge { key: 1 };
         Request {
             session: SessionId(1),
             owner: None,
@@ -468,7 +500,7 @@ mod tests {
             taken.iter().map(|n| n.origin.number).collect::<Vec<_>>(),
             [1, 2]
         );
-        let outcome = Outcome::Synced(ZnodePath::root());
+        let outcome = Outcome::Acknowledged;
         let other = Origin {
             incarnation: Incarnation(6),
             ..taken[0].origin
@@ -495,7 +527,7 @@ mod tests {
             router.submit(request(), Box::new(waiter)).unwrap();
         }
         let taken = router.take(3).1;
-        let outcome = Outcome::Synced(ZnodePath::root());
+        let outcome = Outcome::Acknowledged;
         router.settle(taken[0].origin, &state, Zxid(1), &outcome);
         router.epoch_opened(2);
         let again = router.take(10).1;

@@ -23,13 +23,13 @@ pub struct Silence {
 }
 
 impl Silence {
-    /// A leader with a quorum has confirmed, since `at_ms`, that it hears this server.
+    /// A quorum was there at `at_ms` or later, and the leader that it confirmed hears this server.
     pub fn heard(&self, at_ms: u64) {
         self.heard_ms.fetch_max(at_ms, Ordering::Relaxed);
     }
 
     /// How long ago that was.
-    fn for_ms(&self, now_ms: u64) -> u64 {
+    pub(crate) fn for_ms(&self, now_ms: u64) -> u64 {
         now_ms.saturating_sub(self.heard_ms.load(Ordering::Relaxed))
     }
 }
@@ -45,13 +45,13 @@ pub async fn keep(
     watches: Arc<Watches>,
     clock: Arc<Clock>,
 ) {
-    let leadership = consensus.leadership();
     let mut every = tokio::time::interval(LOOK_EVERY);
     loop {
         every.tick().await;
         let now_ms = clock.monotonic_ms();
-        if leadership.borrow().leading {
-            silence.heard(now_ms);
+        // A leader that is cut off goes on believing that it leads until its lease ends.
+        if let Some(age) = consensus.quorum_age() {
+            silence.heard(now_ms.saturating_sub(age.as_millis() as u64));
         }
         let silent_ms = silence.for_ms(now_ms);
         if silent_ms >= LEAST_SILENCE_MS {

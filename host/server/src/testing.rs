@@ -21,6 +21,7 @@ use quorate_model::write_set::{Entry, EpochStart};
 use quorate_tree::{Bounds, Evaluator, RunTree, State};
 use quorate_wire::{ConnectRequest, frame};
 
+use crate::apply::origins;
 use crate::expiry::Touches;
 use crate::metrics::Metrics;
 use crate::mode::Mode;
@@ -101,6 +102,7 @@ impl TestServer {
                 metrics,
                 limits,
                 members: None,
+                read_only: Arc::default(),
                 mode: Box::new(|| Mode::Standalone),
             }),
         };
@@ -125,14 +127,18 @@ impl TestServer {
         }
         if let Some(batch) = evaluator.take_batch(usize::MAX) {
             let mut state = edge.state.write();
+            let entry = Entry::Transactions(batch);
+            let mut origins = origins(&entry);
+            edge.router.precede(origins.next().flatten(), &state);
             state
-                .apply(&Entry::Transactions(batch), |state, zxid, transaction| {
+                .apply(&entry, |state, zxid, transaction| {
                     edge.watches.notify(zxid, transaction);
                     if let (Some(origin), Some(outcome)) =
                         (transaction.origin, &transaction.outcome)
                     {
                         edge.router.settle(origin, state, zxid, outcome);
                     }
+                    edge.router.precede(origins.next().flatten(), state);
                 })
                 .unwrap();
             let applied = state.last_zxid();
@@ -140,6 +146,12 @@ impl TestServer {
             evaluator.applied(applied);
         }
         requests.len()
+    }
+
+    /// A question for a read index is asked and answered: what is committed is applied here.
+    pub(crate) fn pass_barrier(&self) {
+        let barriers = self.edge.router.barriers();
+        barriers.pass(barriers.ask());
     }
 
     /// Takes steps by itself until the last handle of the server is gone.
@@ -152,9 +164,16 @@ impl TestServer {
             runtime.unwrap().block_on(async {
                 while let Some(server) = server.upgrade() {
                     server.step();
+                    server.pass_barrier();
                     drop(server);
                     let look_again = Duration::from_millis(10);
-                    let _ = tokio::time::timeout(look_again, router.arrived()).await;
+                    let arrived = async {
+                        tokio::select! {
+                            () = router.arrived() => {}
+                            () = router.barriers().raised() => {}
+                        }
+                    };
+                    let _ = tokio::time::timeout(look_again, arrived).await;
                 }
             });
         });

@@ -462,9 +462,7 @@ impl Records for State {
             Some(value) => self.sessions.put(session, value, self.mark),
             None => uncovered(self.sessions.remove(&session, self.mark)),
         };
-        self.save(uncovered.as_ref(), |old| {
-            crate::snapshot::Record::session(session, old)
-        });
+        self.save(&session, uncovered.as_ref());
     }
 
     fn answer_bytes(&self, call: CallId) -> Option<u64> {
@@ -486,9 +484,7 @@ impl Records for State {
             Some(answer) => self.answers.put(call, answer.clone(), self.mark),
             None => uncovered(self.answers.remove(&call, self.mark)),
         };
-        self.save(uncovered.as_ref(), |old| {
-            crate::snapshot::Record::answer(call, old)
-        });
+        self.save(&call, uncovered.as_ref());
     }
 
     fn parked(&self, call: CallId) -> Option<ParkedCall> {
@@ -506,9 +502,7 @@ impl Records for State {
             Some(parked) => self.calls.put(call, parked, self.mark),
             None => uncovered(self.calls.remove(&call, self.mark)),
         };
-        self.save(uncovered.as_ref(), |old| {
-            crate::snapshot::Record::parked(old)
-        });
+        self.save(&call, uncovered.as_ref());
     }
 
     fn put_component(&mut self, digest: RecipeDigest, component: Option<&Bytes>) {
@@ -516,19 +510,16 @@ impl Records for State {
             Some(component) => self.components.put(digest, component.clone(), self.mark),
             None => uncovered(self.components.remove(&digest, self.mark)),
         };
-        self.save(uncovered.as_ref(), |old| {
-            crate::snapshot::Record::component(digest, old)
-        });
+        self.save(&digest, uncovered.as_ref());
     }
 
     fn put_recipe(&mut self, name: &str, recipe: Option<&Recipe>) {
+        let name = name.to_owned();
         let uncovered = match recipe {
-            Some(recipe) => self.recipes.put(name.to_owned(), recipe.clone(), self.mark),
-            None => uncovered(self.recipes.remove(&name.to_owned(), self.mark)),
+            Some(recipe) => self.recipes.put(name.clone(), recipe.clone(), self.mark),
+            None => uncovered(self.recipes.remove(&name, self.mark)),
         };
-        self.save(uncovered.as_ref(), |old| {
-            crate::snapshot::Record::recipe(old)
-        });
+        self.save(&name, uncovered.as_ref());
     }
 
     fn mount(&self, path: &ZnodePath) -> Option<Mount> {
@@ -540,9 +531,7 @@ impl Records for State {
             Some(mount) => self.mounts.put(path.clone(), mount.clone(), self.mark),
             None => uncovered(self.mounts.remove(path, self.mark)),
         };
-        self.save(uncovered.as_ref(), |old| {
-            crate::snapshot::Record::mount(old)
-        });
+        self.save(path, uncovered.as_ref());
     }
 
     fn sequence_floor(&self) -> u64 {

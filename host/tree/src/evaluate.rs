@@ -334,6 +334,10 @@ impl<R: Runner<RunTree>> Evaluator<R> {
             Operation::Configure { members, version } => {
                 configuration::set(view, members, *version)
             }
+            Operation::ReadConfiguration => {
+                session::expect_owner(view, id, owner)?;
+                Ok(Outcome::Configuration)
+            }
             Operation::CloseSession => {
                 session::expect_owner(view, id, owner)?;
                 session::close(view, id);
@@ -346,10 +350,6 @@ impl<R: Runner<RunTree>> Evaluator<R> {
             Operation::Multi(operations) => {
                 session::expect_owner(view, id, owner)?;
                 multi::execute(view, id, operations)
-            }
-            Operation::Sync(path) => {
-                session::expect_owner(view, id, owner)?;
-                Ok(Outcome::Synced(path.clone()))
             }
             Operation::Acknowledge { key } => {
                 session::expect_owner(view, id, owner)?;

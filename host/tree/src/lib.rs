@@ -1,6 +1,6 @@
 //! The replicated state and everything that is decided about it. Pure: no I/O, no async, no clock.
 //!
-//! Read in this order: the tables of the committed [`State`]; [`apply`](State::apply), which alone
+//! Read in this order: the tables of the committed [`State`], and its digest; [`apply`](State::apply), which alone
 //! changes it; the overlay of what the leader has evaluated and not yet seen applied; the operations,
 //! which say what should change; the [`Evaluator`], which makes transactions of requests; snapshots.
 
@@ -8,6 +8,8 @@ mod nodes;
 mod table;
 
 mod state;
+
+mod digest;
 
 mod apply;
 
@@ -23,6 +25,7 @@ mod evaluate;
 mod snapshot;
 
 pub use apply::{Diverged, Verdict};
+pub use digest::Digest;
 pub use evaluate::{Bounds, Evaluator, RecipeLine};
 pub use operations::configuration::configuration_version;
 pub use run::RunTree;

@@ -13,6 +13,9 @@ use quorate_model::id::{SessionId, Timestamp, Zxid};
 use quorate_model::path::ZnodePath;
 use quorate_model::run::Range;
 use quorate_model::znode::{Lifetime, Node, Stat};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use crate::digest::{Sum, digest_of};
 
 /// A znode's place in the table.
 pub(crate) type Slot = u32;
@@ -36,6 +39,7 @@ pub(crate) struct NodeTable {
     acls: AclTable,
     hasher: DefaultHashBuilder,
     data_bytes: u64,
+    sum: Sum,
 }
 
 /// A znode with all that its record holds.
@@ -55,6 +59,19 @@ impl NodeTable {
     /// The bytes of data of all znodes.
     pub(crate) fn data_bytes(&self) -> u64 {
         self.data_bytes
+    }
+
+    /// Of all znodes, for the state's digest.
+    pub(crate) fn sum(&self) -> Sum {
+        self.sum
+    }
+
+    /// The same, counted anew.
+    pub(crate) fn counted_sum(&self) -> Sum {
+        let mut sum = Sum::default();
+        let used = (0..self.slot_count()).filter(|&slot| self.is_used(slot));
+        used.for_each(|slot| sum.add(self.digest(slot)));
+        sum
     }
 
     /// One past the highest slot ever used.
@@ -141,10 +158,11 @@ impl NodeTable {
         if slot != ROOT {
             self.link(slot);
         }
+        self.sum.add(self.digest(slot));
         slot
     }
 
-    /// Fills one slot, without linking it: a snapshot's record comes before its parent may be there.
+    /// Fills one slot, without linking or summing it: a snapshot's record comes before its parent may be there.
     pub(crate) fn insert_at(
         &mut self,
         slot: Slot,
@@ -171,7 +189,7 @@ impl NodeTable {
         self.records.get(slot as usize).is_some_and(Option::is_some)
     }
 
-    /// Rebuilds names, child lists and free slots from the records; false if a parent is missing, a
+    /// Rebuilds names, child lists, free slots and the sum from the records; false if a parent is missing, a
     /// name stands twice, or a znode cannot be reached from the root.
     pub(crate) fn relink(&mut self) -> bool {
         self.by_name.clear();
@@ -196,7 +214,11 @@ impl NodeTable {
             let list = self.children.get(&slot);
             next.extend(list.iter().flat_map(|list| list.chunks.iter().flatten()));
         }
-        reached == self.len()
+        if reached != self.len() {
+            return false;
+        }
+        self.sum = self.counted_sum();
+        true
     }
 
     fn link(&mut self, slot: Slot) {
@@ -220,6 +242,7 @@ impl NodeTable {
         data: Option<&[u8]>,
     ) {
         let held = acl.map(|acl| self.acls.hold(acl));
+        self.sum.remove(self.digest(slot));
         let old = self.unpack(slot);
         let (old_acl, old_length) = (old.acl, old.data.len());
         let record = pack(
@@ -236,6 +259,7 @@ impl NodeTable {
             self.data_bytes = self.data_bytes - old_length as u64 + data.len() as u64;
         }
         self.records[slot as usize] = Some(record);
+        self.sum.add(self.digest(slot));
     }
 
     /// Takes a znode without children out.
@@ -252,6 +276,7 @@ impl NodeTable {
         if let Ok(entry) = self.by_name.find_entry(hash, |&other| other == slot) {
             entry.remove();
         }
+        self.sum.remove(self.digest(slot));
         let old = self.unpack(slot);
         let (acl, length) = (old.acl, old.data.len());
         self.acls.release(acl);
@@ -260,12 +285,39 @@ impl NodeTable {
         self.free.push(slot);
     }
 
+    /// A znode's hash: of its path, its access control list, and the rest of its record as it is packed. Neither
+    /// slots nor the numbers of lists go in: they are not the same on every server.
+    fn digest(&self, slot: Slot) -> u64 {
+        let record = self.records[slot as usize]
+            .as_ref()
+            .expect("only of a slot that is filled");
+        let (acl, content) = read_content(record);
+        let (mut seed, mut at) = (self.acls.digest(acl), slot);
+        while at != ROOT {
+            let (parent, name) = self.place(at).expect("a linked slot is filled");
+            seed = xxh3_64_with_seed(name.as_bytes(), seed);
+            at = parent;
+        }
+        xxh3_64_with_seed(content, seed)
+    }
+
     fn unpack(&self, slot: Slot) -> Packed<'_> {
         let record = self.records[slot as usize]
             .as_ref()
             .expect("the caller found it");
         let children = self.children.get(&slot).map_or(0, |list| list.length);
         unpack(record, children)
+    }
+
+    /// Changes the last byte of a record behind the sum's back.
+    #[cfg(test)]
+    pub(crate) fn damage(&mut self, path: &ZnodePath) {
+        let slot = self.find(path).unwrap();
+        *self.records[slot as usize]
+            .as_mut()
+            .unwrap()
+            .last_mut()
+            .unwrap() ^= 1;
     }
 
     fn name(&self, slot: Slot) -> &str {
@@ -313,13 +365,16 @@ const CONTAINER: u8 = 1;
 const SESSION: u8 = 2;
 const UNTIL: u8 = 3;
 
-/// Parent, name, lifetime, access control list, stat, data: in this order, so that a lookup reads
-/// only the beginning. Later zxids and moments stand as differences from the first.
+/// Parent, name, access control list, and the content: lifetime, stat, data. In this order, so that a lookup
+/// reads only the beginning, and the content's bytes are the same on every server. Later zxids and moments
+/// stand as differences from the first. The content goes into the digest: with another form of it, the
+/// snapshots' version has to be another.
 fn pack(parent: Slot, name: &str, stat: &Stat, acl: AclId, data: &[u8]) -> Box<[u8]> {
     let mut out = Vec::with_capacity(40 + name.len() + data.len());
     put(&mut out, u64::from(parent));
     put(&mut out, name.len() as u64);
     out.extend_from_slice(name.as_bytes());
+    put(&mut out, u64::from(acl));
     let (kind, until) = match stat.lifetime {
         Lifetime::Persistent => (PERSISTENT, None),
         Lifetime::Container => (CONTAINER, None),
@@ -330,7 +385,6 @@ fn pack(parent: Slot, name: &str, stat: &Stat, acl: AclId, data: &[u8]) -> Box<[
     if let Some(until) = until {
         put(&mut out, until);
     }
-    put(&mut out, u64::from(acl));
     put(&mut out, stat.created.0);
     put(&mut out, stat.modified.0.wrapping_sub(stat.created.0));
     put(
@@ -348,17 +402,16 @@ fn pack(parent: Slot, name: &str, stat: &Stat, acl: AclId, data: &[u8]) -> Box<[
 
 fn unpack(record: &[u8], children: u32) -> Packed<'_> {
     let (parent, name) = read_place(record);
-    let mut at = place_length(record);
-    let kind = record[at];
-    at += 1;
-    let mut take = || take(record, &mut at);
+    let (acl, content) = read_content(record);
+    let kind = content[0];
+    let mut at = 1;
+    let mut take = || take(content, &mut at);
     let lifetime = match kind {
         CONTAINER => Lifetime::Container,
         SESSION => Lifetime::Session(SessionId(take())),
         UNTIL => Lifetime::Until(Timestamp(take())),
         _ => Lifetime::Persistent,
     };
-    let acl = take() as AclId;
     let created = take();
     let modified = created.wrapping_add(take());
     let children_modified = created.wrapping_add(take());
@@ -369,7 +422,7 @@ fn unpack(record: &[u8], children: u32) -> Packed<'_> {
         take() as u32 as i32,
         take() as u32 as i32,
     );
-    let data = &record[at..];
+    let data = &content[at..];
     let stat = Stat {
         created: Zxid(created),
         modified: Zxid(modified),
@@ -400,11 +453,13 @@ fn read_place(record: &[u8]) -> (Slot, &str) {
     (parent, name)
 }
 
-fn place_length(record: &[u8]) -> usize {
+/// What stands behind the name.
+fn read_content(record: &[u8]) -> (AclId, &[u8]) {
     let mut at = 0;
     take(record, &mut at);
-    let length = take(record, &mut at) as usize;
-    at + length
+    at += take(record, &mut at) as usize;
+    let acl = take(record, &mut at) as AclId;
+    (acl, &record[at..])
 }
 
 fn put(out: &mut Vec<u8>, mut value: u64) {
@@ -554,16 +609,32 @@ type AclId = u32;
 
 /// The access control lists in use, each once.
 struct AclTable {
-    lists: Vec<(Acl, u32)>,
+    lists: Vec<HeldAcl>,
     ids: HashMap<Acl, AclId>,
     free: Vec<AclId>,
+}
+
+struct HeldAcl {
+    list: Acl,
+    holders: u32,
+    digest: u64,
+}
+
+impl HeldAcl {
+    fn new(list: &Acl) -> HeldAcl {
+        HeldAcl {
+            list: list.clone(),
+            holders: 1,
+            digest: digest_of(list),
+        }
+    }
 }
 
 impl Default for AclTable {
     fn default() -> AclTable {
         let open = Acl::open();
         AclTable {
-            lists: vec![(open.clone(), 1)],
+            lists: vec![HeldAcl::new(&open)],
             ids: HashMap::from_iter([(open, 0)]),
             free: Vec::new(),
         }
@@ -572,34 +643,38 @@ impl Default for AclTable {
 
 impl AclTable {
     fn get(&self, id: AclId) -> Acl {
-        self.lists[id as usize].0.clone()
+        self.lists[id as usize].list.clone()
+    }
+
+    fn digest(&self, id: AclId) -> u64 {
+        self.lists[id as usize].digest
     }
 
     fn hold(&mut self, acl: &Acl) -> AclId {
         if let Some(&id) = self.ids.get(acl) {
-            self.lists[id as usize].1 += 1;
+            self.lists[id as usize].holders += 1;
             return id;
         }
-        let list = acl.clone();
+        let held = HeldAcl::new(acl);
         let id = match self.free.pop() {
             Some(id) => {
-                self.lists[id as usize] = (list.clone(), 1);
+                self.lists[id as usize] = held;
                 id
             }
             None => {
-                self.lists.push((list.clone(), 1));
+                self.lists.push(held);
                 (self.lists.len() - 1) as AclId
             }
         };
-        self.ids.insert(list, id);
+        self.ids.insert(acl.clone(), id);
         id
     }
 
     fn release(&mut self, id: AclId) {
-        let (list, holders) = &mut self.lists[id as usize];
-        *holders -= 1;
-        if *holders == 0 {
-            self.ids.remove(list);
+        let held = &mut self.lists[id as usize];
+        held.holders -= 1;
+        if held.holders == 0 {
+            self.ids.remove(&held.list);
             self.free.push(id);
         }
     }

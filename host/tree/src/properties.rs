@@ -22,7 +22,7 @@ use quorate_model::znode::Lifetime;
 use crate::apply::Records;
 use crate::snapshot::SnapshotError;
 use crate::state::{IndexKey, State};
-use crate::{Bounds, Evaluator, RunTree, Verdict};
+use crate::{Bounds, Digest, Evaluator, RunTree, Verdict};
 
 const PATHS: [&str; 7] = ["/a", "/a/b", "/a/b/c", "/m", "/m/x", "/m/l", "/m/l/y"];
 
@@ -320,7 +320,10 @@ pub(super) struct World {
 
 struct Taking {
     image: Vec<String>,
+    digest: Digest,
     chunks: Vec<Vec<u8>>,
+    /// What was applied since it was begun.
+    since: Vec<Entry>,
 }
 
 impl World {
@@ -390,7 +393,9 @@ impl World {
                 base.begin_snapshot();
                 self.snapshot = Some(Taking {
                     image: base.image(),
+                    digest: base.digest(),
                     chunks: Vec::new(),
+                    since: Vec::new(),
                 });
             }
             Step::BeginSnapshot => {}
@@ -422,6 +427,9 @@ impl World {
         });
         for state in [&mut self.replica, &mut *self.base.write()] {
             assert_eq!(state.apply(&start, |_, _, _| {}), Ok(Verdict::Applied));
+        }
+        if let Some(taking) = &mut self.snapshot {
+            taking.since.push(start);
         }
         self.evaluator = Evaluator::new(self.base.clone(), Steps, Bounds::default());
         suspect
@@ -470,6 +478,9 @@ impl World {
             self.base.write().apply(&entry, |_, _, _| {}),
             Ok(Verdict::Applied)
         );
+        if let Some(taking) = &mut self.snapshot {
+            taking.since.push(entry);
+        }
         self.compare();
         self.evaluator.applied(zxid);
         self.compare();
@@ -479,15 +490,22 @@ impl World {
         let Some(taking) = &mut self.snapshot else {
             return;
         };
-        match self.base.write().snapshot_chunk() {
+        let chunk = self.base.write().snapshot_chunk();
+        match chunk {
             Some(chunk) => taking.chunks.push(chunk),
             None => {
                 let Some(taking) = self.snapshot.take() else {
                     return;
                 };
                 let chunks = taking.chunks.into_iter().map(Ok::<_, SnapshotError>);
-                let loaded = State::load(chunks).unwrap();
+                let mut loaded = State::load(chunks).unwrap();
                 assert_eq!(loaded.image(), taking.image);
+                assert_eq!(loaded.digest(), taking.digest);
+                for entry in &taking.since {
+                    assert_eq!(loaded.apply(entry, |_, _, _| {}), Ok(Verdict::Applied));
+                }
+                let digest = self.base.read().digest();
+                assert_eq!(loaded.digest(), digest, "it goes on like the others");
             }
         }
     }
@@ -495,6 +513,9 @@ impl World {
     /// The view over base and overlay says what the replica says.
     fn compare(&self) {
         let (view, replica) = (&self.evaluator.view, &self.replica);
+        for state in [replica, &*self.base.read()] {
+            assert_eq!(state.digest(), state.counted_digest());
+        }
         let all = Range {
             limit: u32::MAX,
             ..Range::default()
@@ -567,6 +588,7 @@ impl World {
             self.snapshot_chunk();
         }
         assert_eq!(self.base.read().image(), self.replica.image());
+        assert_eq!(self.base.read().digest(), self.replica.digest());
         let mut base = self.base.write();
         base.begin_snapshot();
         let chunks = std::iter::from_fn(|| base.snapshot_chunk()).map(Ok::<_, SnapshotError>);
@@ -600,7 +622,7 @@ proptest! {
         prop_assert!(load(bytes[..at].to_vec()).is_err(), "cut at {}", at);
         bytes[at] ^= byte;
         if let Ok(loaded) = load(bytes) {
-            loaded.image();
+            prop_assert_eq!(loaded.image(), state.image(), "another slot, and nothing else");
         }
     }
 }

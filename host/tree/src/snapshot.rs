@@ -20,8 +20,10 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::apply::{call_indexes, index_lifetime};
+use crate::digest::Digest;
 use crate::nodes::Slot;
 use crate::state::{Session, State, answer_bytes};
+use crate::table::Kept;
 
 /// How many bytes one chunk has at least, if so much is left: large enough to write in one go,
 /// small enough that the state's lock is held for about a millisecond.
@@ -59,27 +61,43 @@ pub(crate) enum Record<'a> {
     Mount(Cow<'a, Mount>),
     End {
         records: u64,
+        digest: Digest,
     },
 }
 
-impl<'a> Record<'a> {
-    pub(crate) fn session(id: SessionId, session: &'a Session) -> Record<'a> {
-        Record::Session(id, *session)
+impl Kept<SessionId> for Session {
+    fn record(&self, id: &SessionId) -> Record<'_> {
+        Record::Session(*id, *self)
     }
-    pub(crate) fn answer(call: CallId, answer: &'a Answer) -> Record<'a> {
-        Record::Answer(call, Cow::Borrowed(answer))
+}
+
+impl Kept<CallId> for Answer {
+    fn record(&self, call: &CallId) -> Record<'_> {
+        Record::Answer(*call, Cow::Borrowed(self))
     }
-    pub(crate) fn parked(call: &'a ParkedCall) -> Record<'a> {
-        Record::Parked(Cow::Borrowed(call))
+}
+
+impl Kept<CallId> for ParkedCall {
+    fn record(&self, _: &CallId) -> Record<'_> {
+        Record::Parked(Cow::Borrowed(self))
     }
-    pub(crate) fn component(digest: RecipeDigest, component: &Bytes) -> Record<'a> {
-        Record::Component(digest, component.clone())
+}
+
+impl Kept<RecipeDigest> for Bytes {
+    fn record(&self, digest: &RecipeDigest) -> Record<'_> {
+        Record::Component(*digest, self.clone())
     }
-    pub(crate) fn recipe(recipe: &'a Recipe) -> Record<'a> {
-        Record::Recipe(Cow::Borrowed(recipe))
+}
+
+impl Kept<String> for Recipe {
+    fn record(&self, _: &String) -> Record<'_> {
+        Record::Recipe(Cow::Borrowed(self))
     }
-    pub(crate) fn mount(mount: &'a Mount) -> Record<'a> {
-        Record::Mount(Cow::Borrowed(mount))
+}
+
+impl Kept<ZnodePath> for Mount {
+    fn record(&self, _: &ZnodePath) -> Record<'_> {
+        Record::Mount(Cow::Borrowed(self))
     }
 }
 
@@ -91,6 +109,7 @@ pub(crate) struct Progress {
     /// The chunk that the next record goes into.
     buffer: Vec<u8>,
     records: u64,
+    digest: Digest,
     walk: Walk,
 }
 
@@ -119,6 +138,17 @@ pub enum SnapshotError {
     /// It is damaged, or not one.
     #[error("the snapshot is damaged: {0}")]
     Damaged(&'static str),
+    /// It was written from a state that was damaged, in memory or by a defect.
+    #[error(
+        "the snapshot's state is damaged: its digest is {found}, and its records' is {counted}. Remove the data \
+         directory of the server that wrote it, and let that server join again under a new id"
+    )]
+    StateDamaged {
+        /// At its end.
+        found: Digest,
+        /// Of what it holds.
+        counted: Digest,
+    },
 }
 
 impl State {
@@ -140,6 +170,7 @@ impl State {
             ready_bytes: 0,
             buffer: Vec::new(),
             records: 0,
+            digest: self.digest(),
             walk: Walk::Nodes(0),
         };
         progress.push(&Record::Head {
@@ -194,11 +225,11 @@ impl State {
         let mark = self.mark;
         let mut count = 0;
         macro_rules! cover_table {
-            ($table:ident, $after:expr, $walk:path, $next:expr, $record:expr) => {{
+            ($table:ident, $after:expr, $walk:path, $next:expr) => {{
                 let mut last = None;
                 for (key, value, covered) in self.$table.cover($after.as_ref(), limit, mark) {
                     if !covered {
-                        progress.push(&$record(key, value));
+                        progress.push(&value.record(key));
                     }
                     last = Some(key.clone());
                     count += 1;
@@ -224,56 +255,24 @@ impl State {
                 (to - from).max(1) as usize
             }
             Walk::Sessions(after) => {
-                cover_table!(
-                    sessions,
-                    after,
-                    Walk::Sessions,
-                    Walk::Answers(None),
-                    |&id, session| { Record::session(id, session) }
-                )
+                cover_table!(sessions, after, Walk::Sessions, Walk::Answers(None))
             }
             Walk::Answers(after) => {
-                cover_table!(
-                    answers,
-                    after,
-                    Walk::Answers,
-                    Walk::Parked(None),
-                    |&call, answer| { Record::answer(call, answer) }
-                )
+                cover_table!(answers, after, Walk::Answers, Walk::Parked(None))
             }
             Walk::Parked(after) => {
-                cover_table!(
-                    calls,
-                    after,
-                    Walk::Parked,
-                    Walk::Components(None),
-                    |_, call| { Record::parked(call) }
-                )
+                cover_table!(calls, after, Walk::Parked, Walk::Components(None))
             }
-            Walk::Components(after) => cover_table!(
-                components,
-                after,
-                Walk::Components,
-                Walk::Recipes(None),
-                |&digest, component| Record::component(digest, component)
-            ),
+            Walk::Components(after) => {
+                cover_table!(components, after, Walk::Components, Walk::Recipes(None))
+            }
             Walk::Recipes(after) => {
-                cover_table!(
-                    recipes,
-                    after,
-                    Walk::Recipes,
-                    Walk::Mounts(None),
-                    |_, recipe| { Record::recipe(recipe) }
-                )
+                cover_table!(recipes, after, Walk::Recipes, Walk::Mounts(None))
             }
-            Walk::Mounts(after) => {
-                cover_table!(mounts, after, Walk::Mounts, Walk::End, |_, mount| {
-                    Record::mount(mount)
-                })
-            }
+            Walk::Mounts(after) => cover_table!(mounts, after, Walk::Mounts, Walk::End),
             Walk::End => {
-                let records = progress.records;
-                progress.push(&Record::End { records });
+                let (records, digest) = (progress.records, progress.digest);
+                progress.push(&Record::End { records, digest });
                 0
             }
             Walk::Done => 0,
@@ -308,9 +307,9 @@ impl State {
     }
 
     /// Writes another record out that has changed, if the snapshot needs it.
-    pub(crate) fn save<V>(&mut self, uncovered: Option<&V>, record: impl Fn(&V) -> Record<'_>) {
+    pub(crate) fn save<K, V: Kept<K>>(&mut self, key: &K, uncovered: Option<&V>) {
         if let (Some(progress), Some(old)) = (&mut self.snapshot, uncovered) {
-            progress.push(&record(old));
+            progress.push(&old.record(key));
         }
     }
 
@@ -354,7 +353,8 @@ impl Progress {
 #[derive(Default)]
 struct Loading {
     records: u64,
-    ended: bool,
+    /// What its end says.
+    digest: Option<Digest>,
 }
 
 /// The highest slot that a snapshot may name: more znodes than memory holds.
@@ -362,7 +362,7 @@ const MAX_SLOT: Slot = 1 << 30;
 
 impl Loading {
     fn take(&mut self, state: &mut State, record: Record<'_>) -> Result<(), SnapshotError> {
-        if self.ended || (self.records == 0) != matches!(record, Record::Head { .. }) {
+        if self.digest.is_some() || (self.records == 0) != matches!(record, Record::Head { .. }) {
             return Err(SnapshotError::Damaged("a record is out of place"));
         }
         match record {
@@ -418,11 +418,11 @@ impl Loading {
             Record::Mount(mount) => {
                 state.mounts.put(mount.path.clone(), mount.into_owned(), 0);
             }
-            Record::End { records } => {
+            Record::End { records, digest } => {
                 if records != self.records {
                     return Err(SnapshotError::Damaged("records are missing"));
                 }
-                self.ended = true;
+                self.digest = Some(digest);
             }
         }
         self.records += 1;
@@ -430,9 +430,9 @@ impl Loading {
     }
 
     fn finish(&self, state: &mut State) -> Result<(), SnapshotError> {
-        if !self.ended {
+        let Some(found) = self.digest else {
             return Err(SnapshotError::Damaged("it ends too early"));
-        }
+        };
         if !state.nodes.relink() {
             return Err(SnapshotError::Damaged("the tree does not hang together"));
         }
@@ -447,6 +447,10 @@ impl Loading {
                     .ok_or(SnapshotError::Damaged("a name is wrong"))?;
                 state.index.extend(index_lifetime(lifetime, &path));
             }
+        }
+        let counted = state.digest();
+        if counted != found {
+            return Err(SnapshotError::StateDamaged { found, counted });
         }
         Ok(())
     }

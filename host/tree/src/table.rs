@@ -1,24 +1,52 @@
-//! An ordered table whose entries know whether the snapshot being written has covered them.
+//! An ordered table whose entries know whether the snapshot being written has covered them, and which
+//! keeps the sum of their hashes.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ops::RangeBounds;
+
+use crate::digest::{Sum, digest_of};
+use crate::snapshot::Record;
+
+/// A value of a table.
+pub(crate) trait Kept<K> {
+    /// It and its key as a snapshot holds them, and as they are hashed.
+    fn record(&self, key: &K) -> Record<'_>;
+}
 
 /// Keys in order; each value with the mark of the last snapshot that covered it.
 pub(crate) struct Table<K, V> {
     entries: BTreeMap<K, (u8, V)>,
+    sum: Sum,
 }
 
 impl<K, V> Default for Table<K, V> {
     fn default() -> Table<K, V> {
         Table {
             entries: BTreeMap::new(),
+            sum: Sum::default(),
         }
     }
 }
 
-impl<K: Ord + Clone, V> Table<K, V> {
+impl<K: Ord + Clone, V: Kept<K>> Table<K, V> {
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    /// Of all entries, for the state's digest.
+    pub(crate) fn sum(&self) -> Sum {
+        self.sum
+    }
+
+    /// The same, counted anew.
+    #[cfg(test)]
+    pub(crate) fn counted_sum(&self) -> Sum {
+        let mut sum = Sum::default();
+        for (key, (_, value)) in &self.entries {
+            sum.add(digest_of(&value.record(key)));
+        }
+        sum
     }
 
     pub(crate) fn get<Q: Ord + ?Sized>(&self, key: &Q) -> Option<&V>
@@ -40,13 +68,25 @@ impl<K: Ord + Clone, V> Table<K, V> {
 
     /// Puts a value, covered by snapshot `mark`; gives the old one if that snapshot has not covered it.
     pub(crate) fn put(&mut self, key: K, value: V, mark: u8) -> Option<V> {
-        let (covered_by, old) = self.entries.insert(key, (mark, value))?;
+        self.sum.add(digest_of(&value.record(&key)));
+        let (covered_by, old) = match self.entries.entry(key) {
+            Entry::Vacant(place) => {
+                place.insert((mark, value));
+                return None;
+            }
+            Entry::Occupied(mut place) => {
+                self.sum
+                    .remove(digest_of(&place.get().1.record(place.key())));
+                place.insert((mark, value))
+            }
+        };
         (covered_by != mark).then_some(old)
     }
 
     /// Takes a value out; gives it, and whether snapshot `mark` has covered it.
     pub(crate) fn remove(&mut self, key: &K, mark: u8) -> Option<(V, bool)> {
         let (covered_by, old) = self.entries.remove(key)?;
+        self.sum.remove(digest_of(&old.record(key)));
         Some((old, covered_by == mark))
     }
 

@@ -152,6 +152,10 @@ pub struct Cluster {
     pub applied_index: Option<u64>,
     /// The index of the last entry in its log.
     pub last_index: Option<u64>,
+    /// The last transaction that the asked server has applied.
+    pub state_zxid: String,
+    /// The digest of its state then: servers have the same one at the same transaction.
+    pub state_digest: String,
     /// All members, those that vote first.
     pub members: Vec<Member>,
 }

@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 from typing import List, Optional
 
+from harness.links import Links
 from harness.servers import QuorateServer, free_port
 from harness.waiting import until
 
@@ -12,8 +13,10 @@ from harness.waiting import until
 class Member(QuorateServer):
     """One server of an ensemble."""
 
-    def __init__(self, directory: Path, number: int, peers: List[str]) -> None:
-        super().__init__(directory)
+    def __init__(
+        self, directory: Path, number: int, peers: List[str], data_dir: Optional[Path] = None
+    ) -> None:
+        super().__init__(directory, data_dir)
         self.number = number
         own = next(peer for peer in peers if peer.startswith(f"{number}="))
         #: Where the others reach it, host:port.
@@ -42,9 +45,14 @@ class Member(QuorateServer):
 
 
 class Ensemble:
-    """Servers 1 to ``voters``, and observers behind them."""
+    """Servers 1 to ``voters``, and observers behind them.
 
-    def __init__(self, directory: Path, voters: int = 3, observers: int = 0) -> None:
+    With ``linked``, what they say to each other goes through ``links``, where it can be cut.
+    """
+
+    def __init__(
+        self, directory: Path, voters: int = 3, observers: int = 0, linked: bool = False
+    ) -> None:
         ports = [free_port() for _ in range(voters + observers)]
         peers = [f"{number}=127.0.0.1:{port}" for number, port in enumerate(ports, 1)]
         for number in range(voters, voters + observers):
@@ -53,6 +61,12 @@ class Ensemble:
             Member(directory / f"server-{number}", number, peers)
             for number in range(1, len(ports) + 1)
         ]
+        self.links: Optional[Links] = None
+        if linked:
+            behind = {server.number: free_port() for server in self.servers}
+            for server in self.servers:
+                server.options += ["--peer-listen", f"127.0.0.1:{behind[server.number]}"]
+            self.links = Links(dict(enumerate(ports, 1)), behind)
 
     def start(self) -> "Ensemble":
         for server in self.servers:
@@ -73,11 +87,18 @@ class Ensemble:
         for server in self.servers:
             server.kill()
 
-    def leader(self) -> Member:
-        """Whoever leads, once somebody does."""
+    def close(self) -> None:
+        """Ends everything, the links too."""
+        self.kill()
+        if self.links:
+            self.links.close()
+
+    def leader(self, of: Optional[List[Member]] = None) -> Member:
+        """Whoever leads, once somebody does: of all, or of those servers."""
 
         def find() -> Optional[Member]:
-            leaders = [server for server in self.servers if server.process and server.mode() == "leader"]
+            servers = self.servers if of is None else of
+            leaders = [server for server in servers if server.process and server.mode() == "leader"]
             return leaders[0] if leaders else None
 
         return until(find, "one of the servers leads")

@@ -4,9 +4,9 @@ use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::disk::Disk;
 use super::index::Index;
 use super::record::{self, HEAD_BYTES, HEADER_BYTES, Kind, START_BYTES, Start};
+use crate::disk::Disk;
 use crate::error::OpenError;
 
 /// The file name of the segment whose first byte has this position.

@@ -8,15 +8,16 @@ use std::thread::JoinHandle;
 use bytes::Bytes;
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{EntryPayload, OptionalSend};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::{Notify, oneshot};
+use tokio::task::AbortHandle;
 
-use super::disk::Disk;
 use super::index::Index;
 use super::reader::LogReader;
 use super::record::{self, ENTRY_PREFIX_BYTES, HEAD_BYTES, HEADER_BYTES, Kind, START_BYTES, Start};
 use super::recover::segment_name;
 use super::writer::{Op, Writer};
+use crate::disk::Disk;
 use crate::error::OpenError;
 use crate::health::HealthNote;
 use crate::raft::{LogEntry, LogId, MembershipRecord, Payload, Types, Vote};
@@ -34,6 +35,8 @@ pub(crate) struct Shared {
     state: Mutex<State>,
     /// Rung for the writer when there is something to do.
     work: Condvar,
+    /// The same, for a writer that is a task.
+    queued: Notify,
     /// Rung for `append` when the writer has taken what was queued.
     space: Notify,
     disk: Arc<dyn Disk>,
@@ -60,8 +63,8 @@ impl Shared {
         self.disk.as_ref()
     }
 
-    /// What was queued; none once the log is closed and all of it was taken.
-    pub(crate) fn take_ops(&self) -> Option<Vec<Op>> {
+    /// Waits for what is queued; none once the log is closed and all of it was taken.
+    pub(crate) fn await_ops(&self) -> Option<Vec<Op>> {
         let mut state = self.state.lock();
         while state.ops.is_empty() {
             if state.closed || state.failed.is_some() {
@@ -69,11 +72,25 @@ impl Shared {
             }
             self.work.wait(&mut state);
         }
+        Some(self.take(state))
+    }
+
+    /// What is queued now.
+    pub(crate) fn take_ops(&self) -> Vec<Op> {
+        self.take(self.state.lock())
+    }
+
+    fn take(&self, mut state: MutexGuard<'_, State>) -> Vec<Op> {
         state.queued_bytes = 0;
         let ops = std::mem::take(&mut state.ops);
         drop(state);
         self.space.notify_waiters();
-        Some(ops)
+        ops
+    }
+
+    /// Waits until something may be queued, for a writer that has no thread.
+    pub(crate) async fn queued(&self) {
+        self.queued.notified().await;
     }
 
     /// The writer has written and synced everything up to `position`.
@@ -105,25 +122,38 @@ impl State {
     }
 }
 
-/// The writer's thread. It is told to end when the last store goes.
-struct WriterThread {
+/// The writer at work. It is told to end when the last store goes.
+struct AtWork {
     shared: Arc<Shared>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    writer: Mutex<Option<WriterHandle>>,
 }
 
-impl WriterThread {
+enum WriterHandle {
+    Thread(JoinHandle<()>),
+    /// On a simulated disk.
+    Task(AbortHandle),
+}
+
+impl AtWork {
+    /// Ends the writer: a thread when everything queued is on disk, a task where it stands.
     fn end(&self) {
         self.shared.state.lock().closed = true;
         self.shared.work.notify_all();
-        if let Some(thread) = self.thread.lock().take()
-            && thread.join().is_err()
-        {
+        let panicked = match self.writer.lock().take() {
+            Some(WriterHandle::Thread(thread)) => thread.join().is_err(),
+            Some(WriterHandle::Task(task)) => {
+                task.abort();
+                false
+            }
+            None => false,
+        };
+        if panicked {
             self.shared.fail("the log's writer panicked");
         }
     }
 }
 
-impl Drop for WriterThread {
+impl Drop for AtWork {
     fn drop(&mut self) {
         self.end();
     }
@@ -136,7 +166,7 @@ pub(crate) struct LogStore {
     dir: PathBuf,
     server: u64,
     segment_bytes: u64,
-    writer: Arc<WriterThread>,
+    writer: Arc<AtWork>,
 }
 
 impl LogStore {
@@ -171,19 +201,23 @@ impl LogStore {
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
             work: Condvar::new(),
+            queued: Notify::new(),
             space: Notify::new(),
             disk,
             cache_bytes,
             health,
         });
         let writer = Writer::new(shared.clone(), dir, file, base, end);
-        let thread = std::thread::Builder::new().name("quorate-log".into());
-        let thread = thread
-            .spawn(|| writer.run())
-            .map_err(OpenError::io("start a thread for", dir))?;
-        let writer = Arc::new(WriterThread {
+        let writer = if shared.disk.pace().is_some() {
+            WriterHandle::Task(tokio::spawn(writer.run_as_task()).abort_handle())
+        } else {
+            let thread = std::thread::Builder::new().name("quorate-log".into());
+            let thread = thread.spawn(|| writer.run());
+            WriterHandle::Thread(thread.map_err(OpenError::io("start a thread for", dir))?)
+        };
+        let writer = Arc::new(AtWork {
             shared: shared.clone(),
-            thread: Mutex::new(Some(thread)),
+            writer: Mutex::new(Some(writer)),
         });
         Ok(LogStore {
             shared,
@@ -222,6 +256,7 @@ impl LogStore {
         queue(&mut state).map_err(io::Error::other)?;
         drop(state);
         self.shared.work.notify_one();
+        self.shared.queued.notify_one();
         Ok(())
     }
 

@@ -4,6 +4,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use openraft::storage::IOFlushed;
@@ -45,6 +46,8 @@ pub(crate) struct Writer {
     /// Everything before is on disk.
     synced: u64,
     buffer: Vec<u8>,
+    /// The files that were removed last may still be going.
+    removing: Option<JoinHandle<()>>,
 }
 
 impl Writer {
@@ -64,6 +67,7 @@ impl Writer {
             end,
             synced: end,
             buffer: Vec::new(),
+            removing: None,
         }
     }
 
@@ -73,33 +77,53 @@ impl Writer {
         if catch_unwind(AssertUnwindSafe(|| self.work())).is_err() {
             shared.fail("the log's writer panicked");
         }
+        self.await_removal();
+    }
+
+    /// The same without a thread: on a simulated disk, each turn takes the time that the disk says.
+    pub(crate) async fn run_as_task(mut self) {
+        let shared = self.shared.clone();
+        while let Some(time) = shared.disk().pace() {
+            shared.queued().await;
+            tokio::time::sleep(time).await;
+            if !self.turn(shared.take_ops()) {
+                return;
+            }
+        }
     }
 
     fn work(&mut self) {
-        while let Some(mut ops) = self.shared.take_ops() {
-            let result = self.write(&mut ops);
-            if let Err(error) = result {
-                let reason = format!(
-                    "cannot write the log in {}: {error}; nothing more is acknowledged",
-                    self.dir.display()
-                );
-                self.shared.fail(&reason);
-                ops.extend(self.shared.take_ops().unwrap_or_default());
-                for op in ops {
-                    report(op, || Err(io::Error::new(error.kind(), reason.clone())));
-                }
+        while let Some(ops) = self.shared.await_ops() {
+            if !self.turn(ops) {
                 return;
             }
-            self.shared.synced(self.end);
-            self.finish(ops);
         }
         if let Err(error) = self.close() {
             tracing::warn!("the log was not closed in order: {error}");
         }
     }
 
+    /// Writes, syncs, and says so; whether the log can be written further.
+    fn turn(&mut self, mut ops: Vec<Op>) -> bool {
+        if let Err(error) = self.write(&ops) {
+            let reason = format!(
+                "cannot write the log in {}: {error}; nothing more is acknowledged",
+                self.dir.display()
+            );
+            self.shared.fail(&reason);
+            ops.extend(self.shared.take_ops());
+            for op in ops {
+                report(op, || Err(io::Error::new(error.kind(), reason.clone())));
+            }
+            return false;
+        }
+        self.shared.synced(self.end);
+        self.finish(ops);
+        true
+    }
+
     /// Writes and syncs what the ops ask for.
-    fn write(&mut self, ops: &mut [Op]) -> io::Result<()> {
+    fn write(&mut self, ops: &[Op]) -> io::Result<()> {
         for op in ops.iter() {
             match op {
                 Op::Entry { id, kind, payload } => {
@@ -159,14 +183,14 @@ impl Writer {
     }
 
     /// Everything is on disk: says so to whoever waits.
-    fn finish(&self, ops: Vec<Op>) {
+    fn finish(&mut self, ops: Vec<Op>) {
         // openraft takes a later completion for all earlier ones, and each one it takes costs it a
         // turn, so of the completions of one sync only the last is given.
         let mut last = None;
         for op in ops {
             match op {
                 Op::Flushed(flushed @ IOFlushed::Notify(_)) => last = Some(flushed),
-                Op::Remove(paths) => self.remove(&paths),
+                Op::Remove(paths) => self.remove(paths),
                 op => report(op, || Ok(())),
             }
         }
@@ -175,15 +199,26 @@ impl Writer {
         }
     }
 
-    /// A file that stays is no harm: the next start reads it and finds it obsolete again.
-    fn remove(&self, paths: &[PathBuf]) {
-        for path in paths {
-            if let Err(error) = std::fs::remove_file(path) {
-                tracing::warn!("cannot remove the log file {}: {error}", path.display());
+    /// Removes files beside the writing: a large file takes the system tens of milliseconds.
+    fn remove(&mut self, paths: Vec<PathBuf>) {
+        // Oldest first, or a start would find a gap.
+        self.await_removal();
+        if self.shared.disk().pace().is_none() {
+            let thread = std::thread::Builder::new().name("log-removal".into());
+            let (paths, dir) = (paths.clone(), self.dir.clone());
+            if let Ok(removing) = thread.spawn(move || remove_files(&paths, &dir)) {
+                self.removing = Some(removing);
+                return;
             }
         }
-        if let Err(error) = sync_dir(&self.dir) {
-            tracing::warn!("cannot sync {}: {error}", self.dir.display());
+        remove_files(&paths, &self.dir);
+    }
+
+    fn await_removal(&mut self) {
+        if let Some(removing) = self.removing.take()
+            && removing.join().is_err()
+        {
+            tracing::warn!("removing files of the log panicked");
         }
     }
 
@@ -192,6 +227,18 @@ impl Writer {
         let end = self.end;
         self.put(end, end, Kind::Close, &[])?;
         self.sync()
+    }
+}
+
+/// A file that stays is no harm: the next start reads it and finds it obsolete again.
+fn remove_files(paths: &[PathBuf], dir: &Path) {
+    for path in paths {
+        if let Err(error) = std::fs::remove_file(path) {
+            tracing::warn!("cannot remove the log file {}: {error}", path.display());
+        }
+    }
+    if let Err(error) = sync_dir(dir) {
+        tracing::warn!("cannot sync {}: {error}", dir.display());
     }
 }
 

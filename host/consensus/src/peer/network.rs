@@ -26,6 +26,7 @@ use super::lane::{CallError, Lane};
 use super::message::{Request, Response};
 use super::transfer;
 use super::transport::Transport;
+use crate::disk::Disk;
 use crate::raft::{Member, TermId, Types, Vote};
 use crate::snapshot::SnapshotFile;
 
@@ -46,6 +47,7 @@ const RETRY: Duration = Duration::from_millis(100);
 pub(crate) struct Peers {
     server: u64,
     transport: Arc<dyn Transport>,
+    disk: Arc<dyn Disk>,
     lanes: Mutex<BTreeMap<(u64, Purpose), Known>>,
 }
 
@@ -56,10 +58,15 @@ struct Known {
 }
 
 impl Peers {
-    pub(crate) fn new(server: u64, transport: Arc<dyn Transport>) -> Arc<Peers> {
+    pub(crate) fn new(
+        server: u64,
+        transport: Arc<dyn Transport>,
+        disk: Arc<dyn Disk>,
+    ) -> Arc<Peers> {
         Arc::new(Peers {
             server,
             transport,
+            disk,
             lanes: Mutex::default(),
         })
     }
@@ -110,6 +117,7 @@ impl Peers {
             appends: self.lane(to, &member.address, appends),
             control: self.lane(to, &member.address, Purpose::Control),
             dialer: self.dialer(to, &member.address, Purpose::Control),
+            disk: self.disk.clone(),
         }
     }
 }
@@ -136,6 +144,7 @@ pub(crate) struct Peer {
     appends: Arc<Lane>,
     control: Arc<Lane>,
     dialer: Dialer,
+    disk: Arc<dyn Disk>,
 }
 
 impl Peer {
@@ -300,7 +309,7 @@ impl RaftNetworkV2<Types> for Peer {
         let dialer = self.dialer.about(Purpose::Snapshot);
         tokio::select! {
             closed = cancel => Err(closed.into()),
-            sent = transfer::send(&dialer, vote, &snapshot.snapshot) => match sent {
+            sent = transfer::send(&dialer, self.disk.as_ref(), vote, &snapshot.snapshot) => match sent {
                 Ok(vote) => Ok(SnapshotResponse { vote }),
                 Err(error) => Err(error.into()),
             },

@@ -5,6 +5,9 @@
 //! openraft, and answers with its vote. Meanwhile it says from time to time that it is alive. Whatever
 //! ends the connection before leaves nothing behind, and a new transfer begins anew.
 
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +15,6 @@ use std::time::Duration;
 use openraft::errors::{NetworkError, RPCError, Unreachable};
 use openraft::storage::Snapshot;
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
 use tokio::time::{interval, timeout};
 
@@ -20,6 +22,7 @@ use super::dial::Dialer;
 use super::frame::Link;
 use super::message::{whole, wrong_vote};
 use crate::consensus::Raft;
+use crate::disk::{self, Disk};
 use crate::machine::Upkeep;
 use crate::raft::{Types, Vote};
 use crate::snapshot::SnapshotFile;
@@ -60,13 +63,16 @@ enum Report {
 /// Sends a snapshot; the peer's vote when it has installed it, or refuses a leader of the past.
 pub(crate) async fn send(
     dialer: &Dialer,
+    disk: &dyn Disk,
     vote: Vote,
     snapshot: &SnapshotFile,
 ) -> Result<Vote, RPCError<Types>> {
     let failed = |what: String| RPCError::from(NetworkError::from_string(what));
-    let file = tokio::fs::File::open(&snapshot.path).await;
+    let path = snapshot.path.clone();
+    let file = disk::wait_for(disk, move || File::open(path).map(Arc::new));
     // A newer one may have taken its place; openraft then asks for that.
-    let mut file = file.map_err(|error| failed(format!("cannot read the snapshot: {error}")))?;
+    let file = file.await.flatten();
+    let file = file.map_err(|error| failed(format!("cannot read the snapshot: {error}")))?;
     let link = dialer.dial().await;
     let link = link.map_err(|error| RPCError::from(Unreachable::from_string(error)))?;
     let Link {
@@ -86,13 +92,16 @@ pub(crate) async fn send(
         };
         let begin = postcard::to_stdvec(&begin).map_err(std::io::Error::other)?;
         writer.send(&begin).await?;
-        let mut piece = vec![0; PIECE_BYTES];
-        let mut left = snapshot.bytes;
-        while left > 0 {
-            let length = left.min(PIECE_BYTES as u64) as usize;
-            file.read_exact(&mut piece[..length]).await?;
-            timeout(STALL, writer.send(&piece[..length])).await??;
-            left -= length as u64;
+        let mut sent = 0;
+        while sent < snapshot.bytes {
+            let length = (snapshot.bytes - sent).min(PIECE_BYTES as u64) as usize;
+            let (file, at) = (file.clone(), sent);
+            let piece = disk::wait_for(disk, move || {
+                let mut piece = vec![0; length];
+                file.read_exact_at(&mut piece, at).map(|()| piece)
+            });
+            timeout(STALL, writer.send(&piece.await.flatten()?)).await??;
+            sent += length as u64;
         }
         // All is sent. The reports end this.
         std::future::pending::<std::io::Result<()>>().await
@@ -197,18 +206,22 @@ impl Receiver {
         }
         let io = |error: std::io::Error| format!("cannot write it: {error}");
         let partial = self.upkeep.snapshots.partial();
-        let mut file = tokio::fs::File::create(partial.path()).await.map_err(io)?;
+        let disk = self.upkeep.disk.as_ref();
+        let path = partial.path().to_owned();
+        let created = disk::wait_for(disk, move || File::create(path).map(Arc::new));
+        let file = created.await.flatten().map_err(io)?;
         let mut left = bytes;
         while left > 0 {
             let piece = next(reader).await?;
             left = left
                 .checked_sub(piece.len() as u64)
                 .ok_or("it is longer than was said")?;
-            file.write_all(&piece).await.map_err(io)?;
+            let file = file.clone();
+            let written = disk::wait_for(disk, move || (&*file).write_all(&piece));
+            written.await.flatten().map_err(io)?;
         }
-        file.flush().await.map_err(io)?;
         drop(file);
-        let checked = tokio::task::spawn_blocking(move || partial.check()).await;
+        let checked = disk::wait_for(disk, move || partial.check()).await;
         let file = checked.map_err(|error| error.to_string())?;
         let file = file.map_err(|error| format!("it is damaged: {error}"))?;
         tracing::info!("installing a received snapshot of {bytes} bytes");

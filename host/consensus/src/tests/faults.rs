@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::tally::{BOMB, SERVER, Server, Tally, timed_entry};
-use crate::log::disk::{Disk, RealDisk};
+use crate::disk::{Disk, RealDisk};
 use crate::{Config, Consensus, Health, Resolution, Tcp};
 
 /// A disk that is full when told to be.

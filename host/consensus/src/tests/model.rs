@@ -13,8 +13,8 @@ use openraft::{EntryPayload, RaftLogReader};
 use proptest::prelude::*;
 
 use crate::command::Command;
+use crate::disk::RealDisk;
 use crate::health::HealthNote;
-use crate::log::disk::RealDisk;
 use crate::log::recover;
 use crate::log::store::LogStore;
 use crate::raft::{LogEntry, LogId, Types, Vote, log_id};

@@ -18,7 +18,7 @@ use crate::peer::lane::{CallError, LAST, Lane, MORE};
 use crate::peer::transfer;
 use crate::raft::{Member, Membership, SnapshotMeta, StoredMembership, Vote, log_id};
 use crate::snapshot::SnapshotStore;
-use crate::{Config, Consensus, Health, Tcp, Transport};
+use crate::{Config, Consensus, Health, RealDisk, Tcp, Transport};
 
 /// One server on TCP, and its port's address.
 async fn server(dir: &std::path::Path) -> (Server, String) {
@@ -203,11 +203,15 @@ async fn a_snapshot_of_many_pieces_is_taken_whole_or_not_at_all() {
     let from = dir.path().join("from");
     std::fs::create_dir(&from).expect("made");
     let store = SnapshotStore::open(&from).expect("opened");
-    let mut chunks = (1..=80_u64).map(|chunk| {
+    let chunks = (1..=80_u64).map(|chunk| {
         let zxids = (chunk * 5000..(chunk + 1) * 5000).flat_map(u64::to_le_bytes);
         zxids.collect::<Vec<u8>>()
     });
-    let file = store.write(&meta, || Ok(chunks.next())).expect("written");
+    let mut writing = store.begin(meta.clone()).expect("begun");
+    for chunk in chunks {
+        writing.chunk(&chunk).expect("written");
+    }
+    let file = store.finish(writing).expect("in place");
     assert!(file.bytes > 3 * transfer::PIECE_BYTES as u64);
 
     let dialer = Dialer {
@@ -225,7 +229,11 @@ async fn a_snapshot_of_many_pieces_is_taken_whole_or_not_at_all() {
     let mut damaged = file.clone();
     damaged.path = dir.path().join("damaged");
     std::fs::write(&damaged.path, bytes).expect("written");
-    let refused = within("a refusal", transfer::send(&dialer, vote, &damaged)).await;
+    let refused = within(
+        "a refusal",
+        transfer::send(&dialer, &RealDisk, vote, &damaged),
+    )
+    .await;
     let why = refused.expect_err("refused").to_string();
     assert!(why.contains("it is damaged"), "{why}");
     let snapshots = || {
@@ -235,14 +243,18 @@ async fn a_snapshot_of_many_pieces_is_taken_whole_or_not_at_all() {
     };
     assert_eq!((snapshots(), tally.applied().len()), (0, 0));
 
-    let taken = within("a transfer", transfer::send(&dialer, vote, &file)).await;
+    let taken = within(
+        "a transfer",
+        transfer::send(&dialer, &RealDisk, vote, &file),
+    )
+    .await;
     assert_eq!(taken.expect("taken"), vote);
     assert_eq!((snapshots(), tally.applied().len()), (1, 400_000));
     assert_eq!(consensus.status().snapshot_index, Some(99_999));
     // Of a leader of the past nothing is taken, and it is told.
     let past = within(
         "an answer",
-        transfer::send(&dialer, Vote::new_committed(6, 8), &file),
+        transfer::send(&dialer, &RealDisk, Vote::new_committed(6, 8), &file),
     )
     .await;
     assert_eq!(past.expect("answered"), vote);

@@ -6,8 +6,8 @@ use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
 
 use super::tally::Tally;
+use crate::disk::RealDisk;
 use crate::health::HealthNote;
-use crate::log::disk::RealDisk;
 use crate::log::recover;
 use crate::log::store::LogStore;
 use crate::machine::{Machine, SnapshotBounds, Upkeep};
@@ -47,7 +47,8 @@ impl StoreBuilder<Types, LogStore, Machine, Guard> for Builder {
             health.clone(),
         );
         let log = log.expect("started");
-        let upkeep = Upkeep::new(SnapshotStore::open(&snapshots).expect("opened"), health);
+        let store = SnapshotStore::open(&snapshots).expect("opened");
+        let upkeep = Upkeep::new(store, Arc::new(RealDisk), health);
         let bounds = SnapshotBounds {
             bytes: u64::MAX,
             entries: u64::MAX,

@@ -125,6 +125,10 @@ fn text(cluster: &Shown) -> String {
         "server {} ({}); {leader} in term {}{changing}",
         cluster.server, cluster.mode, cluster.term
     )];
+    lines.push(format!(
+        "  its state is {} at zxid {}",
+        cluster.state_digest, cluster.state_zxid
+    ));
     lines.extend(cluster.members.iter().map(|member| line(member, cluster)));
     lines.join("\n")
 }

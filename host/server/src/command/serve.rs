@@ -59,6 +59,13 @@ pub(super) struct Serve {
     /// Let clients change the servers of the ensemble by ZooKeeper's reconfig: any client may then
     #[arg(long, help_heading = "Ensemble")]
     reconfig_enabled: bool,
+    /// Have every read see all that was acknowledged anywhere before it was sent, as behind a sync: each asks
+    /// the leader first, many at once
+    #[arg(long)]
+    linearizable_reads: bool,
+    /// Without a quorum, go on answering reads to the clients that accept a read-only server
+    #[arg(long, help_heading = "Ensemble")]
+    read_only_mode: bool,
     /// Which server of an ensemble this is, one of those that --peer names
     #[arg(long, value_name = "ID", help_heading = "Ensemble")]
     id: Option<u64>,
@@ -106,6 +113,10 @@ struct File {
     max_outstanding_requests: Option<usize>,
     #[serde(default)]
     reconfig_enabled: bool,
+    #[serde(default)]
+    linearizable_reads: bool,
+    #[serde(default)]
+    read_only_mode: bool,
     id: Option<u64>,
     #[serde(default)]
     peers: Vec<String>,
@@ -171,6 +182,7 @@ impl Serve {
                 .or(file.max_outstanding_requests)
                 .unwrap_or(default.max_outstanding_requests),
             reconfig_enabled: self.reconfig_enabled || file.reconfig_enabled,
+            linearizable_reads: self.linearizable_reads || file.linearizable_reads,
         };
         if !(1..=MAX_OUTSTANDING_REQUESTS).contains(&limits.max_outstanding_requests) {
             return Err(Usage(format!(
@@ -205,6 +217,7 @@ impl Serve {
             listen: address("listen", listen.unwrap_or_else(|| DEFAULT_LISTEN.into()))?,
             http: address("http", http.unwrap_or_else(|| DEFAULT_HTTP.into()))?,
             limits,
+            read_only_mode: self.read_only_mode || file.read_only_mode,
             ensemble,
         })
     }
@@ -380,6 +393,7 @@ fn zookeeper(read: &ZooCfg) -> Result<(File, Vec<String>), String> {
             .max_outstanding_requests
             .map(|limit| limit.clamp(1, MAX_OUTSTANDING_REQUESTS)),
         reconfig_enabled: read.reconfig_enabled,
+        read_only_mode: read.read_only_mode,
         id,
         peers: read.servers.iter().map(peer).collect(),
         ..File::default()
@@ -413,6 +427,13 @@ mod tests {
         assert_eq!(plain.listen, DEFAULT_LISTEN);
         assert_eq!(plain.http, DEFAULT_HTTP);
         assert_eq!(plain.limits, Limits::default());
+
+        assert!(!plain.read_only_mode);
+        let file = "linearizable_reads = true\nread_only_mode = true";
+        let read = settings(&[], file).unwrap();
+        assert!(read.limits.linearizable_reads && read.read_only_mode);
+        let read = settings(&["--linearizable-reads", "--read-only-mode"], "").unwrap();
+        assert!(read.limits.linearizable_reads && read.read_only_mode);
 
         let file = "listen = 'a:1'\nhttp = 'b:2'\nmax_session_timeout_ms = 60000";
         let flags = ["--listen", "c:3", "--min-session-timeout-ms", "100"];

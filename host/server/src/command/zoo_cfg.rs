@@ -31,6 +31,8 @@ pub(super) struct ZooCfg {
     pub(super) servers: Vec<ServerLine>,
     /// `dynamicConfigFile`, which holds the `server.N` lines instead.
     pub(super) dynamic_file: Option<PathBuf>,
+    /// `readonlymode.enabled`.
+    pub(super) read_only_mode: bool,
     /// Keys that are left aside, in order.
     pub(super) unknown: Vec<String>,
 }
@@ -90,6 +92,8 @@ pub(super) fn parse(text: &str) -> Result<ZooCfg, String> {
                 read.reconfig_enabled = value.map_err(|_| wrong("neither true nor false"))?;
             }
             "dynamicConfigFile" => read.dynamic_file = Some(value.into()),
+            // As Java reads what is true: whatever else stands there is not.
+            "readonlymode.enabled" => read.read_only_mode = value.eq_ignore_ascii_case("true"),
             _ => match key.strip_prefix("server.") {
                 Some(id) => {
                     let id = id
@@ -182,6 +186,7 @@ maxClientCnxns=60
 reconfigEnabled=true
 globalOutstandingLimit=2000
 snapCount=100000
+readonlymode.enabled=true
 server.1=zoo1:2888:3888;2181
 server.2=zoo2:2888:3888:participant;10.0.0.2:2182
 server.3=zoo3:2888:3888:observer
@@ -212,6 +217,7 @@ server.3=zoo3:2888:3888:observer
         assert!(read.reconfig_enabled);
         assert_eq!(read.max_outstanding_requests, Some(2000));
         assert_eq!(read.unknown, ["snapCount"]);
+        assert!(read.read_only_mode);
         assert_eq!(read.listen, None);
     }
 

@@ -133,6 +133,10 @@ fn shown(http: &Http) -> Answered {
     };
     let voters = members.voters.iter().map(|server| (server, true));
     let learners = members.learners.iter().map(|server| (server, false));
+    let (zxid, digest) = {
+        let state = http.edge.state.read();
+        (state.last_zxid(), state.digest())
+    };
     let body = json!({
         "server": http.edge.router.server().0,
         "mode": (http.edge.mode)().name(),
@@ -141,6 +145,8 @@ fn shown(http: &Http) -> Answered {
         "changing": members.changing,
         "applied_index": status.applied_index,
         "last_index": status.last_index,
+        "state_zxid": zxid.to_string(),
+        "state_digest": digest.to_string(),
         "members": voters.chain(learners).map(member).collect::<Vec<_>>(),
     });
     Ok(Answer::new(http.edge.watches.last_zxid(), body))

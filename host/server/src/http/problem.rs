@@ -96,6 +96,25 @@ impl Problem {
         )
     }
 
+    /// There is no quorum, and the server is told not to wait for one.
+    pub(super) fn read_only() -> Problem {
+        Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "read-only",
+            "this server has no quorum and only answers reads: nothing was done, so try another",
+        )
+    }
+
+    /// Nobody says what is the newest.
+    pub(super) fn no_leader() -> Problem {
+        Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "no-leader",
+            "no leader says what is the newest, which this server's reads are to see: try again, or \
+             another server",
+        )
+    }
+
     pub(super) fn behind(wanted: Zxid, here: Zxid) -> Problem {
         Problem::new(
             StatusCode::GATEWAY_TIMEOUT,

@@ -30,9 +30,9 @@ pub(super) async fn health(State(http): State<Arc<Http>>) -> Response {
 
 /// `GET /metrics`
 pub(super) async fn metrics(State(http): State<Arc<Http>>) -> Response {
-    let (counts, last_zxid) = {
+    let (counts, last_zxid, digest) = {
         let state = http.edge.state.read();
-        (state.counts(), state.last_zxid())
+        (state.counts(), state.last_zxid(), state.digest())
     };
     let text = http.edge.metrics.text(Snapshot {
         znodes: counts.znodes,
@@ -45,6 +45,7 @@ pub(super) async fn metrics(State(http): State<Arc<Http>>) -> Response {
         recipes: counts.recipes,
         watches: http.edge.watches.count() as u64,
         last_zxid: last_zxid.0,
+        state_digest: digest.0,
     });
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response()
 }

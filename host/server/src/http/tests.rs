@@ -552,6 +552,28 @@ async fn a_read_may_demand_to_see_a_transaction() {
     assert_eq!(api.get("/v1/tree?at_least=soon").await.0, 400);
 }
 
+#[tokio::test(start_paused = true)]
+async fn w7_reads_that_are_to_be_linearizable_wait_at_barriers() {
+    let server = TestServer::with_limits(crate::receive::Limits {
+        linearizable_reads: true,
+        ..Default::default()
+    });
+    let http = Http::new(server.edge.clone(), Arc::new(TestCheck), None, || Ok(()));
+    let api = Api { server, http };
+    assert_eq!(api.get("/health").await.0, 200, "it reads no state");
+    let (status, unknown) = api.get("/v1/tree").await;
+    assert_eq!((status, error(&unknown).0), (503, "no-leader"));
+    let ((status, root), _) = tokio::join!(api.get("/v1/tree"), async {
+        api.server.edge.router.barriers().raised().await;
+        api.server.create("/new", "");
+        api.server.pass_barrier();
+    });
+    assert_eq!(
+        (status, &root["children"]),
+        (200, &json!(["new", "zookeeper"]))
+    );
+}
+
 #[tokio::test]
 async fn health_and_metrics() {
     let api = Api::new();
@@ -568,6 +590,12 @@ async fn health_and_metrics() {
     };
     let (status, body) = sick.get("/health").await;
     assert_eq!((status, &body["reason"]), (503, &json!("no disk")));
+    let (status, body) = sick.get("/v1/tree").await;
+    assert_eq!(
+        (status, &body["error"]["message"]),
+        (503, &json!("no disk")),
+        "nor what it holds"
+    );
 }
 
 #[tokio::test]

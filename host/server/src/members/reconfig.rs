@@ -64,17 +64,17 @@ impl From<ServerLine> for NewMember {
 
 impl Members {
     /// Makes the change that a client asked for over `connection`, which takes no other request of it meanwhile.
-    /// `sync` is of the client's session: it is sent before, so that what the client asked before is done and the
+    /// `ask` is of the client's session: it is sent before, so that what the client asked before is done and the
     /// session is known to be its own, and behind, with `waiter`, so that the answer is of a state that has it all.
     pub(crate) async fn reconfigure(
         self,
         change: MembersChange,
-        sync: Request,
+        ask: Request,
         connection: Arc<Connection>,
         waiter: Box<dyn Waiter>,
     ) {
-        match self.0.router.ask(sync.clone()).await {
-            Ok((_, Outcome::Synced(_))) => match self.change(Change::Several(change)).await {
+        match self.0.router.ask(ask.clone()).await {
+            Ok((_, Outcome::Configuration)) => match self.change(Change::Several(change)).await {
                 Ok(changed) if changed.members.contains(&self.0.router.server()) => {}
                 Ok(_) => {
                     return connection.close("the server is no member of the ensemble any more");
@@ -94,7 +94,7 @@ impl Members {
             Ok(_) => {}
             Err(_) => return connection.close("its reconfig was abandoned"),
         }
-        if self.0.router.submit(sync, waiter).is_err() {
+        if self.0.router.submit(ask, waiter).is_err() {
             connection.close("the server has too many requests");
         }
     }

@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::Edge;
 use super::frames::{self, Taken};
 use crate::four_letter;
+use crate::read_only::Admission;
 use crate::respond::{Connection, MAX_PENDING, MAX_PENDING_BYTES, Progress};
 
 /// How long a client has to send its handshake, or a four-letter word.
@@ -72,6 +73,9 @@ pub(super) enum End {
     /// No request.
     #[error(transparent)]
     Request(#[from] RequestError),
+    /// The server answers reads only, and that will not do for the client.
+    #[error("the server is read-only now")]
+    ReadOnly,
     /// The server has too much to do.
     #[error("the server has too many requests")]
     Overloaded,
@@ -116,6 +120,7 @@ where
             sending: BytesMut::new(),
             chunk: *READ_CHUNK_BYTES.start(),
             stuck: Instant::now() + SEND_DEADLINE,
+            silent: None,
         },
         connection,
         edge,
@@ -204,8 +209,11 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<'_, R, W> {
         reached.map_err(|_| End::Behind(seen))
     }
 
-    fn submit_handshake(&self, request: ConnectRequest) -> Result<(), End> {
+    fn submit_handshake(&mut self, request: ConnectRequest) -> Result<(), End> {
         let timeout_ms = self.edge.limits.negotiate(request.timeout_ms.into());
+        if self.edge.read_only.is() {
+            return self.open_read_only(&request, timeout_ms);
+        }
         let session = SessionId(request.session.cast_unsigned());
         let operation = if session == SessionId::NONE {
             Operation::OpenSession {
@@ -231,6 +239,25 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<'_, R, W> {
             .router
             .submit(request_to_leader, waiter)
             .map_err(|_| self.overloaded())
+    }
+
+    /// Without a quorum, here and now.
+    fn open_read_only(&mut self, request: &ConnectRequest, timeout_ms: u32) -> Result<(), End> {
+        let admission = self.edge.read_only.admit(request);
+        match admission.map_err(End::Randomness)? {
+            Admission::Session(session, password) => {
+                self.connection
+                    .open_read_only(request, session, &password, timeout_ms);
+                self.socket.hear(Duration::from_millis(timeout_ms.into()));
+            }
+            Admission::Expired => self.connection.refuse_expired(request),
+            Admission::Refused => return Err(End::ReadOnly),
+        }
+        // The quorum may have come back since it was asked for.
+        match self.edge.read_only.is() {
+            true => Ok(()),
+            false => Err(End::ReadOnly),
+        }
     }
 
     async fn settle_handshake(&mut self) -> Result<(), End> {
@@ -351,12 +378,20 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<'_, R, W> {
                     }
                     self.edge.metrics.received_bytes.inc_by(received as u64);
                     socket.adapt(received);
+                    if let Some((timeout, _)) = socket.silent {
+                        socket.hear(timeout);
+                    }
                     return Ok(());
                 }
                 () = self.connection.woken() => {
                     if !reading || !self.held.is_empty() {
                         return Ok(());
                     }
+                }
+                () = sleep_until(socket.silent.map_or(socket.stuck, |(_, then)| then)),
+                    if socket.silent.is_some() =>
+                {
+                    return Err(End::Late("a sign of life"));
                 }
                 () = sleep_until(socket.stuck), if !socket.sending.is_empty() => {
                     self.edge.metrics.connections_stuck.inc();
@@ -397,6 +432,15 @@ struct Socket<R, W> {
     chunk: usize,
     /// When the client counts as stuck, if it takes nothing of what is being sent until then.
     stuck: Instant,
+    /// The timeout of a session that only this server counts, and when it ends unless something is received.
+    silent: Option<(Duration, Instant)>,
+}
+
+impl<R, W> Socket<R, W> {
+    /// A sign of life of such a session's client.
+    fn hear(&mut self, timeout: Duration) {
+        self.silent = Some((timeout, Instant::now() + timeout));
+    }
 }
 
 impl<R: AsyncRead + Unpin, W> Socket<R, W> {

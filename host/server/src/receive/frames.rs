@@ -23,6 +23,7 @@ use sha1::{Digest as _, Sha1};
 use super::{Edge, acl};
 use crate::members::{self, Members};
 use crate::respond::{Connection, Form, Read, SetWatches};
+use crate::route::Barrier;
 
 /// How many reads of one connection are answered before `apply` gets a turn.
 const READS_PER_LOCK: u32 = 64;
@@ -134,12 +135,28 @@ pub(super) fn take(
                 Err(_) => Taken::AuthFailed,
             });
         }
+        RequestBody::CloseSession if connection.is_read_only() => {
+            connection.reply(xid, Ok(ResponseBody::Empty), frame.len());
+            connection.end();
+            return Ok(Taken::Done);
+        }
+        // Before anything of it is looked at, as in ZooKeeper.
+        body if !only_reads(&body) && connection.is_read_only() => {
+            connection.reply(xid, Err(ErrorCode::NotReadOnly), frame.len());
+            return Ok(Taken::Done);
+        }
         RequestBody::Reconfig(request) => reconfig(&request, context.edge),
         body => asked(body, context.identities),
     };
     match asked {
         Ok(Asked::Read(read)) => {
-            reads.with(|state| connection.read(state, xid, read, frame.len()));
+            let newest =
+                matches!(read, Read::Sync { .. }) || context.edge.limits.linearizable_reads;
+            let barrier = match newest && !connection.is_read_only() {
+                true => context.edge.router.barriers().raise(connection),
+                false => Barrier::NONE,
+            };
+            reads.with(|state| connection.read(state, xid, read, barrier, frame.len()));
         }
         Ok(Asked::Write(operation, form)) => {
             let Some(session) = connection.session() else {
@@ -163,15 +180,15 @@ pub(super) fn take(
                 return Ok(Taken::Done);
             };
             reads.release();
-            let sync = Request {
+            let ask = Request {
                 session,
                 owner: Some(connection.owner()),
                 identities: context.identities.clone(),
-                operation: Operation::Sync(ZnodePath::configuration()),
+                operation: Operation::ReadConfiguration,
             };
             let waiter = connection.write(xid, Form::Reconfig { failed: None }, frame.len());
             connection.answer_due(&context.edge.state);
-            tokio::spawn(members.reconfigure(change, sync, connection.clone(), waiter));
+            tokio::spawn(members.reconfigure(change, ask, connection.clone(), waiter));
         }
         Err(Broken::Answer(answer)) => connection.reply(xid, answer.into_reply(), frame.len()),
         Err(Broken::Unknown) => connection.unknown(xid),
@@ -205,6 +222,21 @@ impl From<ErrorCode> for Broken {
     }
 }
 
+/// What a read-only server answers as any other does. A sync is not among it, as it asks for the newest.
+fn only_reads(body: &RequestBody) -> bool {
+    matches!(
+        body,
+        RequestBody::Exists { .. }
+            | RequestBody::GetData { .. }
+            | RequestBody::GetChildren { .. }
+            | RequestBody::GetChildren2 { .. }
+            | RequestBody::GetAcl { .. }
+            | RequestBody::SetWatches(_)
+            | RequestBody::SetWatches2 { .. }
+            | RequestBody::Unknown { .. }
+    )
+}
+
 fn asked(body: RequestBody, identities: &[Identity]) -> Result<Asked, Broken> {
     let plain = |operation| Asked::Write(Operation::Znode(operation), Form::Plain);
     let mut acls = acl::Expansion::new(identities);
@@ -234,6 +266,7 @@ fn asked(body: RequestBody, identities: &[Identity]) -> Result<Asked, Broken> {
         RequestBody::GetAcl { path } => Asked::Read(Read::Acl {
             path: readable(&path)?,
         }),
+        RequestBody::Sync { path } => Asked::Read(Read::Sync { path }),
         RequestBody::SetWatches(watches) => Asked::Read(set_watches(watches)),
         RequestBody::SetWatches2 {
             watches,
@@ -265,7 +298,6 @@ fn asked(body: RequestBody, identities: &[Identity]) -> Result<Asked, Broken> {
             version,
         }),
         RequestBody::Multi(parts) => multi(parts, &mut acls),
-        RequestBody::Sync { path } => Asked::Write(Operation::Sync(parse(&path)?), Form::Plain),
         RequestBody::CloseSession => Asked::Write(Operation::CloseSession, Form::Close),
 
         RequestBody::Call(request) => call(request)?,
@@ -552,7 +584,6 @@ mod tests {
     #[test]
     fn bad_paths_of_writes_are_bad_arguments_before_they_are_anything_else() {
         for body in [
-            RequestBody::Sync { path: "/a/".into() },
             RequestBody::Delete {
                 path: "//".into(),
                 version: -1,

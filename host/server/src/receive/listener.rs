@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_model::id::Owner;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
@@ -27,7 +28,7 @@ pub async fn serve(listener: TcpListener, edge: Arc<Edge>, mut stop: watch::Rece
             Ok((stream, address)) => match Place::take(&places, bounds(&edge.limits), address.ip())
             {
                 Some(place) => {
-                    tokio::spawn(converse(stream, address, edge.clone(), place));
+                    tokio::spawn(take(stream, address, edge.clone(), place));
                 }
                 None => {
                     edge.metrics.connections_refused.inc();
@@ -53,22 +54,32 @@ fn bounds(limits: &Limits) -> Bounds {
     }
 }
 
-async fn converse(stream: TcpStream, address: SocketAddr, edge: Arc<Edge>, place: Place) {
+async fn take(stream: TcpStream, address: SocketAddr, edge: Arc<Edge>, place: Place) {
     // Answers are written whole, so nothing is gained by holding them back for more.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%address, %error, "cannot set TCP_NODELAY");
     }
+    let (reader, writer) = stream.into_split();
+    converse(reader, writer, address, &edge).await;
+    drop(place);
+}
+
+/// Serves one client, to its end.
+pub async fn converse(
+    reader: impl AsyncRead + Unpin,
+    writer: impl AsyncWrite + Unpin,
+    address: SocketAddr,
+    edge: &Arc<Edge>,
+) {
     let owner = Owner {
         server: edge.router.server(),
         incarnation: edge.router.incarnation(),
         connection: edge.router.next_connection(),
     };
-    let connection = Connection::open(owner, address, &edge);
+    let connection = Connection::open(owner, address, edge);
     edge.metrics.connections.inc();
-    let (reader, writer) = stream.into_split();
-    let end = connection::serve(reader, writer, connection.clone(), &edge).await;
+    let end = connection::serve(reader, writer, connection.clone(), edge).await;
     connection.finish();
     edge.metrics.connections.dec();
     tracing::debug!(%address, ?end, "closed a connection");
-    drop(place);
 }

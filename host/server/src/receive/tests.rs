@@ -740,3 +740,147 @@ proptest! {
         endure(true, &bytes);
     }
 }
+
+/// One step, when there is something to do.
+async fn step_once(server: &TestServer) {
+    while server.step() == 0 {
+        server.edge.router.arrived().await;
+    }
+}
+
+#[tokio::test]
+async fn w7_a_sync_is_no_request_to_the_leader_and_writes_nothing() {
+    let server = TestServer::new();
+    let mut client = Client::connect(&server);
+    let hello = connect_request();
+    tokio::join!(client.handshake(&hello), step_once(&server));
+    let before = server.edge.state.read().last_zxid();
+    // ZooKeeper looks at no sync's path.
+    for (xid, path) in [(1, "/a"), (2, "no path")] {
+        let body = RequestBody::Sync { path: path.into() };
+        let (response, ()) = tokio::join!(client.request(xid, body), async {
+            server.edge.router.barriers().raised().await;
+            server.pass_barrier();
+        });
+        assert_eq!(response.header.zxid, before);
+        assert_eq!(response.body, ResponseBody::Path(path.into()));
+    }
+    assert_eq!(server.step(), 0, "nothing was sent to the leader");
+}
+
+#[tokio::test]
+async fn w7_reads_that_are_to_be_linearizable_wait_at_barriers() {
+    let server = TestServer::with_limits(Limits {
+        linearizable_reads: true,
+        ..Limits::default()
+    });
+    server.create("/a", "old");
+    let mut client = Client::connect(&server);
+    let hello = connect_request();
+    tokio::join!(client.handshake(&hello), step_once(&server));
+    client.send(&encoded(1, get("/a", false))).await;
+    client.send(&encoded(-2, RequestBody::Ping)).await;
+    let frame = client.frame().await;
+    let header = ReplyHeader::decode(&mut Reader::new(&frame)).unwrap();
+    assert_eq!(header.xid, opcode::PING_XID, "W5: a ping does not");
+    // What is acknowledged elsewhere meanwhile is applied here before the answer to the question is.
+    server.set("/a", "new");
+    server.pass_barrier();
+    let frame = client.frame().await;
+    let response = Response::decode(opcode::GET_DATA, &frame).unwrap();
+    let ResponseBody::Data { data, .. } = response.body else {
+        panic!("{response:?}");
+    };
+    assert_eq!(&*data, b"new");
+}
+
+fn wishes_read_only() -> ConnectRequest {
+    ConnectRequest {
+        read_only: Some(true),
+        ..connect_request()
+    }
+}
+
+#[tokio::test]
+async fn a_read_only_server_answers_reads_and_refuses_the_rest() {
+    let server = TestServer::new();
+    server.create("/a", "here");
+    let zxid = server.edge.state.read().last_zxid();
+    server.edge.read_only.set(true, &server.edge.watches);
+    let mut client = Client::connect(&server);
+    let opened = client.handshake(&wishes_read_only()).await;
+    assert_eq!((opened.read_only, opened.timeout_ms), (Some(true), 10_000));
+    let response = client.request(1, get("/a", true)).await;
+    assert!(matches!(response.body, ResponseBody::Data { data, .. } if &*data == b"here"));
+    for (xid, body) in [
+        (2, create("//", "", Acl::open())),
+        (3, RequestBody::Sync { path: "/".into() }),
+        (4, RequestBody::Multi(Vec::new())),
+        (5, RequestBody::Acknowledge { key: 1 }),
+    ] {
+        let response = client.request(xid, body).await;
+        assert_eq!(response.header.error, ErrorCode::NotReadOnly as i32);
+        assert_eq!(response.header.zxid, zxid);
+    }
+    client.request(-2, RequestBody::Ping).await;
+    server.delete("/a");
+    let event = Notification::decode(&client.frame().await).unwrap();
+    assert!(matches!(event, Notification::Watch(event) if event.event == EventType::NodeDeleted));
+    let closed = client.request(6, RequestBody::CloseSession).await;
+    assert_eq!(closed.header.error, 0);
+    let (rest, end) = client.rest().await;
+    assert!(rest.is_empty() && matches!(end, End::Farewell), "{end}");
+    assert_eq!(server.step(), 0, "nothing was sent to the leader");
+}
+
+#[tokio::test]
+async fn a_read_only_server_turns_away_who_would_write_and_disconnects_when_it_is_that_no_more() {
+    let server = TestServer::new();
+    let mut waiting = Client::connect(&server);
+    let mut hello = BytesMut::new();
+    connect_request().encode_frame(&mut hello);
+    waiting.send(&hello).await;
+    while waiting.connection.traffic().1 == 0 {
+        tokio::task::yield_now().await;
+    }
+    let edge = &server.edge;
+    edge.read_only.set(true, &edge.watches);
+    let (rest, end) = waiting.rest().await;
+    assert!(rest.is_empty(), "its handshake would wait for the quorum");
+    assert!(matches!(end, End::Closed(_)), "{end}");
+
+    let mut writer = Client::connect(&server);
+    writer.send(&hello).await;
+    let (rest, end) = writer.rest().await;
+    assert!(rest.is_empty() && matches!(end, End::ReadOnly), "{end}");
+
+    let mut reader = Client::connect(&server);
+    let opened = reader.handshake(&wishes_read_only()).await;
+    edge.read_only.set(false, &edge.watches);
+    let (rest, end) = reader.rest().await;
+    assert!(rest.is_empty() && matches!(end, End::Closed(_)), "{end}");
+
+    // Its session ended with the connection.
+    edge.read_only.set(true, &edge.watches);
+    let mut again = Client::connect(&server);
+    let request = ConnectRequest {
+        session: opened.session,
+        password: opened.password,
+        ..wishes_read_only()
+    };
+    assert_eq!(again.handshake(&request).await.timeout_ms, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_clients_read_only_session_ends_with_its_timeout() {
+    let server = TestServer::new();
+    server.edge.read_only.set(true, &server.edge.watches);
+    let mut client = Client::connect(&server);
+    client.handshake(&wishes_read_only()).await;
+    let begun = tokio::time::Instant::now();
+    tokio::time::advance(Duration::from_secs(8)).await;
+    client.request(-2, RequestBody::Ping).await;
+    let end = client.end.await.unwrap();
+    assert!(matches!(end, End::Late(_)), "{end}");
+    assert_eq!(begun.elapsed().as_secs(), 18);
+}

@@ -25,16 +25,16 @@ fn body(form: &Form, outcome: &Outcome) -> Reply {
     Ok(match outcome {
         Outcome::Znode(done) => znode(done),
         Outcome::Multi(parts) => ResponseBody::Multi(parts.iter().map(part).collect()),
-        Outcome::Synced(_) if let Form::Reconfig { failed: Some(code) } = form => {
-            return Err(*code);
-        }
-        Outcome::Synced(path) => ResponseBody::Path(path.as_str().to_owned()),
         Outcome::Answered(answer) => ResponseBody::Call(CallResponse::from(&answer.ending)),
         Outcome::Parked => ResponseBody::Call(CallResponse::parked()),
         Outcome::Acknowledged | Outcome::SessionClosed => ResponseBody::Empty,
         Outcome::Refused(refusal) => refused(form, refusal)?,
-        // Of requests that no connection makes.
-        Outcome::Session { .. }
+        Outcome::Configuration if let Form::Reconfig { failed: Some(code) } = form => {
+            return Err(*code);
+        }
+        // Answered with a read, or of requests that no connection makes.
+        Outcome::Configuration
+        | Outcome::Session { .. }
         | Outcome::Pushed(_)
         | Outcome::Removed
         | Outcome::Mounted(_)

@@ -41,6 +41,11 @@ pub enum Read {
         /// Which.
         path: ZnodePath,
     },
+    /// What its barrier stands for.
+    Sync {
+        /// Goes back as it came: ZooKeeper does not look at it.
+        path: String,
+    },
     /// Watches to be set again after a reconnect.
     SetWatches(Box<SetWatches>),
 }
@@ -71,6 +76,7 @@ pub(super) fn answer_bytes(read: &Read, state: &State) -> usize {
     header
         + match read {
             Read::Exists { .. } => 0,
+            Read::Sync { path } => path.len(),
             Read::Data { path, .. } => stat(path).map_or(0, |stat| stat.data_length as usize),
             Read::Children { path, .. } => {
                 stat(path).map_or(0, |stat| stat.children as usize * CHILD_BYTES)
@@ -115,6 +121,7 @@ pub(super) fn answer(
             with_stat,
         } => place.children(path, *watch, *with_stat),
         Read::Acl { path } => place.acl(path),
+        Read::Sync { path } => Ok(ResponseBody::Path(path.clone())),
         Read::SetWatches(set) => place.set_watches(set, out),
     };
     encode::reply(xid, state.last_zxid(), reply, out);

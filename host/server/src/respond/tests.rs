@@ -56,7 +56,7 @@ fn data_of(frames: &[bytes::Bytes], xid: i32) -> String {
 }
 
 fn read(server: &TestServer, connection: &Connection, xid: i32, read: Read) {
-    connection.read(&server.edge.state.read(), xid, read, 20);
+    connection.read(&server.edge.state.read(), xid, read, Barrier::NONE, 20);
 }
 
 fn get(at: &str, watch: bool) -> Read {
@@ -558,7 +558,7 @@ fn w1_reads_that_wait_for_room_are_answered_before_the_next_write() {
     }
     read(&server, &connection, 8, get("/own", false));
     server.step();
-    assert!(!connection.inner.lock().begins_with_write());
+    assert!(!connection.inner.lock().waits(Barrier::NONE));
     // The receiving task had taken the write when the one before settled.
     let waiter = connection.write(9, Form::Plain, 100);
     connection.answer_due(&server.edge.state);
@@ -603,7 +603,8 @@ fn what_waits_behind_a_write_counts_its_bytes() {
     server.write(&connection, 1, znode(set("/none", "")), Form::Plain);
     let watches = Box::new(SetWatches::default());
     let state = server.edge.state.read();
-    connection.read(&state, 2, Read::SetWatches(watches), MAX_PENDING_BYTES / 2);
+    let set = Read::SetWatches(watches);
+    connection.read(&state, 2, set, Barrier::NONE, MAX_PENDING_BYTES / 2);
     assert_eq!(connection.progress(), Progress::Open);
     connection.reply(3, Err(ErrorCode::MarshallingError), MAX_PENDING_BYTES / 2);
     assert_eq!(connection.progress(), Progress::Pressed);
@@ -842,4 +843,118 @@ proptest! {
         }
         prop_assert_eq!(answered, expected);
     }
+}
+
+/// A read that is to see all that was acknowledged anywhere before it.
+fn read_newest(server: &TestServer, connection: &Arc<Connection>, xid: i32, read: Read) {
+    let barrier = server.edge.router.barriers().raise(connection);
+    connection.read(&server.edge.state.read(), xid, read, barrier, 20);
+}
+
+fn sync(path: &str) -> Read {
+    Read::Sync { path: path.into() }
+}
+
+/// What the receiving task does when it is woken.
+fn answer_due(server: &TestServer, connection: &Connection) {
+    if connection.progress() == Progress::Due {
+        connection.answer_due(&server.edge.state);
+    }
+}
+
+#[test]
+fn w7_a_sync_is_answered_in_its_turn_once_its_barrier_is_passed() {
+    let server = TestServer::new();
+    server.create("/a", "zero");
+    let connection = server.open_session();
+    server.write(&connection, 1, znode(set("/a", "one")), Form::Plain);
+    read_newest(&server, &connection, 2, sync("/a"));
+    read(&server, &connection, 3, get("/a", false));
+    connection.reply_at_once(opcode::PING_XID, Ok(ResponseBody::Empty));
+    assert_eq!(
+        told(&connection),
+        ["-2 as of 3"],
+        "W5: a ping waits for nothing"
+    );
+    server.step();
+    assert_eq!(told(&connection), ["1 as of 4"]);
+    answer_due(&server, &connection);
+    assert!(told(&connection).is_empty(), "reads behind it wait too");
+    server.set("/a", "of another session");
+    server.pass_barrier();
+    answer_due(&server, &connection);
+    let frames = sent(&connection);
+    let answer = Response::decode(opcode::SYNC, &frames[0]).unwrap();
+    assert_eq!(answer.header.zxid, server.edge.state.read().last_zxid());
+    assert_eq!(answer.body, ResponseBody::Path("/a".into()));
+    assert_eq!(data_of(&frames, 3), "of another session");
+    assert!(!server.edge.router.barriers().hold_any());
+}
+
+/// A write need not wait for the barriers before it: when it is applied, all that was acknowledged before is.
+#[test]
+fn w7_a_write_behind_a_barrier_does_not_pass_it() {
+    let server = TestServer::new();
+    server.create("/a", "zero");
+    let connection = server.open_session();
+    for first in [1, 11] {
+        read_newest(&server, &connection, first, get("/a", false));
+        server.write(&connection, first + 1, znode(set("/a", "one")), Form::Plain);
+        read_newest(&server, &connection, first + 2, sync("/"));
+        read(&server, &connection, first + 3, get("/a", false));
+        server.write(&connection, first + 4, znode(set("/a", "two")), Form::Plain);
+        read_newest(&server, &connection, first + 5, get("/a", false));
+    }
+    assert!(told(&connection).is_empty());
+    assert_eq!(server.step(), 4, "one entry, and no barrier is passed");
+    let frames = sent(&connection);
+    let xids: Vec<i32> = frames
+        .iter()
+        .map(|frame| ReplyHeader::decode(&mut Reader::new(frame)).unwrap().xid)
+        .collect();
+    assert_eq!(xids, [1, 2, 3, 4, 5, 6, 11, 12, 13, 14, 15]);
+    let seen = [1, 4, 6, 11, 14].map(|xid| data_of(&frames, xid));
+    assert_eq!(seen, ["zero", "one", "two", "two", "one"]);
+    server.pass_barrier();
+    answer_due(&server, &connection);
+    assert_eq!(data_of(&sent(&connection), 16), "two");
+    assert_eq!(connection.closed(), None);
+}
+
+#[test]
+fn w7_a_barrier_is_not_passed_by_a_question_that_was_asked_before_it_was_raised() {
+    let server = TestServer::new();
+    server.create("/a", "");
+    let (first, second) = (server.open_session(), server.open_session());
+    let barriers = server.edge.router.barriers();
+    read_newest(&server, &first, 1, sync("/"));
+    let under_way = barriers.ask();
+    read_newest(&server, &first, 2, sync("/"));
+    read_newest(&server, &second, 1, get("/a", false));
+    barriers.pass(under_way);
+    for connection in [&first, &second] {
+        answer_due(&server, connection);
+    }
+    assert_eq!(told(&first), ["1 as of 4"]);
+    assert!(told(&second).is_empty());
+    server.pass_barrier();
+    for connection in [&first, &second] {
+        answer_due(&server, connection);
+    }
+    assert_eq!(told(&first), ["2 as of 4"], "one question for both");
+    assert_eq!(told(&second), ["1 as of 4"]);
+}
+
+#[test]
+fn a_connection_that_ends_gives_its_barriers_up() {
+    let server = TestServer::new();
+    let connection = server.open_session();
+    for xid in 1..4 {
+        read_newest(&server, &connection, xid, sync("/"));
+    }
+    assert!(server.edge.router.barriers().hold_any());
+    connection.close("test");
+    assert!(!server.edge.router.barriers().hold_any());
+    server.pass_barrier();
+    assert_eq!(server.edge.metrics.outstanding.get(), 0);
 }

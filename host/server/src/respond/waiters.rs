@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use quorate_model::id::Zxid;
+use bytes::BytesMut;
+use quorate_model::id::{SessionId, Zxid};
 use quorate_model::outcome::{Outcome, Refusal};
+use quorate_model::request::Password;
 use quorate_tree::State;
 use quorate_wire::{ConnectRequest, ConnectResponse};
 
@@ -35,14 +37,8 @@ impl Waiter for Handshake {
             } => {
                 inner.session = Some(*session);
                 inner.phase = Phase::Open;
-                let answer = ConnectResponse {
-                    protocol_version: 0,
-                    timeout_ms: timeout_ms.cast_signed(),
-                    session: session.0.cast_signed(),
-                    password: password.0.to_vec().into(),
-                    read_only: self.request.read_only.map(|_| false),
-                };
-                answer.encode_frame(&mut inner.output);
+                let out = &mut inner.output;
+                welcome(&self.request, *session, password, *timeout_ms, false, out);
                 connection
                     .watches
                     .own_session(*session, connection.number());
@@ -51,10 +47,7 @@ impl Waiter for Handshake {
                 connection.wake.notify_one();
             }
             Outcome::Refused(Refusal::SessionExpired | Refusal::NoAuth(_)) => {
-                ConnectResponse::expired(&self.request).encode_frame(&mut inner.output);
-                connection.metrics.handshakes_expired.inc();
-                inner.frames += 1;
-                connection.end_locked(&mut inner);
+                connection.refuse_expired_locked(&self.request, &mut inner);
             }
             _ => connection.close_locked(&mut inner, "its handshake was refused"),
         }
@@ -66,6 +59,26 @@ impl Waiter for Handshake {
     }
 }
 
+/// Appends the answer to a handshake that has opened a session.
+pub(super) fn welcome(
+    request: &ConnectRequest,
+    session: SessionId,
+    password: &Password,
+    timeout_ms: u32,
+    read_only: bool,
+    out: &mut BytesMut,
+) {
+    let answer = ConnectResponse {
+        protocol_version: 0,
+        timeout_ms: timeout_ms.cast_signed(),
+        session: session.0.cast_signed(),
+        password: password.0.to_vec().into(),
+        // To a client that knows of read-only servers.
+        read_only: request.read_only.map(|_| read_only),
+    };
+    answer.encode_frame(out);
+}
+
 /// A write, on its way to the leader.
 pub(super) struct Write {
     pub(super) connection: Arc<Connection>,
@@ -75,6 +88,10 @@ pub(super) struct Write {
 impl Waiter for Write {
     fn alive(&self) -> bool {
         !self.connection.inner.lock().is_closed()
+    }
+
+    fn precede(&self, state: &State) {
+        self.connection.precede(state);
     }
 
     fn settle(self: Box<Self>, state: &State, zxid: Zxid, outcome: &Outcome) {

@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use quorate_consensus::{Consensus, PeerStream};
-use quorate_model::id::{Incarnation, ServerId};
+use quorate_model::id::{Incarnation, ServerId, Zxid};
 
 use super::Inbox;
 use super::inbox::NotTaken;
-use super::message::{FromLeader, ToLeader, decode, encode};
+use super::message::{FromLeader, Lead, ToLeader, decode, encode};
+use crate::clock::Clock;
+use crate::digests::{Digests, Finding, Here, Point};
 use crate::expiry::Touches;
 use crate::members::Members;
+use crate::metrics::Metrics;
 
 /// What streams of other servers are served with.
 #[derive(Clone)]
@@ -22,6 +25,12 @@ pub struct Acceptor {
     pub touches: Arc<Touches>,
     /// What changes the members.
     pub members: Members,
+    /// Of this server's state, to which theirs are compared.
+    pub digests: Arc<Digests>,
+    /// Hears what theirs say.
+    pub clock: Arc<Clock>,
+    /// Where comparisons are counted.
+    pub metrics: Arc<Metrics>,
 }
 
 impl Acceptor {
@@ -82,16 +91,74 @@ impl Acceptor {
                     let changed = self.members.execute(change).await;
                     sender.send(encode(&FromLeader::Changed(changed))?).await?;
                 }
-                ToLeader::Touched { report, sessions } => {
+                ToLeader::ReadIndex => {
+                    // Without a quorum the stream ends, and whoever leads then is asked.
+                    let index = self.consensus.read_index().await?;
+                    sender
+                        .send(encode(&FromLeader::ReadIndex { index })?)
+                        .await?;
+                }
+                ToLeader::Touched {
+                    report,
+                    sessions,
+                    state,
+                    machine_ms,
+                } => {
+                    self.clock.heard(server, machine_ms);
                     for session in sessions {
                         self.touches.touch(session);
                     }
-                    if self.consensus.leadership().borrow().leading {
-                        sender.send(encode(&FromLeader::Heard { report })?).await?;
-                    }
+                    // Always answered: the next report waits for it, and a quorum may be there by then.
+                    let lead = match self.consensus.quorum_age() {
+                        None => None,
+                        Some(age) => Some(Lead {
+                            quorum_age_ms: age.as_millis() as u64,
+                            wrong_at: self.wrong_at(server, state)?,
+                            now: self.clock.now(),
+                        }),
+                    };
+                    let heard = FromLeader::Heard { report, lead };
+                    sender.send(encode(&heard)?).await?;
                 }
             }
         }
+    }
+
+    /// Compares another server's state with this leader's; where it is wrong. Stops this server if its own is.
+    fn wrong_at(&self, server: ServerId, state: Option<Point>) -> anyhow::Result<Option<Zxid>> {
+        let Some(state) = state else {
+            return Ok(None);
+        };
+        let voters = self.consensus.members().borrow().voters.clone();
+        let here = Here {
+            server: self.consensus.server(),
+            term: self.consensus.leadership().borrow().term,
+            voters: &voters,
+            now_ms: self.clock.monotonic_ms(),
+        };
+        let found = self.digests.compare(here, server, state);
+        if found != Finding::Unknown {
+            self.metrics.digests_compared.inc();
+        }
+        let zxid = state.zxid;
+        match found {
+            Finding::Unknown | Finding::Agrees => return Ok(None),
+            Finding::Undecided | Finding::Wrong => self.metrics.digests_differing.inc(),
+            Finding::LeaderWrong => {
+                let reason = format!(
+                    "the state of this server, which led, differs from most voters' at zxid {zxid}: \
+                     remove its data directory and let it join again under a new id"
+                );
+                self.consensus.fail(reason.clone());
+                anyhow::bail!(reason);
+            }
+        };
+        if found == Finding::Undecided {
+            tracing::warn!(%server, %zxid, "a server's state differs; it is not clear yet whose is wrong");
+            return Ok(None);
+        }
+        tracing::error!(%server, %zxid, "a server's state differs from this leader's: it is told to stop");
+        Ok(Some(zxid))
     }
 
     /// Waits until this server leads in `epoch`; gives the number of the request that is expected.

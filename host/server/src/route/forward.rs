@@ -14,6 +14,7 @@ use super::Router;
 use super::message::{FromLeader, ToLeader, decode, encode};
 use crate::apply::Opened;
 use crate::clock::Clock;
+use crate::digests::Digests;
 use crate::expiry::Touches;
 use crate::members::{Change, Changed};
 use crate::silence::Silence;
@@ -26,6 +27,9 @@ const FRAME_BYTES: usize = 1 << 20;
 
 /// Between two reports of touched sessions: a fraction of the shortest timeout that is of any use.
 const REPORT_EVERY: Duration = Duration::from_millis(100);
+
+/// An answer that took longer, in milliseconds, does not say what time it is: this process may have stood still.
+const PROMPT_MS: u64 = 300;
 
 /// After a connection to the leader could not be made, or has ended.
 const RETRY: Duration = Duration::from_millis(20);
@@ -41,9 +45,11 @@ pub struct Forwarder {
     pub touches: Arc<Touches>,
     /// Is told of every word from a leader with a quorum.
     pub silence: Arc<Silence>,
+    /// Of this server's state.
+    pub digests: Arc<Digests>,
     /// The last epoch that opened here.
     pub opened: watch::Receiver<Opened>,
-    /// When.
+    /// When; it follows the leader's.
     pub clock: Arc<Clock>,
     /// Set once a leader takes this server's requests: it has applied what that leader began with.
     pub serving: watch::Sender<bool>,
@@ -164,17 +170,38 @@ impl Forwarder {
             sessions.extend(self.router.sessions_in_flight());
             let sent_ms = self.clock.monotonic_ms();
             report += 1;
-            sender
-                .send(encode(&ToLeader::Touched { report, sessions })?)
-                .await?;
-            loop {
-                if let FromLeader::Heard { report: heard } = receive(&mut receiver).await?
+            let touched = ToLeader::Touched {
+                report,
+                sessions,
+                state: self.digests.newest(),
+                machine_ms: self.clock.machine_ms(),
+            };
+            sender.send(encode(&touched)?).await?;
+            let lead = loop {
+                if let FromLeader::Heard {
+                    report: heard,
+                    lead,
+                } = receive(&mut receiver).await?
                     && heard == report
                 {
-                    break;
+                    break lead;
                 }
+            };
+            let Some(lead) = lead else {
+                continue;
+            };
+            let prompt = self.clock.monotonic_ms() - sent_ms < PROMPT_MS;
+            if prompt && !self.consensus.leadership().borrow().leading {
+                self.clock.follow(lead.now);
             }
-            self.silence.heard(sent_ms);
+            if let Some(zxid) = lead.wrong_at {
+                self.consensus.fail(format!(
+                    "the state of this server differs from the leader's at zxid {zxid}: \
+                     remove its data directory and let it join again under a new id"
+                ));
+            }
+            self.silence
+                .heard(sent_ms.saturating_sub(lead.quorum_age_ms));
         }
     }
 }

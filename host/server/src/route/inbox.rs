@@ -175,7 +175,6 @@ mod tests {
     use std::sync::Arc;
 
     use quorate_model::id::SessionId;
-    use quorate_model::path::ZnodePath;
     use quorate_model::request::{Operation, Request};
 
     use super::*;
@@ -185,7 +184,7 @@ mod tests {
             session: SessionId(1),
             owner: None,
             identities: Arc::default(),
-            operation: Operation::Sync(ZnodePath::root()),
+            operation: Operation::Acknowledge { key: 1 },
         };
         Numbered {
             origin: Origin {

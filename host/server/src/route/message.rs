@@ -2,14 +2,15 @@
 
 use bytes::Bytes;
 use quorate_consensus::ReconfigureError;
-use quorate_model::id::{Incarnation, SessionId};
+use quorate_model::id::{Incarnation, SessionId, Timestamp, Zxid};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::Numbered;
+use crate::digests::Point;
 use crate::members::{Change, Changed};
 
-/// From a server to the leader. Requests and touches go over connections of their own, so that a touch
-/// never waits behind requests (rule W5).
+/// From a server to the leader. Requests, touches and questions for a read index go over connections of
+/// their own, so that none waits behind requests (rule W5).
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum ToLeader {
     /// A stream of requests begins, in this epoch.
@@ -30,12 +31,18 @@ pub(super) enum ToLeader {
     },
     /// The members are to be changed. Over a connection of its own.
     Change(Change),
+    /// Asks for the index that a read must see which was asked for before; over a connection of its own.
+    ReadIndex,
     /// Sessions whose clients the sender has heard of since its last report.
     Touched {
         /// Numbers the reports of a connection.
         report: u64,
         /// May be none: the report then only asks whether a quorum is there (rule W4).
         sessions: Vec<SessionId>,
+        /// The sender's state; none before its first entry.
+        state: Option<Point>,
+        /// What the sender's machine takes the time to be, in milliseconds since 1970 (rule E3).
+        machine_ms: i64,
     },
 }
 
@@ -51,11 +58,30 @@ pub(super) enum FromLeader {
     },
     /// What became of a change.
     Changed(Result<Changed, ReconfigureError>),
-    /// A report was noted, and a quorum has confirmed the leader meanwhile.
+    /// What was acknowledged anywhere before the question stands in the log up to here.
+    ReadIndex {
+        /// Of an entry of the log.
+        index: u64,
+    },
+    /// A report was noted.
     Heard {
         /// Which.
         report: u64,
+        /// What the leader knows; none while it lacks a quorum for too long to lead.
+        lead: Option<Lead>,
     },
+}
+
+/// What a leader says to a report.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct Lead {
+    /// How long ago a quorum confirmed it, in milliseconds (rule W4): it may be cut off together with whom it
+    /// tells this.
+    pub(super) quorum_age_ms: u64,
+    /// The receiver's state differs from the leader's at this transaction: it is to stop.
+    pub(super) wrong_at: Option<Zxid>,
+    /// The ensemble's time (rule E3).
+    pub(super) now: Timestamp,
 }
 
 /// A message as a frame.

@@ -1,0 +1,280 @@
+//! Assemble: one server's stages put together, on whatever machine it is given, real or simulated.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::bail;
+use parking_lot::RwLock;
+use quorate_consensus::{Config, Consensus, Disk, Health, StateMachine, Transport};
+use quorate_model::id::Incarnation;
+use quorate_sandbox::Sandbox;
+use quorate_tree::{RunTree, SharedState, State};
+use tokio::sync::watch;
+
+use crate::apply::{Applier, Opened};
+use crate::clock::{CORRECT_EVERY, Clock, Hands};
+use crate::evaluate::Leader;
+use crate::expiry::Touches;
+use crate::members::Members;
+use crate::metrics::Metrics;
+use crate::mode::Mode;
+use crate::notify::Watches;
+use crate::read_only::{self, ReadOnly};
+use crate::receive::{Edge, Limits};
+use crate::recipes::Recipes;
+use crate::route::{Acceptor, Asker, Forwarder, Inbox, Router};
+use crate::silence::{self, Silence};
+
+/// Between two words to an operator whose server waits to begin.
+const STILL_WAITING: Duration = Duration::from_secs(10);
+
+/// Given the server's state machine, what consensus is to apply to: a simulation looks on there.
+pub type Apply = Box<dyn FnOnce(Arc<dyn StateMachine>) -> Arc<dyn StateMachine> + Send>;
+
+/// What a server runs on.
+pub struct Machine {
+    /// Its clocks.
+    pub hands: Arc<dyn Hands>,
+    /// Its network, as far as other servers are concerned; none for a server that is alone.
+    pub transport: Option<Arc<dyn Transport>>,
+    /// Its disk.
+    pub disk: Arc<dyn Disk>,
+    /// Where its recipes run.
+    pub sandbox: Arc<Sandbox<RunTree>>,
+    /// Unique to this start of the server; not 0.
+    pub nonce: u64,
+    /// What consensus applies to.
+    pub applies_to: Apply,
+}
+
+/// One server without its listeners.
+pub struct Server {
+    /// Requests go in here.
+    pub router: Router,
+    /// What is applied.
+    pub state: SharedState,
+    /// Who is told what.
+    pub watches: Arc<Watches>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// What is compiled.
+    pub recipes: Recipes,
+    /// Its log, its peers, its lead.
+    pub consensus: Consensus,
+    /// Changes the servers of its ensemble.
+    pub members: Members,
+    /// Whether reads are all that it answers.
+    pub read_only: Arc<ReadOnly>,
+    silence: Arc<Silence>,
+    clock: Arc<Clock>,
+    nonce: u64,
+    opened: watch::Receiver<Opened>,
+    serves: watch::Receiver<bool>,
+}
+
+impl Server {
+    /// Recovers a server from its data directory, joins it to its ensemble, and begins all tasks but two, which want
+    /// threads of their own: [`Recipes::compile_forever`], and the leader's, which is given.
+    ///
+    /// # Errors
+    /// Whatever keeps it from starting.
+    pub async fn open(
+        config: Config,
+        machine: Machine,
+    ) -> anyhow::Result<(Server, Leader<Recipes>)> {
+        let Machine {
+            hands,
+            transport,
+            disk,
+            sandbox,
+            nonce,
+            applies_to,
+        } = machine;
+        let server = config.server;
+        let clock = Arc::new(Clock::start(hands));
+        let state = Arc::new(RwLock::new(State::new()));
+        let touches = Arc::new(Touches::default());
+        // A later start has a later time; two cannot have the same, as the data directory is locked meanwhile.
+        let incarnation = Incarnation(clock.now().0);
+        let router = Router::new(server, incarnation, touches.clone());
+        let metrics = Arc::new(Metrics::new());
+        let watches = Watches::new(&state.read(), metrics.clone());
+        let recipes = Recipes::new(sandbox, metrics.clone());
+        let applier = Arc::new(Applier::new(
+            state.clone(),
+            router.clone(),
+            watches.clone(),
+            touches.clone(),
+            recipes.clone(),
+            metrics.clone(),
+        ));
+        let (opened, digests) = (applier.opened(), applier.digests());
+        let several = transport.is_some();
+        let transport = transport.unwrap_or_else(|| Arc::new(quorate_consensus::Tcp::new(None)));
+        let consensus = Consensus::open_on(config, applies_to(applier), transport, disk).await?;
+
+        let inbox = Arc::new(Inbox::default());
+        let leader = Leader {
+            consensus: consensus.clone(),
+            router: router.clone(),
+            inbox: inbox.clone(),
+            state: state.clone(),
+            runner: recipes.clone(),
+            clock: clock.clone(),
+            touches: touches.clone(),
+            metrics: metrics.clone(),
+            opened: opened.clone(),
+            compiled: recipes.compiled(),
+            nonce,
+        };
+        let asker = Asker::new(consensus.clone(), router.barriers().clone(), server);
+        tokio::spawn(asker.run());
+        let members = Members::new(consensus.clone(), router.clone(), several);
+        let (serving, serves) = watch::channel(false);
+        let silence = Arc::new(Silence::default());
+        if several {
+            let forwarder = Forwarder {
+                consensus: consensus.clone(),
+                router: router.clone(),
+                touches: touches.clone(),
+                silence: silence.clone(),
+                digests: digests.clone(),
+                opened: opened.clone(),
+                clock: clock.clone(),
+                serving,
+            };
+            tokio::spawn(forwarder.clone().forward());
+            tokio::spawn(forwarder.report());
+            let acceptor = Acceptor {
+                consensus: consensus.clone(),
+                inbox,
+                touches,
+                members: members.clone(),
+                digests,
+                clock: clock.clone(),
+                metrics: metrics.clone(),
+            };
+            tokio::spawn(acceptor.run());
+            let (consensus, state, silence) = (consensus.clone(), state.clone(), silence.clone());
+            let (watches, clock) = (watches.clone(), clock.clone());
+            tokio::spawn(silence::keep(silence, consensus, state, watches, clock));
+        }
+        tokio::spawn(correct_clock(clock.clone(), consensus.clone()));
+        tokio::spawn(tell_health(
+            consensus.clone(),
+            router.clone(),
+            watches.clone(),
+        ));
+        let server = Server {
+            router,
+            state,
+            watches,
+            metrics,
+            recipes,
+            consensus,
+            members,
+            read_only: Arc::default(),
+            silence,
+            clock,
+            nonce,
+            opened,
+            serves,
+        };
+        Ok((server, leader))
+    }
+
+    /// Waits until this start of the server has opened an epoch, or a leader takes its requests: only then is
+    /// all that was acknowledged before applied here.
+    ///
+    /// # Errors
+    /// If consensus fails or stops before.
+    pub async fn begun(&self) -> anyhow::Result<()> {
+        let (mut opened, mut serves) = (self.opened.clone(), self.serves.clone());
+        let mut health = self.consensus.health();
+        loop {
+            tokio::select! {
+                Ok(_) = opened.wait_for(|opened| opened.nonce == self.nonce) => return Ok(()),
+                Ok(_) = serves.wait_for(|serves| *serves) => return Ok(()),
+                failed = health.wait_for(|health| matches!(health, Health::Failed(_))) => {
+                    match failed.as_deref() {
+                        Ok(Health::Failed(why)) => bail!("the server cannot begin: {why}"),
+                        _ => bail!("the server stops before it has begun"),
+                    }
+                }
+                () = tokio::time::sleep(STILL_WAITING) => {
+                    let members = self.consensus.members().borrow().clone();
+                    let voters = members.voters.len();
+                    tracing::warn!("waiting for {} of {voters} voters to agree on a leader", voters / 2 + 1);
+                }
+            }
+        }
+    }
+
+    /// What makes this server, one of several, read-only as long as it has no quorum.
+    pub fn read_only_keeper(&self) -> read_only::Keeper {
+        read_only::Keeper {
+            read_only: self.read_only.clone(),
+            silence: self.silence.clone(),
+            watches: self.watches.clone(),
+            clock: self.clock.clone(),
+            opened: self.opened.clone(),
+            nonce: self.nonce,
+            serves: self.serves.clone(),
+        }
+    }
+
+    /// What the stages that face clients share.
+    pub fn edge(&self, limits: Limits) -> Arc<Edge> {
+        let (consensus, server) = (self.consensus.clone(), self.router.server());
+        Arc::new(Edge {
+            router: self.router.clone(),
+            state: self.state.clone(),
+            watches: self.watches.clone(),
+            metrics: self.metrics.clone(),
+            limits,
+            members: Some(self.members.clone()),
+            read_only: self.read_only.clone(),
+            mode: Box::new({
+                let read_only = self.read_only.clone();
+                move || match read_only.is() {
+                    true => Mode::ReadOnly,
+                    false => Mode::of(&consensus, server),
+                }
+            }),
+        })
+    }
+}
+
+async fn correct_clock(clock: Arc<Clock>, consensus: Consensus) {
+    let mut health = consensus.health();
+    let mut every = tokio::time::interval(CORRECT_EVERY);
+    loop {
+        tokio::select! {
+            _ = every.tick() => {
+                if consensus.leadership().borrow().leading {
+                    let members = consensus.members();
+                    clock.correct(consensus.server(), &members.borrow().voters);
+                }
+            }
+            _ = health.wait_for(|health| *health == Health::Stopped) => return,
+        }
+    }
+}
+
+/// When consensus has failed, nothing more is acknowledged: whoever waits is told so, and clients of
+/// ZooKeeper's protocol are disconnected.
+async fn tell_health(consensus: Consensus, router: Router, watches: Arc<Watches>) {
+    let mut health = consensus.health();
+    while health.changed().await.is_ok() {
+        let now = health.borrow_and_update().clone();
+        match &now {
+            Health::Failed(why) => {
+                tracing::error!("writes have stopped: {why}");
+                router.stop(&format!("writes have stopped: {why}"));
+                watches.close_all("writes have stopped");
+            }
+            Health::Impaired(why) => tracing::warn!("consensus is impaired: {why}"),
+            Health::Running | Health::Stopped => {}
+        }
+    }
+}

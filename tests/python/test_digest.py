@@ -1,0 +1,116 @@
+"""A server whose state differs from the others' says so and stops; the others go on."""
+
+import struct
+import zlib
+from pathlib import Path
+from typing import Iterator
+
+import pytest
+
+from harness import wire as w
+from harness.ensemble import Ensemble, Member
+from harness.waiting import until
+from harness.wire import Closed, Wire
+
+pytestmark = [pytest.mark.quorate, pytest.mark.timeout(300)]
+
+RIGHT, WRONG = b"the state of all", b"another server's"
+
+#: Of a log's segment, and of a record in it: see host/consensus/src/log/record.rs.
+SEGMENT_HEAD, RECORD_HEAD = 16, 21
+
+
+@pytest.fixture
+def ensemble(tmp_path) -> Iterator[Ensemble]:
+    running = Ensemble(tmp_path).start()
+    client = Wire(running.servers[0].address, timeout_ms=20_000)
+    client.create("/state", RIGHT)
+    for server in running.servers:
+        assert Wire(server.address, timeout_ms=20_000).request(w.SYNC, w.string("/")).err == w.OK
+    yield running
+    running.kill()
+
+
+def falsify(server: Member) -> None:
+    """Rewrites an entry in the log of a server that is stopped, with checksums that fit."""
+    found = 0
+    for segment in Path(server.data_dir).rglob("*.log"):
+        log, at = bytearray(segment.read_bytes()), SEGMENT_HEAD
+        while at + RECORD_HEAD <= len(log):
+            length = struct.unpack_from("<I", log, at)[0]
+            begin, end = at + RECORD_HEAD, at + RECORD_HEAD + length
+            if RIGHT in log[begin:end]:
+                found += 1
+                log[begin:end] = log[begin:end].replace(RIGHT, WRONG)
+                struct.pack_into("<I", log, at + 13, zlib.crc32(log[begin:end]))
+                position = int(segment.stem) + at
+                head = struct.pack("<Q", position) + bytes(log[at : at + 17])
+                struct.pack_into("<I", log, at + 17, zlib.crc32(head))
+            at = end
+        segment.write_bytes(log)
+    assert found == 1, f"{found} entries"
+
+
+def check_it_has_stopped(server: Member, was_serving: bool) -> None:
+    until(lambda: "remove its data directory" in server.log, f"it says so; its log:\n{server.log}")
+    assert "differs from" in server.log and "at zxid 0x" in server.log
+    until(lambda: ended(server) or reason(server), "it is not well, or did not begin at all")
+    if was_serving:
+        assert "differs from" in reason(server)
+        read = server.http.request("GET", "/v1/tree/state")
+        assert read.status == 503 and "differs from" in read.body["error"]["message"], read
+    with pytest.raises((Closed, OSError)):
+        Wire(server.address, timeout_ms=4000).get("/state")
+
+
+def ended(server: Member) -> bool:
+    return server.process.poll() is not None
+
+
+def reason(server: Member) -> str:
+    """Why it is not well; empty if it is, or does not answer."""
+    try:
+        answer = server.http.request("GET", "/health")
+    except OSError:
+        return ""
+    return answer.body["reason"] if answer.status == 503 else ""
+
+
+def check_the_others_go_on(servers, data: bytes) -> None:
+    clients = [Wire(server.address, timeout_ms=20_000) for server in servers]
+    for number, client in enumerate(clients):
+        assert client.request(w.SYNC, w.string("/")).err == w.OK
+        assert client.get("/state")[0] == data
+        client.create(f"/after-{number}")
+        assert client.exists("/after-0") is not None
+    assert all(server.process.poll() is None for server in servers)
+    assert not any("remove its data directory" in server.log for server in servers)
+
+
+def test_a_follower_whose_state_is_wrong_stops_and_the_others_go_on(ensemble):
+    leader = ensemble.leader()
+    wrong, other = ensemble.others(leader)
+    wrong.stop()
+    falsify(wrong)
+    wrong.start_only()
+    check_it_has_stopped(wrong, was_serving=False)
+    check_the_others_go_on([leader, other], RIGHT)
+    compared = leader.four_letter_word("mntr"), other.four_letter_word("mntr")
+    digests = [dict(line.split("\t") for line in text.splitlines()) for text in compared]
+    assert digests[0]["zk_last_zxid"] != digests[1]["zk_last_zxid"] or (
+        digests[0]["zk_state_digest"] == digests[1]["zk_state_digest"]
+    )
+
+
+def test_the_majority_is_believed_whoever_leads(ensemble):
+    alone = ensemble.leader()
+    others = ensemble.others(alone)
+    for server in others:
+        server.stop()
+        falsify(server)
+    for server in others:
+        server.start_only()
+    check_it_has_stopped(alone, was_serving=True)
+    for server in others:
+        until(server.serves, f"server {server.number} serves; its log:\n{server.log[-2000:]}")
+    check_the_others_go_on(others, WRONG)

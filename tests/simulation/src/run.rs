@@ -1,0 +1,307 @@
+//! One run: an ensemble and its clients, faults for a while, then peace, then the checker.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use quorate::evaluate::administration;
+use quorate_consensus::FirstMember;
+use quorate_model::id::ServerId;
+use quorate_model::path::ZnodePath;
+use quorate_sandbox::{RunLimits, Sandbox, SandboxConfig};
+use quorate_tree::{RunTree, State};
+use turmoil::Sim;
+
+use crate::check;
+use crate::client::Client;
+use crate::faults::Faults;
+use crate::history::History;
+use crate::ledger::Ledger;
+use crate::machine::{SimulatedDisk, SimulatedHands};
+use crate::server::{self, Host, name, peer_address};
+use crate::workload::{Program, Role};
+
+/// Once nothing breaks any more, everything has to be well again within this time.
+const PEACE: Duration = Duration::from_secs(40);
+
+/// The servers.
+const SERVERS: u64 = 3;
+
+/// Who the clients are.
+const ROLES: [Role; 9] = [
+    Role::Registers,
+    Role::Registers,
+    Role::Registers,
+    Role::Registers,
+    Role::Pipeline,
+    Role::Counts,
+    Role::Counts,
+    Role::Locks,
+    Role::Locks,
+];
+
+/// What is wrong with the build on purpose, so that the checker has something to find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Defect {
+    /// Entries apply whatever was before them.
+    Unguarded,
+    /// Disks say that they have synced, and have not.
+    LyingDisks,
+}
+
+/// What one run came to.
+pub struct Report {
+    /// What must not be; none if all is well.
+    pub violations: Vec<String>,
+    /// Equal for runs that were the same in everything that counts.
+    pub trace: u64,
+    /// For people.
+    pub summary: String,
+}
+
+/// Runs one seed for `time` of faults, in `directory`, with compiled recipes kept in `cache`.
+pub fn run(
+    seed: u64,
+    time: Duration,
+    defect: Option<Defect>,
+    directory: &Path,
+    cache: &Path,
+) -> anyhow::Result<Report> {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let sandbox = sandbox(cache)?;
+    let ledger = Arc::new(Ledger::new(defect == Some(Defect::Unguarded)));
+    let history = History::default();
+    let mut sim = turmoil::Builder::new()
+        .rng_seed(random.u64(..))
+        .simulation_duration(time + 2 * PEACE)
+        .tick_duration(Duration::from_millis(1))
+        .min_message_latency(Duration::ZERO)
+        .max_message_latency(Duration::from_millis(4))
+        .tcp_capacity(4096)
+        .enable_random_order()
+        .build();
+
+    let members: Vec<FirstMember> = (1..=SERVERS)
+        .map(|server| FirstMember {
+            server: ServerId(server),
+            address: peer_address(server),
+            votes: true,
+        })
+        .collect();
+    let hosts: Vec<Arc<Host>> = (1..=SERVERS)
+        .map(|server| {
+            Arc::new(Host {
+                server: ServerId(server),
+                hands: SimulatedHands::ahead(random.i64(-60_000..60_000)),
+                disk: SimulatedDisk::new(random.u64(..), defect == Some(Defect::LyingDisks)),
+                directory: directory.join(name(server)),
+                members: members.clone(),
+                sandbox: sandbox.clone(),
+                ledger: ledger.clone(),
+                running: Mutex::default(),
+                random: Mutex::new(random.fork()),
+            })
+        })
+        .collect();
+    for host in &hosts {
+        let host = host.clone();
+        sim.host(name(host.server.0), move || server::run(host.clone()));
+    }
+    let mounted = Arc::new(AtomicBool::new(false));
+    operator(&mut sim, &hosts, mounted.clone());
+    for (id, role) in (1..).zip(ROLES) {
+        let program = Program {
+            id,
+            role,
+            client: Client::new(SERVERS, random.u64(..)),
+            history: history.clone(),
+            until: time,
+            mounted: mounted.clone(),
+        };
+        sim.client(format!("c{id}"), program.run());
+    }
+
+    let mut faults = Faults::new(random.u64(..), hosts.clone());
+    let mut violations = Vec::new();
+    let mut ended = false;
+    while sim.elapsed() < time + PEACE && violations.is_empty() {
+        if sim.elapsed() < time {
+            faults.step(&mut sim);
+        } else {
+            faults.end(&mut sim);
+        }
+        match sim.step() {
+            Ok(all) => ended = all,
+            Err(error) => violations.push(format!("a server or a client has failed: {error}")),
+        }
+        if ended && same(&hosts) {
+            break;
+        }
+    }
+    if violations.is_empty() {
+        if !ended {
+            violations.push(format!(
+                "clients still wait {PEACE:?} after everything was mended"
+            ));
+        }
+        violations.extend(differences(&hosts));
+        violations.extend(check::violations(&history, &ledger));
+    }
+    let operations = history.operations();
+    let unknown = operations.iter().filter(|one| one.told.is_none()).count();
+    let summary = format!(
+        "{} transactions, {} operations ({unknown} unknown), {} holds, {} crashes, {} cuts, {} other faults, {:.1} s",
+        ledger.transactions().len(),
+        operations.len(),
+        history.holds().len(),
+        faults.crashes,
+        faults.cuts,
+        faults.others,
+        sim.elapsed().as_secs_f64(),
+    );
+    let mut trace = DefaultHasher::new();
+    format!(
+        "{:?}{operations:?}{:?}",
+        ledger.transactions(),
+        history.holds()
+    )
+    .hash(&mut trace);
+    Ok(Report {
+        violations,
+        trace: trace.finish(),
+        summary,
+    })
+}
+
+/// One engine for all servers. A run has no deadline by the wall there, which no simulation can repeat.
+fn sandbox(cache: &Path) -> anyhow::Result<Arc<Sandbox<RunTree>>> {
+    let config = SandboxConfig {
+        run: RunLimits {
+            wall_clock: Duration::from_secs(3600),
+            ..RunLimits::default()
+        },
+        cache_directory: Some(cache.to_owned()),
+        concurrent_runs: 1,
+        ..SandboxConfig::default()
+    };
+    let sandbox = Sandbox::new(config).context("the sandbox does not start")?;
+    Ok(Arc::new(sandbox))
+}
+
+/// Keeps the recipes and mounts them, through whichever server is up.
+fn operator(sim: &mut Sim<'_>, hosts: &[Arc<Host>], mounted: Arc<AtomicBool>) {
+    use quorate_model::request::Operation;
+    let hosts = hosts.to_vec();
+    sim.client("operator", async move {
+        for (recipe, mount) in [("counter", "/counters"), ("fair-lock", "/locks")] {
+            let standard = quorate_recipes::find(recipe).context("it is a standard recipe")?;
+            let upload = Bytes::from_static(standard.wasm);
+            let prepared = hosts[0].sandbox.prepare(&upload)?;
+            let digest = prepared.digest;
+            let push = Operation::PushRecipe {
+                name: recipe.into(),
+                component: prepared.component,
+            };
+            let mount = Operation::Mount {
+                path: ZnodePath::parse(mount)?,
+                recipe: recipe.into(),
+                digest: Some(digest),
+                parameters: None,
+                sealed: true,
+            };
+            for operation in [push, mount] {
+                let mut place = 0;
+                loop {
+                    let router = hosts[place % hosts.len()]
+                        .running
+                        .lock()
+                        .as_ref()
+                        .map(|it| it.1.clone());
+                    place += 1;
+                    let Some(router) = router else {
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                        continue;
+                    };
+                    let asked = router.ask(administration(operation.clone()));
+                    let asked = tokio::time::timeout(Duration::from_secs(2), asked).await;
+                    if matches!(asked, Ok(Ok(_))) {
+                        break;
+                    }
+                }
+            }
+        }
+        mounted.store(true, Ordering::SeqCst);
+        Ok(())
+    });
+}
+
+/// Whether all servers have applied the same.
+fn same(hosts: &[Arc<Host>]) -> bool {
+    let zxids = hosts.iter().map(|host| {
+        let running = host.running.lock();
+        running.as_ref().map(|(state, _)| state.read().last_zxid())
+    });
+    let zxids: Vec<_> = zxids.collect();
+    zxids[0].is_some() && zxids.iter().all(|zxid| *zxid == zxids[0])
+}
+
+/// In what the servers' states differ.
+fn differences(hosts: &[Arc<Host>]) -> Vec<String> {
+    if !same(hosts) {
+        return vec![format!(
+            "the servers have not come together {PEACE:?} after everything was mended"
+        )];
+    }
+    let mut found = Vec::new();
+    let mut first: Option<BTreeMap<String, String>> = None;
+    for host in hosts {
+        let running = host.running.lock();
+        let Some((state, _)) = running.as_ref() else {
+            continue;
+        };
+        let records = records(&state.read());
+        let first = first.get_or_insert_with(|| records.clone());
+        let keys = first.keys().chain(records.keys());
+        let differ = keys.filter(|key| first.get(*key) != records.get(*key));
+        found.extend(differ.map(|key| {
+            format!(
+                "server {} differs from server 1 in {key}: {:?} instead of {:?}",
+                host.server,
+                records.get(key),
+                first.get(key)
+            )
+        }));
+    }
+    found
+}
+
+/// Everything in a state, by name.
+fn records(state: &State) -> BTreeMap<String, String> {
+    let mut records = BTreeMap::new();
+    let mut paths = vec![ZnodePath::root()];
+    while let Some(path) = paths.pop() {
+        let children = state.children(&path).unwrap_or_default();
+        let node = (state.node(&path), state.acl(&path), state.stat(&path));
+        records.insert(format!("znode {path}"), format!("{node:?} {children:?}"));
+        let below = children.iter().filter_map(|child| path.child(child).ok());
+        paths.extend(below);
+    }
+    for (session, value) in state.sessions() {
+        records.insert(format!("session {session}"), format!("{value:?}"));
+    }
+    for call in state.parked_calls() {
+        records.insert(format!("parked call {:?}", call.id), format!("{call:?}"));
+    }
+    for mount in state.mounts() {
+        records.insert(format!("mount {}", mount.path), format!("{mount:?}"));
+    }
+    let whole = (state.counts(), state.last_time(), state.epoch());
+    records.insert("the whole".into(), format!("{whole:?}"));
+    records
+}

@@ -1,0 +1,293 @@
+//! What the clients do: registers, pipelines, counters, locks. Each writes down what it saw.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use quorate_model::acl::Acl;
+use quorate_model::id::SessionId;
+use quorate_wire::{CallStatus, Create, RequestBody, ResponseBody};
+use serde_json::{Value, json};
+
+use crate::check::once::PIPELINES;
+use crate::client::{Answer, Client, Expired};
+use crate::history::{Ask, History, Hold, Operation, Told};
+
+/// How many znodes the clients write to.
+const REGISTERS: u64 = 6;
+
+/// How many writes are under way at a time in a pipeline.
+const PIPELINE: u64 = 6;
+
+const NO_NODE: i32 = -101;
+const BAD_VERSION: i32 = -103;
+const NODE_EXISTS: i32 = -110;
+
+/// What a client of the simulation is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Creates, sets, deletes and reads znodes.
+    Registers,
+    /// Sets a znode of its own, several times at once.
+    Pipeline,
+    /// Counts, by calls.
+    Counts,
+    /// Takes and gives back a lock, and sometimes dies with it.
+    Locks,
+}
+
+/// One client of the simulation.
+pub struct Program {
+    /// Which.
+    pub id: u64,
+    /// What it is.
+    pub role: Role,
+    /// Its connection.
+    pub client: Client,
+    /// What all saw.
+    pub history: History,
+    /// When it stops, since the beginning.
+    pub until: Duration,
+    /// Set when the recipes are mounted.
+    pub mounted: Arc<AtomicBool>,
+}
+
+impl Program {
+    /// Does what its role is, until it is time to stop; then the last answers are awaited.
+    pub async fn run(mut self) -> turmoil::Result {
+        while !self.mounted.load(Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        self.prepare().await;
+        let mut number = 0;
+        while turmoil::sim_elapsed().unwrap_or_default() < self.until {
+            number += 1;
+            match self.role {
+                Role::Registers => self.register(number).await,
+                Role::Pipeline => self.pipeline(number).await,
+                Role::Counts => self.count().await,
+                Role::Locks => self.lock().await,
+            }
+            let pause = self.client.random().u64(0..120);
+            self.client.idle(Duration::from_millis(pause)).await;
+        }
+        Ok(())
+    }
+
+    /// What is to be there before, whoever makes it first.
+    async fn prepare(&mut self) {
+        let mut paths = vec![PIPELINES.trim_end_matches('/').to_owned()];
+        if self.role == Role::Pipeline {
+            paths.push(format!("{PIPELINES}{}", self.id));
+        }
+        for path in paths {
+            let asked = self.history.event();
+            loop {
+                let create = create(&path, "0");
+                match self.client.ask(create).await {
+                    Ok(Answer { error, .. }) if error == 0 || error == NODE_EXISTS => break,
+                    _ => tokio::time::sleep(Duration::from_millis(50)).await,
+                }
+            }
+            if self.role == Role::Pipeline && path.ends_with(&self.id.to_string()) {
+                self.history.operation(Operation {
+                    client: self.id,
+                    register: path,
+                    ask: Ask::Create("0".into()),
+                    asked,
+                    told: Some((self.history.event(), Told::Done)),
+                });
+            }
+        }
+    }
+
+    async fn register(&mut self, number: u64) {
+        let random = self.client.random();
+        let register = format!("/r{}", random.u64(0..REGISTERS));
+        let version = random.bool().then(|| random.i32(0..3));
+        let data = format!("{}-{number}", self.id);
+        let ask = match random.u8(..100) {
+            0..20 => Ask::Create(data),
+            20..55 => Ask::Set(data, version),
+            55..65 => Ask::Delete(version),
+            _ => Ask::Get,
+        };
+        let body = match &ask {
+            Ask::Create(data) => create(&register, data),
+            Ask::Set(data, version) => set(&register, data, *version),
+            Ask::Delete(version) => RequestBody::Delete {
+                path: register.clone(),
+                version: version.unwrap_or(-1),
+            },
+            Ask::Get | Ask::Add(_) => RequestBody::GetData {
+                path: register.clone(),
+                watch: false,
+            },
+        };
+        let mut bodies = vec![body];
+        if ask == Ask::Get {
+            let path = register.clone();
+            bodies.insert(0, RequestBody::Sync { path });
+        }
+        let wanted = bodies.len();
+        if self.client.connected().await.is_err() {
+            return;
+        }
+        let asked = self.history.event();
+        let (answers, ended) = self.client.ask_all(bodies).await;
+        let told = match answers.last() {
+            Some(answer) if answers.len() == wanted && ended.is_ok() => {
+                match told(&ask, answer) {
+                    Some(told) => Some((self.history.event(), told)),
+                    None => {
+                        // Such as SessionMoved, after which nothing was done over this connection.
+                        self.client.hang_up();
+                        None
+                    }
+                }
+            }
+            _ if ask == Ask::Get => return,
+            _ => None,
+        };
+        self.history.operation(Operation {
+            client: self.id,
+            register,
+            ask,
+            asked,
+            told,
+        });
+    }
+
+    async fn pipeline(&mut self, round: u64) {
+        let register = format!("{PIPELINES}{}", self.id);
+        let numbers: Vec<u64> = (0..PIPELINE).map(|n| round * PIPELINE + n).collect();
+        let bodies = numbers.iter();
+        let bodies = bodies.map(|number| set(&register, &number.to_string(), None));
+        if self.client.connected().await.is_err() {
+            return;
+        }
+        let asked: Vec<u64> = numbers.iter().map(|_| self.history.event()).collect();
+        let (answers, _) = self.client.ask_all(bodies.collect()).await;
+        let mut answers = answers.iter();
+        for (number, asked) in numbers.iter().zip(asked) {
+            let ask = Ask::Set(number.to_string(), None);
+            let told = answers.next().and_then(|answer| told(&ask, answer));
+            self.history.operation(Operation {
+                client: self.id,
+                register: register.clone(),
+                told: told.map(|told| (self.history.event(), told)),
+                ask,
+                asked,
+            });
+        }
+    }
+
+    async fn count(&mut self) {
+        if self.client.connected().await.is_err() {
+            return;
+        }
+        let asked = self.history.event();
+        let counted = self
+            .client
+            .call("/counters", "add", json!(["hits", 1]))
+            .await;
+        let told = match counted {
+            Ok((_, response)) => match (response.status, response.result.parse()) {
+                (CallStatus::Returned, Ok(value)) => {
+                    Some((self.history.event(), Told::Value(value)))
+                }
+                _ => {
+                    self.history
+                        .complain(format!("client {}: counting gave {response:?}", self.id));
+                    None
+                }
+            },
+            Err(Expired) => None,
+        };
+        self.history.operation(Operation {
+            client: self.id,
+            register: "the counter".into(),
+            ask: Ask::Add(1),
+            asked,
+            told,
+        });
+    }
+
+    async fn lock(&mut self) {
+        let lock = format!("door{}", self.client.random().u8(..2));
+        if self.client.connected().await.is_err() {
+            return;
+        }
+        let session = SessionId(self.client.session());
+        let acquired = self.client.call("/locks", "acquire", json!([lock])).await;
+        let (granted, response) = match acquired {
+            Ok(answer) => answer,
+            // If it ever had the lock, that went with the session.
+            Err(Expired) => return,
+        };
+        let grant: Value = serde_json::from_str(&response.result).unwrap_or_default();
+        let token = grant["token"].as_u64();
+        let (CallStatus::Returned, Some(token)) = (response.status, token) else {
+            let what = format!("client {}: the lock gave {response:?}", self.id);
+            return self.history.complain(what);
+        };
+        let mut hold = Hold {
+            client: self.id,
+            lock: lock.clone(),
+            session,
+            token,
+            granted,
+            released: None,
+        };
+        let time = Duration::from_millis(self.client.random().u64(0..300));
+        self.client.idle(time).await;
+        if self.client.random().u8(..8) == 0 {
+            // It dies with the lock.
+            self.client.forget_session();
+        } else if let Ok((zxid, response)) =
+            self.client.call("/locks", "release", json!([lock])).await
+        {
+            match response.status {
+                CallStatus::Returned => hold.released = Some(zxid),
+                _ => self.history.complain(format!(
+                    "client {}: giving back {hold:?} gave {response:?}",
+                    self.id
+                )),
+            }
+        }
+        self.history.hold(hold);
+    }
+}
+
+fn create(path: &str, data: &str) -> RequestBody {
+    RequestBody::Create(Create {
+        path: path.into(),
+        data: Bytes::copy_from_slice(data.as_bytes()),
+        acl: Acl::open(),
+        flags: 0,
+    })
+}
+
+fn set(path: &str, data: &str, version: Option<i32>) -> RequestBody {
+    RequestBody::SetData {
+        path: path.into(),
+        data: Bytes::copy_from_slice(data.as_bytes()),
+        version: version.unwrap_or(-1),
+    }
+}
+
+/// What an answer says of the register; none if it says nothing about it.
+fn told(ask: &Ask, answer: &Answer) -> Option<Told> {
+    Some(match (answer.error, &answer.body) {
+        (NO_NODE, _) => Told::NoNode,
+        (NODE_EXISTS, _) => Told::Exists,
+        (BAD_VERSION, _) => Told::BadVersion,
+        (0, ResponseBody::Data { data, stat }) => {
+            Told::Data(String::from_utf8_lossy(data).into_owned(), stat.version)
+        }
+        (0, ResponseBody::Stat(stat)) => Told::Version(stat.version),
+        (0, _) if matches!(ask, Ask::Create(_) | Ask::Delete(_)) => Told::Done,
+        _ => return None,
+    })
+}
