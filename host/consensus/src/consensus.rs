@@ -26,7 +26,7 @@ use crate::leadership::{Leadership, Watch};
 use crate::log::recover;
 use crate::log::store::LogStore;
 use crate::machine::{Machine, SnapshotBounds, Upkeep};
-use crate::members::{Keeper, Members};
+use crate::members::{Announced, Keeper, Members};
 use crate::peer::accept::{Acceptor, Streams};
 use crate::peer::dial::ConnectError;
 use crate::peer::hello::Purpose;
@@ -36,7 +36,7 @@ use crate::peer::transfer::Receiver;
 use crate::peer::transport::{Tcp, Transport};
 use crate::proposal::{InFlight, MAX_IN_FLIGHT, Proposal};
 use crate::raft::{Member, Types, term_id};
-use crate::reconfigure::Reconfiguration;
+use crate::reconfigure::{MembersChange, Reconfiguration};
 use crate::snapshot::SnapshotStore;
 use crate::state_machine::StateMachine;
 
@@ -68,6 +68,7 @@ struct Inner {
     peers: Arc<Peers>,
     streams: Arc<Streams>,
     members: watch::Receiver<Members>,
+    announced: Arc<Announced>,
     reconfiguration: Reconfiguration,
     /// The task over the lead, which is the last to end.
     watch: Mutex<Option<JoinHandle<()>>>,
@@ -170,6 +171,8 @@ impl Consensus {
             let chosen = founders.iter().filter(|member| member.votes == votes);
             let member = |address: &String| Member {
                 address: address.clone(),
+                // The founders have to agree on all of this, and know each only its own.
+                client: String::new(),
             };
             chosen
                 .map(|chosen| (chosen.server.0, member(&chosen.address)))
@@ -203,6 +206,7 @@ impl Consensus {
         );
         let changing = Arc::new(tokio::sync::Mutex::new(()));
         let (members_sender, members) = watch::channel(Members::default());
+        let announced = Arc::new(Announced::default());
         let keeper = Keeper {
             server: id,
             raft: raft.clone(),
@@ -214,6 +218,7 @@ impl Consensus {
             } else {
                 learners
             },
+            announced: announced.clone(),
             changing: changing.clone(),
         };
         let (ended_sender, ended) = mpsc::channel(ENDED);
@@ -251,6 +256,7 @@ impl Consensus {
             peers,
             streams,
             members,
+            announced,
             reconfiguration: Reconfiguration {
                 server: id,
                 raft: raft.clone(),
@@ -382,6 +388,31 @@ impl Consensus {
     /// Hands the lead over to a voter that has caught up; returns when that server leads.
     pub async fn transfer_leader(&self, to: ServerId) -> Result<(), ReconfigureError> {
         self.0.reconfiguration.clone().transfer_leader(to.0).await
+    }
+
+    /// Makes several changes of the members at once: waits until those that are to vote have caught up, within
+    /// bounds, then changes all voters in one joint consensus. Gives the index of the entry that says who the
+    /// members are now. If this leader is to leave, it hands the lead over, and another server is to be asked.
+    pub async fn reconfigure(&self, change: MembersChange) -> Result<u64, ReconfigureError> {
+        self.0.reconfiguration.clone().reconfigure(change).await
+    }
+
+    /// On the leader: a member says where clients reach it, `host:port`. [`Members::clients`] has it once it
+    /// is committed; until then it may be forgotten, and is to be said again.
+    pub fn announce_client(
+        &self,
+        server: ServerId,
+        client: String,
+    ) -> Result<(), ReconfigureError> {
+        let leadership = self.0.leadership.borrow();
+        if !leadership.leading {
+            let leader = leadership.leader.filter(|leader| *leader != self.0.server);
+            return Err(ReconfigureError::NotLeading { leader });
+        }
+        if self.0.members.borrow().addresses.contains_key(&server) {
+            self.0.announced.client(server.0, client);
+        }
+        Ok(())
     }
 
     /// Connects to another member, for what servers say to each other. It comes out there at [`Consensus::accept_streams`].

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use quorate_model::id::ServerId;
+use serde::{Deserialize, Serialize};
 
 use crate::state_machine::InstallError;
 
@@ -135,7 +136,7 @@ pub enum ProposeError {
 }
 
 /// A change of the membership, or of the lead, did not come about.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum ReconfigureError {
     /// Ask the server that leads.
     #[error("this server does not lead; {}", leader.map_or("nobody is known to".into(), |leader| format!("server {} does", leader.0)))]
@@ -143,9 +144,23 @@ pub enum ReconfigureError {
         /// Who leads, as far as is known here.
         leader: Option<ServerId>,
     },
-    /// It makes no sense, or would lose the quorum: nothing was changed. The text says why, and what to do instead.
+    /// It makes no sense: nothing was changed. The text says why, and what to do instead.
     #[error("{0}")]
     Refused(String),
+    /// The voters would be too few, or too few of them are there: nothing was changed.
+    #[error("{0}")]
+    NoQuorum(String),
+    /// Another change is being made: nothing was changed.
+    #[error("the members are being changed already; try again when that is done")]
+    InProgress,
+    /// The members are not those that the change was meant for: nothing was changed.
+    #[error("the members are at version {actual:x}, not {expected:x}")]
+    Version {
+        /// What it was meant for.
+        expected: u64,
+        /// What they are at.
+        actual: u64,
+    },
     /// It was begun, and is not known to be done: [`Consensus::members`](crate::Consensus::members) shows what becomes of it.
     #[error("{0}")]
     Unknown(String),

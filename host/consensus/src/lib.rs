@@ -127,6 +127,6 @@ pub use peer::dial::ConnectError;
 pub use peer::stream::{MAX_FRAME_BYTES, PeerReceiver, PeerSender, PeerStream};
 pub use peer::transport::{Opening, Socket, Tcp, Transport};
 pub use proposal::{MAX_IN_FLIGHT, Proposal, Resolution};
-pub use reconfigure::CAUGHT_UP_ENTRIES;
+pub use reconfigure::{CAUGHT_UP_ENTRIES, MembersChange, NewMember};
 pub use snapshot::MAX_CHUNK_BYTES;
 pub use state_machine::{Chunks, InstallError, StateMachine, Verdict};

@@ -7,12 +7,12 @@ use std::time::Duration;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::{ChangeMembers, ServerState};
 use quorate_model::id::ServerId;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, Notify, watch};
 use tokio::time::sleep;
 
 use crate::consensus::Raft;
 use crate::peer::network::Peers;
-use crate::raft::Member;
+use crate::raft::{Member, Membership};
 
 /// After a change that this task made has failed, it is tried again behind this pause.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -26,10 +26,28 @@ pub struct Members {
     pub learners: BTreeSet<ServerId>,
     /// Where the peers of each member reach it, `host:port`.
     pub addresses: BTreeMap<ServerId, String>,
+    /// Where clients reach each member, `host:port`; empty for one that has not said so yet.
+    pub clients: BTreeMap<ServerId, String>,
     /// Whether a change is under way: not yet committed, or between its two steps.
     pub changing: bool,
     /// The index of the log entry that says all this; `None` on a server that waits to be added.
     pub index: Option<u64>,
+}
+
+/// What servers have said of themselves to the leader, until it stands in the membership.
+#[derive(Default)]
+pub(crate) struct Announced {
+    /// Where clients reach each.
+    clients: parking_lot::Mutex<BTreeMap<u64, String>>,
+    more: Notify,
+}
+
+impl Announced {
+    /// A member says where its clients reach it.
+    pub(crate) fn client(&self, server: u64, client: String) {
+        self.clients.lock().insert(server, client);
+        self.more.notify_one();
+    }
 }
 
 /// Keeps the membership until consensus stops.
@@ -42,61 +60,46 @@ pub(crate) struct Keeper {
     pub(crate) address: String,
     /// A new ensemble's learners.
     pub(crate) learners: BTreeMap<u64, Member>,
+    pub(crate) announced: Arc<Announced>,
     /// Held by whoever changes the membership.
     pub(crate) changing: Arc<Mutex<()>>,
 }
 
-/// What this task has to change.
-enum Task {
-    Nothing,
-    /// This server is the only member, and was so far known by another address, or by none.
-    SetAddress,
-    AddLearners,
-    EndChange,
+/// A change that this task has to make.
+struct Task {
+    change: ChangeMembers<u64, Member>,
+    /// Whether a voter that is none afterwards stays a member.
+    retain: bool,
 }
 
 impl Keeper {
     pub(crate) async fn run(self) {
         let mut metrics = self.raft.server_metrics();
         loop {
-            let task = self.look();
-            let done = match task {
-                Task::Nothing => true,
-                Task::SetAddress => {
-                    let _changing = self.changing.lock().await;
-                    let address = self.address.clone();
-                    let this = BTreeMap::from([(self.server, Member { address })]);
-                    // It may have changed while the lock was waited for.
-                    !matches!(self.look(), Task::SetAddress)
-                        || self
-                            .raft
-                            .change_membership(ChangeMembers::SetNodes(this), true)
-                            .await
-                            .is_ok()
-                }
-                Task::AddLearners => {
-                    let _changing = self.changing.lock().await;
-                    let learners = ChangeMembers::AddNodes(self.learners.clone());
-                    !matches!(self.look(), Task::AddLearners)
-                        || self.raft.change_membership(learners, true).await.is_ok()
-                }
-                Task::EndChange => {
-                    let _changing = self.changing.lock().await;
-                    let none = ChangeMembers::AddVoterIds(BTreeSet::new());
-                    // What is removed was named in the first step, and is gone with its end.
-                    !matches!(self.look(), Task::EndChange)
-                        || self.raft.change_membership(none, false).await.is_ok()
-                }
+            let done = match self.look() {
+                None => true,
+                // Whoever else changes the membership may take long, and what it does is to be published meanwhile.
+                Some(_) => match self.changing.try_lock() {
+                    Err(_) => false,
+                    // It may have changed before the lock was taken.
+                    Ok(_changing) => match self.look() {
+                        None => true,
+                        Some(Task { change, retain }) => {
+                            self.raft.change_membership(change, retain).await.is_ok()
+                        }
+                    },
+                },
             };
             tokio::select! {
                 changed = metrics.changed() => if changed.is_err() { return },
+                () = self.announced.more.notified() => {}
                 () = sleep(PAUSE), if !done => {}
             }
         }
     }
 
     /// Publishes who the members are; what is to be done about it here.
-    fn look(&self) -> Task {
+    fn look(&self) -> Option<Task> {
         let metrics = self.raft.server_metrics();
         let seen = metrics.borrow_watched();
         let membership = seen.membership_config.membership();
@@ -112,6 +115,10 @@ impl Keeper {
                 .nodes()
                 .map(|(id, member)| (ServerId(*id), member.address.clone()))
                 .collect(),
+            clients: membership
+                .nodes()
+                .map(|(id, member)| (ServerId(*id), member.client.clone()))
+                .collect(),
             changing: joint || at != committed,
             index: at.map(|at| at.index),
         };
@@ -120,26 +127,52 @@ impl Keeper {
                 .retain(|id| id == self.server || membership.get_node(&id).is_some());
         }
         let leads = seen.state == ServerState::Leader && seen.vote.committed;
-        let task = if !leads || at != committed {
-            Task::Nothing
-        } else if joint {
-            Task::EndChange
-        } else if !self.address.is_empty()
-            && now.addresses.len() == 1
-            && now.addresses.get(&ServerId(self.server)) != Some(&self.address)
-        {
-            Task::SetAddress
-        } else if !self.learners.is_empty() && now.index == Some(0) {
-            // Nothing was changed since the ensemble was founded. All at once, so that it stays at that.
-            Task::AddLearners
-        } else {
-            Task::Nothing
-        };
+        let task = (leads && at == committed)
+            .then(|| self.task(membership, &now))
+            .flatten();
         self.members.send_if_modified(|members| {
             let changed = *members != now;
             *members = now;
             changed
         });
         task
+    }
+
+    /// What a leader has to do about a membership that is committed.
+    fn task(&self, membership: &Membership, now: &Members) -> Option<Task> {
+        let task = |change, retain| Some(Task { change, retain });
+        if membership.get_joint_config().len() > 1 {
+            // What is removed was named in the first step, and is gone with its end.
+            return task(ChangeMembers::AddVoterIds(BTreeSet::new()), false);
+        }
+        let own = membership.get_node(&self.server);
+        let alone = now.addresses.len() == 1;
+        if let Some(own) = own.filter(|own| alone && own.address != self.address)
+            && !self.address.is_empty()
+        {
+            // This server is the only member, and was so far known by another address, or by none.
+            let (address, client) = (self.address.clone(), own.client.clone());
+            let this = BTreeMap::from([(self.server, Member { address, client })]);
+            return task(ChangeMembers::SetNodes(this), true);
+        }
+        if !self.learners.is_empty() && now.index == Some(0) {
+            // Nothing was changed since the ensemble was founded. All at once, so that it stays at that.
+            return task(ChangeMembers::AddNodes(self.learners.clone()), true);
+        }
+        let mut announced = self.announced.clients.lock();
+        announced.retain(|server, client| {
+            let member = membership.get_node(server);
+            member.is_some_and(|member| member.client != *client)
+        });
+        let said = announced.iter().filter_map(|(server, client)| {
+            let address = membership.get_node(server)?.address.clone();
+            let client = client.clone();
+            Some((*server, Member { address, client }))
+        });
+        let said: BTreeMap<u64, Member> = said.collect();
+        match said.is_empty() {
+            true => None,
+            false => task(ChangeMembers::SetNodes(said), true),
+        }
     }
 }

@@ -16,6 +16,8 @@ use crate::state_machine::Verdict;
 pub(crate) struct Member {
     /// Where its peers reach it, `host:port`; empty on an ensemble of one that has no peer port.
     pub(crate) address: String,
+    /// Where its clients reach it, `host:port`, as it says itself; empty until it has.
+    pub(crate) client: String,
 }
 
 /// Our types. A log id is (term, index): standard raft's one leader per term.

@@ -9,11 +9,15 @@ use openraft::metrics::RaftMetrics;
 use openraft::{ChangeMembers, Instant as _, ServerState};
 use quorate_model::id::ServerId;
 use tokio::sync::Mutex;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::consensus::Raft;
 use crate::error::ReconfigureError;
 use crate::raft::{Member, Types};
+
+mod several;
+
+pub use several::{MembersChange, NewMember};
 
 /// A learner whose log ends no more than this before the leader's is caught up: the rest takes moments.
 pub const CAUGHT_UP_ENTRIES: u64 = 4096;
@@ -33,6 +37,9 @@ pub(crate) struct Reconfiguration {
     pub(crate) election: Duration,
 }
 
+/// Between two looks at what members are there, and how far they are.
+const LOOK: Duration = Duration::from_millis(50);
+
 type Change = ChangeMembers<u64, Member>;
 
 fn refused<T>(why: String) -> Result<T, ReconfigureError> {
@@ -42,12 +49,7 @@ fn refused<T>(why: String) -> Result<T, ReconfigureError> {
 impl Reconfiguration {
     pub(crate) async fn add(self, server: u64, address: String) -> Result<(), ReconfigureError> {
         self.change(move |now| {
-            let valid = address.rsplit_once(':').is_some_and(|(host, port)| {
-                !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0)
-            });
-            if !valid {
-                return refused(format!("{address:?} is no address: host:port is wanted"));
-            }
+            check_address(&address)?;
             let membership = now.membership_config.membership();
             if let Some(member) = membership.get_node(&server) {
                 if member.address == address {
@@ -66,7 +68,8 @@ impl Reconfiguration {
                     "server {hidden} has no address at which others could reach it; start it with one"
                 ));
             }
-            let learner = BTreeMap::from([(server, Member { address })]);
+            let (address, client) = (address.clone(), String::new());
+            let learner = BTreeMap::from([(server, Member { address, client })]);
             Ok(Some(ChangeMembers::AddNodes(learner)))
         })
         .await
@@ -124,7 +127,11 @@ impl Reconfiguration {
 
     pub(crate) async fn transfer_leader(self, to: u64) -> Result<(), ReconfigureError> {
         let _changing = self.changing.lock().await;
-        let now = self.leading()?;
+        self.hand_over(self.leading()?, to).await
+    }
+
+    /// The lock is held by whoever calls.
+    async fn hand_over(&self, now: RaftMetrics<Types>, to: u64) -> Result<(), ReconfigureError> {
         if to == self.server {
             return Ok(());
         }
@@ -171,11 +178,11 @@ impl Reconfiguration {
     /// so that it is not left half-done by a caller that gives up.
     async fn change<F>(self, decide: F) -> Result<(), ReconfigureError>
     where
-        F: FnOnce(&RaftMetrics<Types>) -> Result<Option<Change>, ReconfigureError> + Send + 'static,
+        F: Fn(&RaftMetrics<Types>) -> Result<Option<Change>, ReconfigureError> + Send + 'static,
     {
         let changed = tokio::spawn(async move {
             let _changing = self.changing.lock().await;
-            let Some(change) = decide(&self.leading()?)? else {
+            let Some(change) = self.heard_of_all(decide).await? else {
                 return Ok(());
             };
             match timeout(CHANGE, self.raft.change_membership(change, false)).await {
@@ -192,6 +199,23 @@ impl Reconfiguration {
             ))
         };
         changed.await.unwrap_or_else(stopped)
+    }
+
+    /// What is decided of a leader's metrics. One that has only begun may not have heard of all that are there, so
+    /// it waits for as long as a member may be silent before it says that too few of them are.
+    async fn heard_of_all<T>(
+        &self,
+        decide: impl Fn(&RaftMetrics<Types>) -> Result<T, ReconfigureError>,
+    ) -> Result<T, ReconfigureError> {
+        let deadline = tokio::time::Instant::now() + self.election;
+        loop {
+            match decide(&self.leading()?) {
+                Err(ReconfigureError::NoQuorum(_)) if tokio::time::Instant::now() < deadline => {
+                    sleep(LOOK).await;
+                }
+                decided => return decided,
+            }
+        }
     }
 
     /// The metrics of a leader.
@@ -256,6 +280,16 @@ fn behind(now: &RaftMetrics<Types>, server: u64) -> Option<u64> {
     (matched.is_none() || lacks > CAUGHT_UP_ENTRIES).then_some(lacks)
 }
 
+fn check_address(address: &str) -> Result<(), ReconfigureError> {
+    let valid = address.rsplit_once(':').is_some_and(|(host, port)| {
+        !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0)
+    });
+    match valid {
+        true => Ok(()),
+        false => refused(format!("{address:?} is no address: host:port is wanted")),
+    }
+}
+
 /// An error when most of the voters after a change would be gone, so that nothing more could be written.
 fn check_quorum(
     now: &RaftMetrics<Types>,
@@ -269,7 +303,7 @@ fn check_quorum(
     if here.len() >= quorum {
         return Ok(());
     }
-    refused(format!(
+    Err(ReconfigureError::NoQuorum(format!(
         "that would lose the quorum: of the voters {after:?}, {gone:?} do not answer, and {quorum} are needed"
-    ))
+    )))
 }

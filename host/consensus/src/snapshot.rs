@@ -19,7 +19,7 @@ use crate::log::recover::sync_dir;
 use crate::raft::{LogId, MembershipRecord, SnapshotMeta, StoredMembership, log_id};
 
 /// The format version of a snapshot file that this build writes, and the only one it reads.
-pub(crate) const SNAPSHOT_VERSION: u32 = 1;
+pub(crate) const SNAPSHOT_VERSION: u32 = 2;
 
 /// The largest chunk.
 pub const MAX_CHUNK_BYTES: usize = 16 << 20;

@@ -46,16 +46,23 @@ pub struct Acl(pub Arc<[AclEntry]>);
 impl Acl {
     /// `world:anyone` with every permission: ZooKeeper's `OPEN_ACL_UNSAFE`.
     pub fn open() -> Acl {
-        static OPEN: LazyLock<Acl> = LazyLock::new(|| {
-            Acl::from(vec![AclEntry {
-                permissions: permission::ALL,
-                identity: Identity {
-                    scheme: "world".into(),
-                    id: "anyone".into(),
-                },
-            }])
-        });
+        static OPEN: LazyLock<Acl> = LazyLock::new(|| Acl::of_anyone(permission::ALL));
         OPEN.clone()
+    }
+
+    /// `world:anyone` who may read: ZooKeeper's `READ_ACL_UNSAFE`.
+    pub fn read_only() -> Acl {
+        Acl::of_anyone(permission::READ)
+    }
+
+    fn of_anyone(permissions: u32) -> Acl {
+        Acl::from(vec![AclEntry {
+            permissions,
+            identity: Identity {
+                scheme: "world".into(),
+                id: "anyone".into(),
+            },
+        }])
     }
 
     /// About how many bytes it takes.

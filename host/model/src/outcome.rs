@@ -47,6 +47,8 @@ pub enum Outcome {
     },
     /// Nothing was changed.
     Refused(Refusal),
+    /// `/zookeeper/config` is to be shown as it is now.
+    Configuration,
 }
 
 /// What one znode operation did.

@@ -38,6 +38,11 @@ impl PathError {
 }
 
 impl ZnodePath {
+    /// `/zookeeper/config`, which says who the servers are (rule W6).
+    pub fn configuration() -> ZnodePath {
+        ZnodePath(Arc::from("/zookeeper/config"))
+    }
+
     /// The root.
     pub fn root() -> ZnodePath {
         ZnodePath(Arc::from("/"))

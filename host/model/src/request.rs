@@ -95,6 +95,15 @@ pub enum Operation {
         /// Where.
         path: ZnodePath,
     },
+    /// Changes nothing: answered, in its place among its session's requests, with `/zookeeper/config`.
+    ReadConfiguration,
+    /// The members have changed, and `/zookeeper/config` is to say so (rule W6).
+    Configure {
+        /// One line per member, as ZooKeeper writes it.
+        members: String,
+        /// The index of the log entry that says so. It only grows.
+        version: u64,
+    },
 }
 
 /// One change to one znode, or a condition on it.

@@ -125,6 +125,7 @@ impl Http {
                 axum::routing::delete(cluster::remove),
             )
             .route("/v1/cluster/members/{id}/promote", post(cluster::promote))
+            .route("/v1/cluster/members/{id}/replace", post(cluster::replace))
             .route("/v1/cluster/leader", post(cluster::lead))
             .route("/health", get(status::health))
             .route("/metrics", get(status::metrics))

@@ -13,6 +13,8 @@ pub mod http;
 
 pub mod recipes;
 
+pub mod members;
+
 pub mod clock;
 pub mod digests;
 pub mod expiry;

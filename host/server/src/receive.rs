@@ -16,11 +16,12 @@ use quorate_tree::SharedState;
 pub(crate) use connection::new_password;
 pub use listener::{converse, serve};
 
+use crate::members::Members;
 use crate::metrics::Metrics;
 use crate::mode::Mode;
 use crate::notify::Watches;
 use crate::read_only::ReadOnly;
-use crate::route::Router;
+use crate::route::{MAX_IN_FLIGHT, Router};
 
 /// What the stages that face clients share.
 pub struct Edge {
@@ -34,11 +35,17 @@ pub struct Edge {
     pub metrics: Arc<Metrics>,
     /// What is allowed.
     pub limits: Limits,
+    /// Changes the servers of the ensemble; none in a test that has none.
+    pub members: Option<Members>,
     /// Whether reads are all that it answers now.
     pub read_only: Arc<ReadOnly>,
     /// What this server is in its ensemble.
     pub mode: Box<dyn Fn() -> Mode + Send + Sync>,
 }
+
+/// The most that [`Limits::max_outstanding_requests`] may be, and its default: half of what the stream to the
+/// leader takes, so that clients are slowed down and not closed.
+pub const MAX_OUTSTANDING_REQUESTS: usize = MAX_IN_FLIGHT / 2;
 
 /// What the operator decides for clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,19 +58,27 @@ pub struct Limits {
     pub min_session_timeout_ms: u32,
     /// The longest.
     pub max_session_timeout_ms: u32,
+    /// While so many requests of all clients wait for their answers, a connection that has one waiting is not
+    /// read from: ZooKeeper's `globalOutstandingLimit`.
+    pub max_outstanding_requests: usize,
+    /// Whether clients may change the servers of the ensemble: ZooKeeper's `reconfigEnabled`.
+    pub reconfig_enabled: bool,
     /// Whether every read sees all that was acknowledged anywhere before it was sent, as behind a sync.
     pub linearizable_reads: bool,
 }
 
 impl Default for Limits {
     /// ZooKeeper's defaults, which follow from its tick of 2 s; more connections per address, because
-    /// proxies and containers share one.
+    /// proxies and containers share one; and more requests outstanding, because one connection alone may keep
+    /// as many waiting as ZooKeeper's default has in all, and a waiting request takes a kilobyte here.
     fn default() -> Limits {
         Limits {
             max_connections: 20_000,
             max_connections_per_address: 0,
             min_session_timeout_ms: 4_000,
             max_session_timeout_ms: 40_000,
+            max_outstanding_requests: MAX_OUTSTANDING_REQUESTS,
+            reconfig_enabled: false,
             linearizable_reads: false,
         }
     }

@@ -32,7 +32,8 @@ pub use read::{Read, SetWatches};
 
 use crate::metrics::Metrics;
 use crate::notify::Watches;
-use crate::route::{Barrier, Barriers, MAX_IN_FLIGHT, MAX_IN_FLIGHT_BYTES, Waiter};
+use crate::receive::Edge;
+use crate::route::{Barrier, Barriers, MAX_IN_FLIGHT_BYTES, Waiter};
 use waiters::{Handshake, Write};
 
 /// How many requests of one connection may wait for their answers before no more are read from its
@@ -51,11 +52,9 @@ pub const MAX_PENDING_READS: usize = 48;
 /// How many bytes the answers to such reads may take, as the state is when they arrive.
 pub const MAX_PENDING_ANSWER_BYTES: usize = 1 << 20;
 
-/// How many requests of all connections may wait before a connection that has one waiting is not read
-/// from: half of what the stream to the leader takes, so that clients are slowed down and not closed.
-const MAX_PENDING_OF_ALL: i64 = (MAX_IN_FLIGHT / 2).cast_signed() as i64;
-
-/// How many bytes of such requests.
+/// How many bytes of requests of all connections may wait before a connection that has one waiting is not read
+/// from: half of what the stream to the leader takes. [`Limits::max_outstanding_requests`](crate::receive::Limits)
+/// bounds their number likewise.
 const MAX_PENDING_BYTES_OF_ALL: i64 = (MAX_IN_FLIGHT_BYTES / 2).cast_signed() as i64;
 
 /// How many bytes of answers may wait to be sent before no more requests are read from a socket.
@@ -75,6 +74,8 @@ pub struct Connection {
     address: SocketAddr,
     watches: Arc<Watches>,
     metrics: Arc<Metrics>,
+    /// Of all connections, see [`Limits`](crate::receive::Limits).
+    max_outstanding: i64,
     barriers: Arc<Barriers>,
     wake: Notify,
     received: AtomicU64,
@@ -183,25 +184,25 @@ pub enum Form {
     },
     /// The cancellation of a call: its refusals are statuses.
     Cancel,
+    /// A change of the servers, which is under way; the write behind it asks for what it has come to.
+    Reconfig {
+        /// What the client is told instead of the servers, if it was not made.
+        failed: Option<ErrorCode>,
+    },
     /// The connection is closed after the answer.
     Close,
 }
 
 impl Connection {
-    /// An open connection, registered with `watches`. Whoever reads from its socket calls [`Connection::finish`].
-    pub fn open(
-        owner: Owner,
-        address: SocketAddr,
-        watches: Arc<Watches>,
-        metrics: Arc<Metrics>,
-        barriers: Arc<Barriers>,
-    ) -> Arc<Connection> {
+    /// An open connection, registered with the watches. Whoever reads from its socket calls [`Connection::finish`].
+    pub fn open(owner: Owner, address: SocketAddr, edge: &Edge) -> Arc<Connection> {
         let connection = Arc::new(Connection {
             owner,
             address,
-            watches,
-            metrics,
-            barriers,
+            watches: edge.watches.clone(),
+            metrics: edge.metrics.clone(),
+            max_outstanding: edge.limits.max_outstanding_requests.cast_signed() as i64,
+            barriers: edge.router.barriers().clone(),
             wake: Notify::new(),
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
@@ -415,6 +416,23 @@ impl Connection {
         })
     }
 
+    /// Whether the request before is a change of the servers that is under way: no other is submitted meanwhile.
+    pub fn is_reconfiguring(&self) -> bool {
+        let inner = self.inner.lock();
+        let last = inner.pending.back();
+        matches!(last, Some(Pending::Write { form, .. }) if matches!(form, Form::Reconfig { .. }))
+    }
+
+    /// The change that is under way was not made.
+    pub fn fail_reconfig(&self, code: ErrorCode) {
+        let mut inner = self.inner.lock();
+        if let Some(Pending::Write { form, .. }) = inner.pending.back_mut()
+            && let Form::Reconfig { failed } = form
+        {
+            *failed = Some(code);
+        }
+    }
+
     /// Queues a frame: an event or a late answer.
     pub fn tell(&self, frame: &[u8]) {
         let mut inner = self.inner.lock();
@@ -519,7 +537,7 @@ impl Connection {
     /// A connection with nothing pending is always read from: nothing would wake it later.
     fn is_pressed(&self, inner: &Inner) -> bool {
         let crowded = || {
-            self.metrics.outstanding.get() >= MAX_PENDING_OF_ALL
+            self.metrics.outstanding.get() >= self.max_outstanding
                 || self.metrics.outstanding_bytes.get() >= MAX_PENDING_BYTES_OF_ALL
         };
         inner.last_taken
@@ -711,8 +729,16 @@ impl Connection {
             // As ZooKeeper does (its issue 710): an answer would make the client give the session up.
             return self.close_locked(&mut inner, "its session goes on over another one");
         }
-        encode::outcome(&form, xid, zxid, outcome, &mut inner.output);
-        inner.frames += 1;
+        match (&form, outcome) {
+            (Form::Reconfig { failed: None }, Outcome::Configuration) => {
+                let (path, watch) = (ZnodePath::configuration(), false);
+                self.answer(&Read::Data { path, watch }, xid, state, &mut inner);
+            }
+            _ => {
+                encode::outcome(&form, xid, zxid, outcome, &mut inner.output);
+                inner.frames += 1;
+            }
+        }
         if let (Form::Call { key, mount }, Outcome::Parked, Some(session)) =
             (&form, outcome, inner.session)
         {

@@ -117,6 +117,16 @@ pub async fn serve(
         let runtime = tokio::runtime::Handle::current();
         move || runtime.block_on(leader.run())
     })?;
+    if settings.ensemble.is_some() {
+        let members = server.members.clone();
+        tokio::spawn(members.clone().keep_published(server.state.clone()));
+        let host = settings
+            .listen
+            .rsplit_once(':')
+            .map_or("", |(host, _)| host);
+        let client = format!("{host}:{}", addresses.zookeeper.port());
+        tokio::spawn(members.announce(client));
+    }
 
     if settings.read_only_mode && settings.ensemble.is_some() {
         tokio::spawn(server.read_only_keeper().run());

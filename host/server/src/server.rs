@@ -15,6 +15,7 @@ use crate::apply::{Applier, Opened};
 use crate::clock::{CORRECT_EVERY, Clock, Hands};
 use crate::evaluate::Leader;
 use crate::expiry::Touches;
+use crate::members::Members;
 use crate::metrics::Metrics;
 use crate::mode::Mode;
 use crate::notify::Watches;
@@ -60,6 +61,8 @@ pub struct Server {
     pub recipes: Recipes,
     /// Its log, its peers, its lead.
     pub consensus: Consensus,
+    /// Changes the servers of its ensemble.
+    pub members: Members,
     /// Whether reads are all that it answers.
     pub read_only: Arc<ReadOnly>,
     silence: Arc<Silence>,
@@ -126,6 +129,7 @@ impl Server {
         };
         let asker = Asker::new(consensus.clone(), router.barriers().clone(), server);
         tokio::spawn(asker.run());
+        let members = Members::new(consensus.clone(), router.clone(), several);
         let (serving, serves) = watch::channel(false);
         let silence = Arc::new(Silence::default());
         if several {
@@ -145,6 +149,7 @@ impl Server {
                 consensus: consensus.clone(),
                 inbox,
                 touches,
+                members: members.clone(),
                 digests,
                 clock: clock.clone(),
                 metrics: metrics.clone(),
@@ -167,6 +172,7 @@ impl Server {
             metrics,
             recipes,
             consensus,
+            members,
             read_only: Arc::default(),
             silence,
             clock,
@@ -226,6 +232,7 @@ impl Server {
             watches: self.watches.clone(),
             metrics: self.metrics.clone(),
             limits,
+            members: Some(self.members.clone()),
             read_only: self.read_only.clone(),
             mode: Box::new({
                 let read_only = self.read_only.clone();

@@ -101,6 +101,7 @@ impl TestServer {
                 watches,
                 metrics,
                 limits,
+                members: None,
                 read_only: Arc::default(),
                 mode: Box::new(|| Mode::Standalone),
             }),
@@ -240,13 +241,7 @@ impl TestServer {
         let edge = &self.edge;
         let owner = edge.router.owner(edge.router.next_connection());
         let address = SocketAddr::from(([127, 0, 0, 1], 50_000));
-        Connection::open(
-            owner,
-            address,
-            edge.watches.clone(),
-            edge.metrics.clone(),
-            edge.router.barriers().clone(),
-        )
+        Connection::open(owner, address, edge)
     }
 
     /// The same with a session; what it has been sent is taken.

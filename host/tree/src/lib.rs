@@ -27,6 +27,7 @@ mod snapshot;
 pub use apply::{Diverged, Verdict};
 pub use digest::Digest;
 pub use evaluate::{Bounds, Evaluator, RecipeLine};
+pub use operations::configuration::configuration_version;
 pub use run::RunTree;
 pub use snapshot::SnapshotError;
 pub use state::{Counts, Session, SharedState, State};

@@ -3,14 +3,14 @@
 use quorate_model::acl::Acl;
 use quorate_model::call::{CallRequest, Ending};
 use quorate_model::id::{CallId, SessionId};
-use quorate_model::outcome::{Outcome, Refusal};
+use quorate_model::outcome::{Outcome, Refusal, ZnodeOutcome};
 use quorate_model::path::ZnodePath;
 use quorate_model::request::{CreateLifetime, CreatePath, Operation, Request, ZnodeOperation};
 use quorate_model::write_set::Change;
 use std::sync::Arc;
 
-use crate::Bounds;
 use crate::properties::{Ask, Step, World};
+use crate::{Bounds, configuration_version};
 
 /// A world with one session, in which the recipe of steps is mounted at `/m`.
 fn mounted(sealed: bool) -> (World, SessionId) {
@@ -278,6 +278,51 @@ fn what_is_the_servers_own_cannot_be_deleted() {
         let outcome = world.ask(session, Operation::Znode(delete));
         assert!(
             matches!(outcome, Outcome::Refused(Refusal::BadArguments(_))),
+            "{outcome:?}"
+        );
+    }
+}
+
+#[test]
+fn w6_the_configuration_is_set_by_the_servers_alone_and_its_version_only_grows() {
+    let (mut world, session) = mounted(true);
+    let path = ZnodePath::configuration();
+    let configure = |members: &str, version| Operation::Configure {
+        members: members.into(),
+        version,
+    };
+    let outcome = world.ask(SessionId::NONE, configure("server.1=a", 0x1a));
+    let Outcome::Znode(ZnodeOutcome::Set(stat)) = outcome else {
+        panic!("{outcome:?}");
+    };
+    let data = |world: &World| world.replica.node(&path).unwrap().data;
+    assert_eq!(data(&world), "server.1=a\nversion=1a");
+    assert_eq!(configuration_version(&data(&world)), Some(0x1a));
+    let again = world.ask(SessionId::NONE, configure("server.1=a", 0x1a));
+    assert_eq!(
+        again,
+        Outcome::Znode(ZnodeOutcome::Set(stat)),
+        "it is not set twice"
+    );
+    let late = world.ask(SessionId::NONE, configure("server.2=b", 0x19));
+    assert!(matches!(late, Outcome::Refused(_)), "{late:?}");
+    assert_eq!(data(&world), "server.1=a\nversion=1a");
+    for refused in [
+        create("/zookeeper/config/below"),
+        Operation::Znode(ZnodeOperation::Set {
+            path: path.clone(),
+            data: bytes::Bytes::new(),
+            version: -1,
+        }),
+        Operation::Znode(ZnodeOperation::SetAcl {
+            path: path.clone(),
+            acl: Acl::open(),
+            version: -1,
+        }),
+    ] {
+        let outcome = world.ask(session, refused);
+        assert!(
+            matches!(outcome, Outcome::Refused(Refusal::NoAuth(_))),
             "{outcome:?}"
         );
     }

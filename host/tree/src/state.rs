@@ -225,8 +225,8 @@ impl State {
         let zookeeper = state
             .nodes
             .insert(root, "zookeeper", &counted(2), &open, b"");
-        for name in ["config", "quota"] {
-            state.nodes.insert(zookeeper, name, &stat, &open, b"");
+        for (name, acl) in [("config", &Acl::read_only()), ("quota", &open)] {
+            state.nodes.insert(zookeeper, name, &stat, acl, b"");
         }
         state
     }

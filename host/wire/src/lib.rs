@@ -37,6 +37,6 @@ pub use frame::MAX_FRAME_BYTES;
 pub use handshake::{ConnectRequest, ConnectResponse};
 pub use jute::{DecodeError, Reader, Record, Writer};
 pub use multi::{MultiOperation, MultiResult};
-pub use request::{Create, CreateMode, Request, RequestBody, RequestError};
+pub use request::{Create, CreateMode, Reconfig, Request, RequestBody, RequestError};
 pub use response::{EventType, Notification, ReplyHeader, Response, ResponseBody, WatcherEvent};
 pub use stat::Stat;

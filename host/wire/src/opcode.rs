@@ -28,6 +28,8 @@ pub const CHECK: i32 = 13;
 pub const MULTI: i32 = 14;
 /// Create a znode; the answer is its path and stat.
 pub const CREATE2: i32 = 15;
+/// Change the servers of the ensemble; the answer is the data and stat of `/zookeeper/config`.
+pub const RECONFIG: i32 = 16;
 /// Create a container; the answer is its path and stat.
 pub const CREATE_CONTAINER: i32 = 19;
 /// Prove an identity.
@@ -41,11 +43,10 @@ pub const CLOSE_SESSION: i32 = -11;
 /// In a multi's results: that part failed. In its headers: the end.
 pub const ERROR: i32 = -1;
 
-/// What ZooKeeper 3.8 knows besides and this server does not serve: check outside of a multi,
-/// reconfig, checkWatches, removeWatches, deleteContainer, createTTL, multiRead, sasl, getEphemerals,
+/// What ZooKeeper 3.8 knows besides and this server does not serve: check outside of a multi, checkWatches, removeWatches, deleteContainer, createTTL, multiRead, sasl, getEphemerals,
 /// getAllChildrenNumber, addWatch, whoAmI and createSession. They are answered Unimplemented (-6) and the
 /// connection goes on, so that a client can do without; after any other unknown opcode it is closed.
-pub const NOT_SERVED: [i32; 13] = [CHECK, 16, 17, 18, 20, 21, 22, 102, 103, 104, 106, 107, -10];
+pub const NOT_SERVED: [i32; 12] = [CHECK, 17, 18, 20, 21, 22, 102, 103, 104, 106, 107, -10];
 
 /// Ours: run an operation of a recipe.
 pub const CALL: i32 = 700;

@@ -117,6 +117,8 @@ pub enum RequestBody {
     },
     /// End the session.
     CloseSession,
+    /// Change the servers of the ensemble. Answered with [`ResponseBody::Data`](crate::ResponseBody::Data).
+    Reconfig(Reconfig),
     /// Run an operation of a recipe.
     Call(CallRequest),
     /// End a parked call without a result; with one, give it.
@@ -206,6 +208,19 @@ pub struct SetWatches {
     pub child: Vec<String>,
 }
 
+/// A change of the servers: ZooKeeper's `ReconfigRequest`. A text that a client leaves out is empty here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reconfig {
+    /// Servers that join, or change, separated by commas: `server.4=host:2888:3888:participant;2181`.
+    pub joining: String,
+    /// The ids of servers that leave, separated by commas.
+    pub leaving: String,
+    /// All servers from now on, as in `joining`; then the other two are empty.
+    pub new_members: String,
+    /// The version that the configuration must have; -1 for any.
+    pub from_config: i64,
+}
+
 /// Why a frame is no request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum RequestError {
@@ -268,6 +283,7 @@ impl RequestBody {
             RequestBody::SetWatches2 { .. } => opcode::SET_WATCHES2,
             RequestBody::Auth { .. } => opcode::AUTH,
             RequestBody::CloseSession => opcode::CLOSE_SESSION,
+            RequestBody::Reconfig(_) => opcode::RECONFIG,
             RequestBody::Call(_) => opcode::CALL,
             RequestBody::CancelCall { .. } => opcode::CANCEL_CALL,
             RequestBody::Acknowledge { .. } => opcode::ACKNOWLEDGE,
@@ -322,6 +338,7 @@ impl RequestBody {
                 out.string(scheme);
                 out.buffer(auth);
             }
+            RequestBody::Reconfig(reconfig) => reconfig.encode(out),
             RequestBody::Call(call) => call.encode(out),
             RequestBody::CancelCall { key } | RequestBody::Acknowledge { key } => {
                 out.long(key.cast_signed());
@@ -385,6 +402,7 @@ impl RequestBody {
                 auth: input.buffer()?,
             },
             opcode::CLOSE_SESSION => RequestBody::CloseSession,
+            opcode::RECONFIG => RequestBody::Reconfig(Reconfig::decode(input)?),
             opcode::CALL => RequestBody::Call(CallRequest::decode(input)?),
             opcode::CANCEL_CALL => RequestBody::CancelCall {
                 key: input.unsigned_long()?,
@@ -429,6 +447,24 @@ impl Record for SetWatches {
             data: input.strings()?,
             exist: input.strings()?,
             child: input.strings()?,
+        })
+    }
+}
+
+impl Record for Reconfig {
+    fn encode(&self, out: &mut Writer<'_>) {
+        out.string(&self.joining);
+        out.string(&self.leaving);
+        out.string(&self.new_members);
+        out.long(self.from_config);
+    }
+
+    fn decode(input: &mut Reader<'_>) -> Result<Reconfig, DecodeError> {
+        Ok(Reconfig {
+            joining: input.string()?,
+            leaving: input.string()?,
+            new_members: input.string()?,
+            from_config: input.long()?,
         })
     }
 }

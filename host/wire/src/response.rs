@@ -188,7 +188,7 @@ impl ResponseBody {
             opcode::EXISTS | opcode::SET_DATA | opcode::SET_ACL => {
                 ResponseBody::Stat(Stat::decode(input)?)
             }
-            opcode::GET_DATA => ResponseBody::Data {
+            opcode::GET_DATA | opcode::RECONFIG => ResponseBody::Data {
                 data: input.buffer()?,
                 stat: Stat::decode(input)?,
             },

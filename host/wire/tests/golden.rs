@@ -5,8 +5,8 @@ use quorate_model::acl::{Acl, AclEntry, Identity};
 use quorate_model::id::Zxid;
 use quorate_wire::{
     ConnectRequest, ConnectResponse, Create, CreateMode, ErrorCode, EventType, MAX_FRAME_BYTES,
-    MultiOperation, MultiResult, Notification, Reader, Record, Request, RequestBody, Response,
-    ResponseBody, Stat, WatcherEvent, frame, opcode,
+    MultiOperation, MultiResult, Notification, Reader, Reconfig, Record, Request, RequestBody,
+    Response, ResponseBody, Stat, WatcherEvent, frame, opcode,
 };
 
 fn bytes_of(hexadecimal: &str) -> Vec<u8> {
@@ -171,6 +171,21 @@ fn the_requests_of_kazoo() {
             .expect("a whole frame");
         assert_eq!(Request::decode(&frame), Ok(request));
     }
+}
+
+/// kazoo sends a text that was not given as null, which reads as empty.
+#[test]
+fn the_reconfig_of_kazoo() {
+    let golden = bytes_of(
+        "0000000c000000100000002d7365727665722e343d643a323838383a333838383a7061727469636970616e743b302e302e302e303a3231383100000003322c33ffffffffffffffffffffffff",
+    );
+    let body = RequestBody::Reconfig(Reconfig {
+        joining: "server.4=d:2888:3888:participant;0.0.0.0:2181".into(),
+        leaving: "2,3".into(),
+        new_members: String::new(),
+        from_config: -1,
+    });
+    assert_eq!(Request::decode(&golden), Ok(Request { xid: 12, body }));
 }
 
 #[test]

@@ -8,8 +8,9 @@ use quorate_model::id::Zxid;
 use quorate_wire::request::SetWatches;
 use quorate_wire::{
     CallRequest, CallResponse, CallStatus, ConnectRequest, ConnectResponse, Create, EventType,
-    MAX_FRAME_BYTES, MultiOperation, MultiResult, Notification, Reader, Record, ReplyHeader,
-    Request, RequestBody, RequestError, Response, ResponseBody, Stat, WatcherEvent, frame, opcode,
+    MAX_FRAME_BYTES, MultiOperation, MultiResult, Notification, Reader, Reconfig, Record,
+    ReplyHeader, Request, RequestBody, RequestError, Response, ResponseBody, Stat, WatcherEvent,
+    frame, opcode,
 };
 
 fn text() -> impl Strategy<Value = String> {
@@ -152,6 +153,14 @@ fn request_body() -> impl Strategy<Value = RequestBody> {
             auth
         }),
         Just(RequestBody::CloseSession),
+        (text(), text(), text(), any::<i64>()).prop_map(
+            |(joining, leaving, new_members, from_config)| RequestBody::Reconfig(Reconfig {
+                joining,
+                leaving,
+                new_members,
+                from_config,
+            })
+        ),
         call().prop_map(RequestBody::Call),
         natural().prop_map(|key| RequestBody::CancelCall { key }),
         natural().prop_map(|key| RequestBody::Acknowledge { key }),

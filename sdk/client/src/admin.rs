@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const UPLOAD_PATIENCE: Duration = Duration::from_secs(120);
 
 /// How long a change of the members may take: the new member's log is awaited.
-const CHANGE_PATIENCE: Duration = Duration::from_secs(30);
+const CHANGE_PATIENCE: Duration = Duration::from_secs(100);
 
 /// How long it may take to reach it.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(4);
@@ -167,6 +167,9 @@ pub struct Member {
     pub server: u64,
     /// Where the others reach it, `host:port`.
     pub address: String,
+    /// Where clients reach it, `host:port`; empty until it has said so.
+    #[serde(default)]
+    pub client_address: String,
     /// Whether it votes.
     pub votes: bool,
     /// The index up to which its log is the leader's. Only the leader knows.
@@ -320,7 +323,7 @@ impl Admin {
         self.send(self.request(Method::GET, &["cluster"])).await
     }
 
-    /// Adds a server that was started to join; it does not vote yet. To be asked of the leader, like every change.
+    /// Adds a server that was started to join; it does not vote yet. Like every change it may be asked of any member.
     ///
     /// # Errors
     /// [`ClientError::Refused`] with the code `not-leading`, or `refused` if it makes no sense.
@@ -343,11 +346,27 @@ impl Admin {
     /// Removes a server.
     ///
     /// # Errors
-    /// As [`Admin::add_member`]; `refused` also if the others would have no quorum, and for the leader itself.
+    /// As [`Admin::add_member`]; `refused` also if the others would have no quorum. The leader hands the lead over first.
     pub async fn remove_member(&self, server: u64) -> Result<Cluster, ClientError> {
         let id = server.to_string();
         let request = self.request(Method::DELETE, &["cluster", "members", &id]);
         self.send_within(CHANGE_PATIENCE, request).await
+    }
+
+    /// Puts the server `new`, at `address`, into the place of `old`, in one change of the members.
+    ///
+    /// # Errors
+    /// As [`Admin::promote_member`] and [`Admin::remove_member`].
+    pub async fn replace_member(
+        &self,
+        old: u64,
+        new: u64,
+        address: &str,
+    ) -> Result<Cluster, ClientError> {
+        let id = old.to_string();
+        let request = self.request(Method::POST, &["cluster", "members", &id, "replace"]);
+        let body = json!({"server": new, "address": address});
+        self.send_within(CHANGE_PATIENCE, request.json(&body)).await
     }
 
     /// Lets another server lead.

@@ -20,7 +20,7 @@
 use crate::raft::{LogId, Vote, log_id};
 
 /// The format version of a segment that this build writes, and the only one it reads.
-pub(crate) const SEGMENT_VERSION: u32 = 1;
+pub(crate) const SEGMENT_VERSION: u32 = 2;
 
 /// The first bytes of a segment.
 pub(crate) const MAGIC: [u8; 8] = *b"quorlog\n";

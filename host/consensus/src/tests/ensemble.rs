@@ -1,6 +1,6 @@
 //! Several servers in one process: replication, elections, partitions, snapshots over the network, changes of the membership.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,7 +16,8 @@ use tokio::time::{Instant, timeout};
 use super::mesh::Mesh;
 use super::tally::{Server, Tally, entry};
 use crate::{
-    Config, ConnectError, Consensus, FirstMember, ReconfigureError, Resolution, Tcp, Transport,
+    Config, ConnectError, Consensus, FirstMember, MembersChange, NewMember, ReconfigureError,
+    Resolution, Tcp, Transport,
 };
 
 /// Nothing here takes as long on any machine.
@@ -386,6 +387,105 @@ async fn members_are_added_promoted_and_removed_under_load() {
         }
     };
     within("the quorum is lost", why).await;
+    ensemble.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_members_change_at_once_and_the_leader_may_be_among_them() {
+    let mut ensemble = Ensemble::three().await;
+    let (first, mut leader) = ensemble.any_leader().await;
+    leader.write(50).await;
+    let joining = |server: u64, votes| NewMember {
+        server: ServerId(server),
+        address: address(server),
+        client: format!("host{server}:2"),
+        votes,
+    };
+    let leaving = BTreeSet::from([ServerId(first)]);
+    let mut change = MembersChange {
+        joining: vec![joining(4, true), joining(5, false)],
+        leaving,
+        others_leave: false,
+        from: Some(7_000_000),
+    };
+    let refused = leader.consensus.reconfigure(change.clone()).await;
+    assert!(
+        matches!(refused, Err(ReconfigureError::Version { .. })),
+        "{refused:?}"
+    );
+    change.from = leader.consensus.members().borrow().index;
+    // The leader hands the lead over first, and has changed nothing.
+    let handed = leader.consensus.reconfigure(change.clone()).await;
+    let Err(ReconfigureError::NotLeading { leader: Some(heir) }) = handed else {
+        panic!("{handed:?}");
+    };
+    ensemble.open(4, true).await;
+    ensemble.open(5, true).await;
+    let (_, mut leader) = ensemble.leader(&[heir.0]).await;
+    assert_eq!(leader.consensus.members().borrow().index, change.from);
+    let index = leader.consensus.reconfigure(change.clone()).await;
+    let index = index.expect("changed");
+    let mut members = leader.consensus.members();
+    let known = members.wait_for(|now| now.index == Some(index) && !now.changing);
+    let members = within("the members", known).await.expect("watched").clone();
+    let mut voters: BTreeSet<ServerId> = [1, 2, 3, 4].map(ServerId).into();
+    voters.remove(&ServerId(first));
+    assert_eq!(members.voters, voters);
+    assert_eq!(members.learners, [ServerId(5)].into());
+    assert_eq!(members.clients[&ServerId(4)], "host4:2");
+    ensemble.consensus(first).shutdown().await;
+    ensemble.kill(first);
+    leader.write(50).await;
+    ensemble.agree(&leader).await;
+    // Asked once more, there is nothing to do.
+    change.from = None;
+    assert_eq!(leader.consensus.reconfigure(change).await, Ok(index));
+    let none = MembersChange {
+        others_leave: true,
+        ..MembersChange::default()
+    };
+    let refused = leader.consensus.reconfigure(none).await;
+    assert!(
+        matches!(refused, Err(ReconfigureError::Refused(_))),
+        "{refused:?}"
+    );
+    ensemble.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_is_known_with_its_clients_address_once_it_has_said_so() {
+    let ensemble = Ensemble::start(3, 1, |_| {}).await;
+    let (first, leader) = ensemble.any_leader().await;
+    let follower = ensemble.consensus(ensemble.others(first)[0]);
+    let said = follower.announce_client(ServerId(4), "host4:2".into());
+    assert!(
+        matches!(said, Err(ReconfigureError::NotLeading { .. })),
+        "{said:?}"
+    );
+    let mut members = follower.members();
+    // What is said before it is known as a member is forgotten, so servers say it again.
+    let known = async {
+        let mut again = tokio::time::interval(Duration::from_millis(20));
+        loop {
+            for (server, client) in [(4, "host4:2"), (9, "nobody:2")] {
+                let said = leader
+                    .consensus
+                    .announce_client(ServerId(server), client.into());
+                said.expect("heard");
+            }
+            let now = members.borrow_and_update().clone();
+            match now.clients.get(&ServerId(4)) {
+                Some(at) if at == "host4:2" => return now,
+                _ => again.tick().await,
+            };
+        }
+    };
+    let now = within("its clients' address", known).await;
+    assert_eq!(
+        now.learners,
+        [ServerId(4)].into(),
+        "the first learner was added all the same"
+    );
     ensemble.stop().await;
 }
 

@@ -309,7 +309,7 @@ async fn a_segment_of_another_release_or_server_is_refused() {
     fs::write(&file, &newer).expect("written");
     let error = Log::recover(dir.path()).err().expect("refused").to_string();
     assert!(
-        error.contains("version 9") && error.contains("reads version 1"),
+        error.contains("version 9") && error.contains("reads version 2"),
         "{error}"
     );
     fs::write(&file, &bytes).expect("written");

@@ -191,7 +191,8 @@ async fn a_snapshot_of_many_pieces_is_taken_whole_or_not_at_all() {
 
     let member = |server: u64| {
         let address = address(server);
-        (server, Member { address })
+        let client = String::new();
+        (server, Member { address, client })
     };
     let voters = vec![[9].into()];
     let membership = Membership::new(voters, std::collections::BTreeMap::from([5, 9].map(member)));

@@ -1,5 +1,8 @@
 //! `quorate cluster`: the servers of an ensemble, and changes of them.
 
+mod init;
+mod local;
+
 use clap::{Args, Subcommand};
 use quorate_client::admin::{Cluster as Shown, Member};
 use serde_json::to_value;
@@ -10,23 +13,28 @@ use super::session::unless_interrupted;
 
 /// Show and change the servers of an ensemble
 ///
-/// Changes are asked of the server that leads: --http names its HTTP port, and `status` says who it is.
+/// Changes may be asked of any server that is a member: --http names its HTTP port. Whoever leads makes them.
 #[derive(Debug, Subcommand)]
 #[command(after_help = EXAMPLES)]
 pub(super) enum Cluster {
+    Init(init::Init),
+    Local(local::Local),
     Status(Status),
     Add(Add),
     Promote(Promote),
     Remove(Remove),
+    Replace(Replace),
     TransferLeader(TransferLeader),
 }
 
 const EXAMPLES: &str = "\
-A server is replaced without a pause for its clients:
+Examples:
+  quorate cluster local                            three servers on this machine, to try things out
+  quorate cluster init --servers a:2888,b:2888,c:2888
+                                                   the files of a new ensemble
+A server is replaced without a pause for the clients of the others:
   quorate serve --id 4 --peer 4=d:2888 --join      on the new machine
-  quorate cluster add 4 d:2888                     it follows, and catches up
-  quorate cluster promote 4                        it votes
-  quorate cluster remove 2                         the old one does not any more: stop it";
+  quorate cluster replace 2 4 d:2888               it catches up, and votes in the old one's place: stop that";
 
 /// Show the members, who leads, and how far each has come
 #[derive(Args, Debug)]
@@ -52,8 +60,20 @@ pub(super) struct Promote {
 /// Remove a server; refused if the others would have no quorum
 #[derive(Args, Debug)]
 pub(super) struct Remove {
-    /// Which; not the leader: transfer the lead first
+    /// Which; the one that leads hands the lead over first
     id: u64,
+}
+
+/// Put a server that was started with --join into the place of another
+#[derive(Args, Debug)]
+pub(super) struct Replace {
+    /// Whose place
+    old: u64,
+    /// The new server's id
+    new: u64,
+    /// Where the others reach it
+    #[arg(value_name = "HOST:PORT")]
+    address: String,
 }
 
 /// Let another voter lead, as before stopping the machine that does
@@ -65,18 +85,25 @@ pub(super) struct TransferLeader {
 
 impl Cluster {
     pub(super) async fn run(self, global: &Global, output: &Output) -> anyhow::Result<()> {
-        let admin = global.admin()?;
-        let cluster = match &self {
-            Cluster::Status(_) => admin.cluster().await?,
+        let admin = || global.admin();
+        let cluster = match self {
+            Cluster::Init(init) => return init.run(output),
+            Cluster::Local(local) => return local.run(output).await,
+            Cluster::Status(_) => admin()?.cluster().await?,
             Cluster::Add(Add { id, address }) => {
-                unless_interrupted(admin.add_member(*id, address)).await?
+                unless_interrupted(admin()?.add_member(id, &address)).await?
             }
             Cluster::Promote(Promote { id }) => {
-                unless_interrupted(admin.promote_member(*id)).await?
+                unless_interrupted(admin()?.promote_member(id)).await?
             }
-            Cluster::Remove(Remove { id }) => unless_interrupted(admin.remove_member(*id)).await?,
+            Cluster::Remove(Remove { id }) => {
+                unless_interrupted(admin()?.remove_member(id)).await?
+            }
+            Cluster::Replace(Replace { old, new, address }) => {
+                unless_interrupted(admin()?.replace_member(old, new, &address)).await?
+            }
             Cluster::TransferLeader(TransferLeader { id }) => {
-                unless_interrupted(admin.transfer_leader(*id)).await?
+                unless_interrupted(admin()?.transfer_leader(id)).await?
             }
         };
         output.print(text(&cluster), to_value(&cluster)?)?;

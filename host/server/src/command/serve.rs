@@ -15,7 +15,8 @@ use super::output::Output;
 use super::session::interrupted;
 use super::zoo_cfg::{self, ZooCfg};
 use super::{DEFAULT_HTTP, Global, Usage};
-use crate::receive::Limits;
+use crate::members::ServerLine;
+use crate::receive::{Limits, MAX_OUTSTANDING_REQUESTS};
 use crate::serve::{Ensemble, Settings, serve};
 
 /// Where ZooKeeper's protocol is served, unless told otherwise.
@@ -52,6 +53,12 @@ pub(super) struct Serve {
     /// How many connections one address may have; 0 for as many as there may be in all [default: 0]
     #[arg(long, value_name = "N")]
     max_connections_per_address: Option<usize>,
+    /// While so many requests wait for their answers, no more are read of clients that have one waiting [default: 50000]
+    #[arg(long, value_name = "N")]
+    max_outstanding_requests: Option<usize>,
+    /// Let clients change the servers of the ensemble by ZooKeeper's reconfig: any client may then
+    #[arg(long, help_heading = "Ensemble")]
+    reconfig_enabled: bool,
     /// Have every read see all that was acknowledged anywhere before it was sent, as behind a sync: each asks
     /// the leader first, many at once
     #[arg(long)]
@@ -103,6 +110,9 @@ struct File {
     max_session_timeout_ms: Option<u32>,
     max_connections: Option<usize>,
     max_connections_per_address: Option<usize>,
+    max_outstanding_requests: Option<usize>,
+    #[serde(default)]
+    reconfig_enabled: bool,
     #[serde(default)]
     linearizable_reads: bool,
     #[serde(default)]
@@ -167,8 +177,19 @@ impl Serve {
                 .max_session_timeout_ms
                 .or(file.max_session_timeout_ms)
                 .unwrap_or(default.max_session_timeout_ms),
+            max_outstanding_requests: self
+                .max_outstanding_requests
+                .or(file.max_outstanding_requests)
+                .unwrap_or(default.max_outstanding_requests),
+            reconfig_enabled: self.reconfig_enabled || file.reconfig_enabled,
             linearizable_reads: self.linearizable_reads || file.linearizable_reads,
         };
+        if !(1..=MAX_OUTSTANDING_REQUESTS).contains(&limits.max_outstanding_requests) {
+            return Err(Usage(format!(
+                "--max-outstanding-requests takes 1 to {MAX_OUTSTANDING_REQUESTS}, not {}",
+                limits.max_outstanding_requests
+            )));
+        }
         let (min, max) = (limits.min_session_timeout_ms, limits.max_session_timeout_ms);
         if min == 0 || min > max {
             return Err(Usage(format!(
@@ -268,8 +289,14 @@ fn member(text: &str) -> Result<FirstMember, Usage> {
     })
 }
 
+/// A server of `zoo.cfg` as `--peer` takes it.
+fn peer(line: &ServerLine) -> String {
+    let role = if line.votes { "" } else { ":observer" };
+    format!("{}={}{role}", line.server.0, line.address)
+}
+
 /// What the system would refuse with less of an explanation.
-fn address(option: &str, address: String) -> Result<String, Usage> {
+pub(super) fn address(option: &str, address: String) -> Result<String, Usage> {
     let (host, port) = address.rsplit_once(':').unwrap_or_default();
     let is_host = match host.starts_with('[') {
         true => host.ends_with(']'),
@@ -334,7 +361,9 @@ async fn read(path: &Path) -> anyhow::Result<File> {
         .await
         .with_context(|| format!("cannot read the configuration file {shown}"))?;
     if path.extension().is_some_and(|extension| extension == "cfg") {
-        let read = zoo_cfg::parse(&text).and_then(|read| zookeeper(&read));
+        let read = zoo_cfg::parse(&text)
+            .and_then(zoo_cfg::ZooCfg::with_dynamic_file)
+            .and_then(|read| zookeeper(&read));
         let (file, unknown) =
             read.map_err(|error| Usage(format!("in the configuration file {shown}: {error}")))?;
         for key in unknown {
@@ -349,23 +378,24 @@ async fn read(path: &Path) -> anyhow::Result<File> {
 /// What ZooKeeper's configuration means here, and which keys of it are left aside.
 fn zookeeper(read: &ZooCfg) -> Result<(File, Vec<String>), String> {
     let id = read.id()?;
-    let own = read.servers.iter().find(|(server, ..)| Some(*server) == id);
+    let own = read.servers.iter().find(|line| Some(line.server.0) == id);
     let file = File {
         // ZooKeeper's own data are left alone.
         data_dir: read.data_dir.as_ref().map(|dir| dir.join("quorate")),
         listen: own
-            .and_then(|(.., client)| client.clone())
+            .and_then(|own| own.client.clone())
             .or(read.listen.clone()),
         min_session_timeout_ms: read.min_session_timeout_ms,
         max_session_timeout_ms: read.max_session_timeout_ms,
+        max_connections: read.max_connections,
         max_connections_per_address: read.max_connections_per_address,
+        max_outstanding_requests: read
+            .max_outstanding_requests
+            .map(|limit| limit.clamp(1, MAX_OUTSTANDING_REQUESTS)),
+        reconfig_enabled: read.reconfig_enabled,
         read_only_mode: read.read_only_mode,
         id,
-        peers: read
-            .servers
-            .iter()
-            .map(|(_, peer, _)| peer.clone())
-            .collect(),
+        peers: read.servers.iter().map(peer).collect(),
         ..File::default()
     };
     Ok((file, read.unknown.clone()))

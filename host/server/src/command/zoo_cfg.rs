@@ -4,6 +4,10 @@
 
 use std::path::{Path, PathBuf};
 
+use quorate_model::id::ServerId;
+
+use crate::members::ServerLine;
+
 /// What a `zoo.cfg` says that means something here.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct ZooCfg {
@@ -17,10 +21,18 @@ pub(super) struct ZooCfg {
     pub(super) max_session_timeout_ms: Option<u32>,
     /// `maxClientCnxns`: of one address; 0 for no limit.
     pub(super) max_connections_per_address: Option<usize>,
+    /// `maxCnxns`: of all addresses; none for no limit.
+    pub(super) max_connections: Option<usize>,
+    /// `globalOutstandingLimit`.
+    pub(super) max_outstanding_requests: Option<usize>,
+    /// `reconfigEnabled`.
+    pub(super) reconfig_enabled: bool,
+    /// The `server.N` lines.
+    pub(super) servers: Vec<ServerLine>,
+    /// `dynamicConfigFile`, which holds the `server.N` lines instead.
+    pub(super) dynamic_file: Option<PathBuf>,
     /// `readonlymode.enabled`.
     pub(super) read_only_mode: bool,
-    /// The `server.N` lines as `--peer` takes them, with the client address of each, if it names one.
-    pub(super) servers: Vec<(u64, String, Option<String>)>,
     /// Keys that are left aside, in order.
     pub(super) unknown: Vec<String>,
 }
@@ -69,6 +81,17 @@ pub(super) fn parse(text: &str) -> Result<ZooCfg, String> {
             "minSessionTimeout" => read.min_session_timeout_ms = timeout()?,
             "maxSessionTimeout" => read.max_session_timeout_ms = timeout()?,
             "maxClientCnxns" => read.max_connections_per_address = Some(whole()? as usize),
+            "maxCnxns" => {
+                read.max_connections = Some(whole()? as usize).filter(|limit| *limit > 0);
+            }
+            "globalOutstandingLimit" => {
+                read.max_outstanding_requests = Some(whole()? as usize);
+            }
+            "reconfigEnabled" => {
+                let value = value.parse();
+                read.reconfig_enabled = value.map_err(|_| wrong("neither true nor false"))?;
+            }
+            "dynamicConfigFile" => read.dynamic_file = Some(value.into()),
             // As Java reads what is true: whatever else stands there is not.
             "readonlymode.enabled" => read.read_only_mode = value.eq_ignore_ascii_case("true"),
             _ => match key.strip_prefix("server.") {
@@ -76,9 +99,9 @@ pub(super) fn parse(text: &str) -> Result<ZooCfg, String> {
                     let id = id
                         .parse()
                         .map_err(|_| wrong("the server's id is no number"))?;
-                    let (peer, client) = server(id, value)
+                    let line = ServerLine::parse_value(ServerId(id), value)
                         .ok_or_else(|| wrong("not HOST:PORT:PORT[:observer][;CLIENTPORT]"))?;
-                    read.servers.push((id, peer, client));
+                    read.servers.push(line);
                 }
                 None if NEEDLESS.contains(&key) => {}
                 None => read.unknown.push(key.to_owned()),
@@ -92,29 +115,34 @@ pub(super) fn parse(text: &str) -> Result<ZooCfg, String> {
     Ok(read)
 }
 
-/// `host:port:port[:observer|:participant][;[address:]port]`: the peers' address as `--peer` takes it,
-/// and the clients'. Of the two ports the first is used, as one is enough here.
-fn server(id: u64, value: &str) -> Option<(String, Option<String>)> {
-    let (peers, clients) = match value.split_once(';') {
-        Some((peers, clients)) => (peers, Some(clients.trim())),
-        None => (value, None),
-    };
-    let (peers, observer) = match peers.strip_suffix(":observer") {
-        Some(peers) => (peers, ":observer"),
-        None => (peers.strip_suffix(":participant").unwrap_or(peers), ""),
-    };
-    let (rest, election_port) = peers.rsplit_once(':')?;
-    let (host, port) = rest.rsplit_once(':')?;
-    election_port.parse::<u16>().ok()?;
-    port.parse::<u16>().ok()?;
-    let client = clients.map(|clients| match clients.contains(':') {
-        true => clients.to_owned(),
-        false => format!("0.0.0.0:{clients}"),
-    });
-    Some((format!("{id}={host}:{port}{observer}"), client))
-}
-
 impl ZooCfg {
+    /// With the servers that stand in a file of their own, as ZooKeeper 3.5 and later write it.
+    ///
+    /// # Errors
+    /// If that cannot be read, or holds something else.
+    pub(super) fn with_dynamic_file(mut self) -> Result<ZooCfg, String> {
+        let Some(path) = self.dynamic_file.take() else {
+            return Ok(self);
+        };
+        let shown = path.display();
+        if !self.servers.is_empty() {
+            return Err(format!(
+                "servers stand in it and in {shown}: one of the two is enough"
+            ));
+        }
+        let text = std::fs::read_to_string(&path)
+            .map_err(|error| format!("cannot read dynamicConfigFile {shown}: {error}"))?;
+        for line in text.lines().map(str::trim) {
+            let is_server = !(line.is_empty() || line.starts_with(['#', '!']));
+            // ZooKeeper's own count of its changes says nothing here.
+            if is_server && !line.starts_with("version=") {
+                let server = ServerLine::parse(line).map_err(|why| format!("in {shown}: {why}"))?;
+                self.servers.push(server);
+            }
+        }
+        Ok(self)
+    }
+
     /// Which server this is: what stands in `dataDir/myid`. None if the file names no servers.
     ///
     /// # Errors
@@ -136,7 +164,7 @@ impl ZooCfg {
             .trim()
             .parse()
             .map_err(|_| format!("{shown} holds {:?}, which is no server's id", text.trim()))?;
-        match self.servers.iter().any(|(server, ..)| *server == id) {
+        match self.servers.iter().any(|line| line.server.0 == id) {
             true => Ok(Some(id)),
             false => Err(format!(
                 "{shown} says {id}, and there is no line server.{id}"
@@ -156,6 +184,8 @@ initLimit=10
 dataDir=/var/lib/zookeeper
 maxClientCnxns=60
 reconfigEnabled=true
+globalOutstandingLimit=2000
+snapCount=100000
 readonlymode.enabled=true
 server.1=zoo1:2888:3888;2181
 server.2=zoo2:2888:3888:participant;10.0.0.2:2182
@@ -172,15 +202,49 @@ server.3=zoo3:2888:3888:observer
         assert_eq!(read.min_session_timeout_ms, Some(4000));
         assert_eq!(read.max_session_timeout_ms, Some(40_000));
         assert_eq!(read.max_connections_per_address, Some(60));
+        let line = |id, address: &str, votes, client: Option<&str>| ServerLine {
+            server: ServerId(id),
+            address: address.into(),
+            votes,
+            client: client.map(str::to_owned),
+        };
         let servers = [
-            (1, "1=zoo1:2888".into(), Some("0.0.0.0:2181".into())),
-            (2, "2=zoo2:2888".into(), Some("10.0.0.2:2182".into())),
-            (3, "3=zoo3:2888:observer".into(), None),
+            line(1, "zoo1:2888", true, Some("0.0.0.0:2181")),
+            line(2, "zoo2:2888", true, Some("10.0.0.2:2182")),
+            line(3, "zoo3:2888", false, None),
         ];
         assert_eq!(read.servers, servers);
-        assert_eq!(read.unknown, ["reconfigEnabled"]);
+        assert!(read.reconfig_enabled);
+        assert_eq!(read.max_outstanding_requests, Some(2000));
+        assert_eq!(read.unknown, ["snapCount"]);
         assert!(read.read_only_mode);
         assert_eq!(read.listen, None);
+    }
+
+    #[test]
+    fn servers_may_stand_in_a_file_of_their_own() {
+        let dir = std::env::temp_dir().join(format!("quorate-dynamic-{}", std::process::id()));
+        std::fs::create_dir(&dir).unwrap();
+        let path = dir.join("zoo.cfg.dynamic");
+        let text = "server.1=a:1:2:participant;0.0.0.0:2181\nserver.2=b:1:2:observer\nversion=1a\n";
+        std::fs::write(&path, text).unwrap();
+        let named = format!("dynamicConfigFile={}\n", path.display());
+        let read = parse(&named).and_then(ZooCfg::with_dynamic_file).unwrap();
+        let twice = format!("{named}server.3=c:1:2\n");
+        let twice = parse(&twice).and_then(ZooCfg::with_dynamic_file);
+        std::fs::write(&path, "server.1=a\n").unwrap();
+        let wrong = parse(&named).and_then(ZooCfg::with_dynamic_file);
+        std::fs::remove_dir_all(&dir).unwrap();
+        let gone = parse(&named).and_then(ZooCfg::with_dynamic_file);
+        let votes: Vec<bool> = read.servers.iter().map(|line| line.votes).collect();
+        assert_eq!(votes, [true, false]);
+        for (refused, said) in [
+            (twice, "one of the two"),
+            (wrong, "server.ID="),
+            (gone, "cannot read"),
+        ] {
+            assert!(refused.unwrap_err().contains(said));
+        }
     }
 
     #[test]
@@ -196,6 +260,7 @@ server.3=zoo3:2888:3888:observer
     fn what_is_wrong_is_named_with_its_line() {
         for (text, said) in [
             ("tickTime=fast", "line 1: not a number"),
+            ("reconfigEnabled=yes", "neither true nor false"),
             ("\nserver.1=zoo1:2888", "line 2: not HOST:PORT:PORT"),
             ("server.one=a:1:2", "the server's id"),
             ("nonsense", "KEY=VALUE"),

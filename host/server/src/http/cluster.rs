@@ -1,11 +1,12 @@
 //! The ensemble: who its members are, and changes of them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::StatusCode;
-use quorate_consensus::{Consensus, ReconfigureError};
+use quorate_consensus::{Consensus, MembersChange, NewMember, ReconfigureError};
 use quorate_model::id::ServerId;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -13,6 +14,7 @@ use serde_json::{Value, json};
 use super::extract::Path;
 use super::problem::Problem;
 use super::{Answer, Answered, Http, body};
+use crate::members::Change;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -36,27 +38,52 @@ pub(super) async fn show(State(http): State<Arc<Http>>) -> Answered {
 pub(super) async fn add(State(http): State<Arc<Http>>, body: Body) -> Answered {
     let shape = r#"{"server": 4, "address": "10.0.0.4:2888"}"#;
     let Add { server, address } = body::json(body, shape).await?;
-    let consensus = consensus(&http)?;
-    done(&http, consensus.add(ServerId(server), address).await)
+    let server = ServerId(server);
+    changed(&http, Change::Add { server, address }).await
 }
 
 /// `POST /v1/cluster/members/<id>/promote`: it votes from now on.
 pub(super) async fn promote(State(http): State<Arc<Http>>, Path(server): Path<u64>) -> Answered {
-    let consensus = consensus(&http)?;
-    done(&http, consensus.promote(ServerId(server)).await)
+    changed(&http, Change::Promote(ServerId(server))).await
+}
+
+/// `POST /v1/cluster/members/<id>/replace`: another server takes its place.
+pub(super) async fn replace(
+    State(http): State<Arc<Http>>,
+    Path(old): Path<u64>,
+    body: Body,
+) -> Answered {
+    let shape = r#"{"server": 4, "address": "10.0.0.4:2888"}"#;
+    let Add { server, address } = body::json(body, shape).await?;
+    let (old, server) = (ServerId(old), ServerId(server));
+    let members = consensus(&http)?.members().borrow().clone();
+    if !members.addresses.contains_key(&old) && !members.addresses.contains_key(&server) {
+        let text = format!("server {} is no member", old.0);
+        return Err(Problem::new(StatusCode::CONFLICT, "refused", text));
+    }
+    let new = NewMember {
+        server,
+        address,
+        client: String::new(),
+        votes: !members.learners.contains(&old),
+    };
+    let several = MembersChange {
+        joining: vec![new],
+        leaving: BTreeSet::from([old]),
+        ..MembersChange::default()
+    };
+    changed(&http, Change::Several(several)).await
 }
 
 /// `DELETE /v1/cluster/members/<id>`
 pub(super) async fn remove(State(http): State<Arc<Http>>, Path(server): Path<u64>) -> Answered {
-    let consensus = consensus(&http)?;
-    done(&http, consensus.remove(ServerId(server)).await)
+    changed(&http, Change::Remove(ServerId(server))).await
 }
 
 /// `POST /v1/cluster/leader`: another voter leads from now on.
 pub(super) async fn lead(State(http): State<Arc<Http>>, body: Body) -> Answered {
     let Lead { server } = body::json(body, r#"{"server": 2}"#).await?;
-    let consensus = consensus(&http)?;
-    done(&http, consensus.transfer_leader(ServerId(server)).await)
+    changed(&http, Change::Lead(ServerId(server))).await
 }
 
 fn consensus(http: &Http) -> Result<&Consensus, Problem> {
@@ -64,15 +91,25 @@ fn consensus(http: &Http) -> Result<&Consensus, Problem> {
     consensus.ok_or_else(|| Problem::internal("this server knows of no ensemble"))
 }
 
-fn done(http: &Http, changed: Result<(), ReconfigureError>) -> Answered {
-    match changed {
-        Ok(()) => shown(http),
+/// Has the leader make a change; shows what this server sees afterwards.
+async fn changed(http: &Http, change: Change) -> Answered {
+    let members = http.edge.members.as_ref();
+    let members = members.ok_or_else(|| Problem::internal("this server knows of no ensemble"))?;
+    match members.change(change).await {
+        Ok(changed) => {
+            members.known_here(&changed).await;
+            shown(http)
+        }
         Err(error) => {
             let (status, code) = match &error {
                 ReconfigureError::NotLeading { .. } => {
-                    (StatusCode::MISDIRECTED_REQUEST, "not-leading")
+                    (StatusCode::SERVICE_UNAVAILABLE, "not-leading")
                 }
-                ReconfigureError::Refused(_) => (StatusCode::CONFLICT, "refused"),
+                ReconfigureError::Refused(_) | ReconfigureError::NoQuorum(_) => {
+                    (StatusCode::CONFLICT, "refused")
+                }
+                ReconfigureError::InProgress => (StatusCode::CONFLICT, "in-progress"),
+                ReconfigureError::Version { .. } => (StatusCode::CONFLICT, "version"),
                 ReconfigureError::Unknown(_) => (StatusCode::SERVICE_UNAVAILABLE, "unknown"),
             };
             Err(Problem::new(status, code, error.to_string()))
@@ -88,6 +125,7 @@ fn shown(http: &Http) -> Answered {
         json!({
             "server": server.0,
             "address": members.addresses.get(server).cloned().unwrap_or_default(),
+            "client_address": members.clients.get(server).cloned().unwrap_or_default(),
             "votes": votes,
             "matched_index": follower.and_then(|follower| follower.matched_index),
             "heard_ms": follower.and_then(|follower| follower.heard_ms),

@@ -1,10 +1,11 @@
 //! One connection's task: its first bytes, its handshake, its requests, and the sending of its answers.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use quorate_model::acl::Identity;
 use quorate_model::id::{SessionId, Zxid};
 use quorate_model::request::{Operation, Password, Request};
@@ -18,7 +19,7 @@ use super::Edge;
 use super::frames::{self, Taken};
 use crate::four_letter;
 use crate::read_only::Admission;
-use crate::respond::{Connection, Progress};
+use crate::respond::{Connection, MAX_PENDING, MAX_PENDING_BYTES, Progress};
 
 /// How long a client has to send its handshake, or a four-letter word.
 pub(crate) const GREETING_DEADLINE: Duration = Duration::from_secs(10);
@@ -123,6 +124,7 @@ where
         },
         connection,
         edge,
+        held: VecDeque::new(),
         identities: Arc::new(vec![Identity {
             scheme: "ip".into(),
             id: address.to_canonical().to_string(),
@@ -147,6 +149,9 @@ struct Client<'a, R, W> {
     socket: Socket<R, W>,
     connection: Arc<Connection>,
     edge: &'a Edge,
+    /// Requests behind a change of the servers that is under way, which takes long; pings overtake them. Bounded
+    /// as what is pending is.
+    held: VecDeque<Bytes>,
     /// Who it has proved to be.
     identities: Arc<Vec<Identity>>,
 }
@@ -277,11 +282,27 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<'_, R, W> {
         }
         let mut reads = frames::Reads::new(&self.edge.state);
         while self.connection.progress() == Progress::Open {
-            let Some(frame) = frame::decode(&mut self.socket.received, MAX_FRAME_BYTES)? else {
-                pressed = false;
+            let holding = self.connection.is_reconfiguring();
+            if holding && self.holds_much() {
                 break;
+            }
+            let held = (!holding).then(|| self.held.pop_front()).flatten();
+            let frame = match held {
+                Some(frame) => frame,
+                None => {
+                    let Some(frame) = frame::decode(&mut self.socket.received, MAX_FRAME_BYTES)?
+                    else {
+                        pressed = false;
+                        break;
+                    };
+                    frames += 1;
+                    frame
+                }
             };
-            frames += 1;
+            if holding && !frames::is_ping(&frame) {
+                self.held.push_back(frame);
+                continue;
+            }
             let context = frames::Context {
                 connection: &self.connection,
                 edge: self.edge,
@@ -301,6 +322,11 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<'_, R, W> {
             }
         }
         Ok(pressed)
+    }
+
+    fn holds_much(&self) -> bool {
+        let bytes: usize = self.held.iter().map(Bytes::len).sum();
+        self.held.len() >= MAX_PENDING || bytes >= MAX_PENDING_BYTES
     }
 
     fn overloaded(&self) -> End {
@@ -358,7 +384,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<'_, R, W> {
                     return Ok(());
                 }
                 () = self.connection.woken() => {
-                    if !reading {
+                    if !reading || !self.held.is_empty() {
                         return Ok(());
                     }
                 }

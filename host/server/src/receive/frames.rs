@@ -6,6 +6,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use parking_lot::RwLockReadGuard;
+use quorate_consensus::MembersChange;
 use quorate_model::acl::Identity;
 use quorate_model::call::CallRequest;
 use quorate_model::id::Zxid;
@@ -20,6 +21,7 @@ use quorate_wire::{
 use sha1::{Digest as _, Sha1};
 
 use super::{Edge, acl};
+use crate::members::{self, Members};
 use crate::respond::{Connection, Form, Read, SetWatches};
 use crate::route::Barrier;
 
@@ -96,6 +98,7 @@ impl<'a> Reads<'a> {
 enum Asked {
     Read(Read),
     Write(Operation, Form),
+    Reconfig(Members, MembersChange),
 }
 
 /// Takes a frame of a connection whose session is open.
@@ -142,6 +145,7 @@ pub(super) fn take(
             connection.reply(xid, Err(ErrorCode::NotReadOnly), frame.len());
             return Ok(Taken::Done);
         }
+        RequestBody::Reconfig(request) => reconfig(&request, context.edge),
         body => asked(body, context.identities),
     };
     match asked {
@@ -171,10 +175,30 @@ pub(super) fn take(
                 return Ok(Taken::Overloaded);
             }
         }
+        Ok(Asked::Reconfig(members, change)) => {
+            let Some(session) = connection.session() else {
+                return Ok(Taken::Done);
+            };
+            reads.release();
+            let ask = Request {
+                session,
+                owner: Some(connection.owner()),
+                identities: context.identities.clone(),
+                operation: Operation::ReadConfiguration,
+            };
+            let waiter = connection.write(xid, Form::Reconfig { failed: None }, frame.len());
+            connection.answer_due(&context.edge.state);
+            tokio::spawn(members.reconfigure(change, ask, connection.clone(), waiter));
+        }
         Err(Broken::Answer(answer)) => connection.reply(xid, answer.into_reply(), frame.len()),
         Err(Broken::Unknown) => connection.unknown(xid),
     }
     Ok(Taken::Done)
+}
+
+/// Whether a frame is a ping, which waits for nothing (rule W5).
+pub(super) fn is_ping(frame: &[u8]) -> bool {
+    frame.get(4..8) == Some(&opcode::PING.to_be_bytes()[..])
 }
 
 /// What needs no state and no leader to be answered.
@@ -285,10 +309,30 @@ fn asked(body: RequestBody, identities: &[Identity]) -> Result<Asked, Broken> {
         RequestBody::Unknown { opcode } if opcode::NOT_SERVED.contains(&opcode) => {
             return Err(ErrorCode::Unimplemented.into());
         }
-        RequestBody::Ping | RequestBody::Auth { .. } | RequestBody::Unknown { .. } => {
+        RequestBody::Ping
+        | RequestBody::Auth { .. }
+        | RequestBody::Reconfig(_)
+        | RequestBody::Unknown { .. } => {
             return Err(Broken::Unknown);
         }
     })
+}
+
+/// ZooKeeper's order: first whether it is allowed, then whether there is an ensemble.
+fn reconfig(request: &quorate_wire::Reconfig, edge: &Edge) -> Result<Asked, Broken> {
+    if !edge.limits.reconfig_enabled {
+        return Err(ErrorCode::ReconfigDisabled.into());
+    }
+    let members = edge
+        .members
+        .as_ref()
+        .filter(|members| members.is_ensemble());
+    let members = members.ok_or(ErrorCode::Unimplemented)?;
+    let change = members::reconfig_change(request).map_err(|why| {
+        tracing::info!("a client's reconfiguration makes no sense: {why}");
+        ErrorCode::BadArguments
+    })?;
+    Ok(Asked::Reconfig(members.clone(), change))
 }
 
 fn parse(path: &str) -> Result<ZnodePath, ErrorCode> {

@@ -76,13 +76,7 @@ pub async fn converse(
         incarnation: edge.router.incarnation(),
         connection: edge.router.next_connection(),
     };
-    let connection = Connection::open(
-        owner,
-        address,
-        edge.watches.clone(),
-        edge.metrics.clone(),
-        edge.router.barriers().clone(),
-    );
+    let connection = Connection::open(owner, address, edge);
     edge.metrics.connections.inc();
     let end = connection::serve(reader, writer, connection.clone(), edge).await;
     connection.finish();

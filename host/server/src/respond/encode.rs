@@ -29,8 +29,12 @@ fn body(form: &Form, outcome: &Outcome) -> Reply {
         Outcome::Parked => ResponseBody::Call(CallResponse::parked()),
         Outcome::Acknowledged | Outcome::SessionClosed => ResponseBody::Empty,
         Outcome::Refused(refusal) => refused(form, refusal)?,
-        // Of requests that no connection makes.
-        Outcome::Session { .. }
+        Outcome::Configuration if let Form::Reconfig { failed: Some(code) } = form => {
+            return Err(*code);
+        }
+        // Answered with a read, or of requests that no connection makes.
+        Outcome::Configuration
+        | Outcome::Session { .. }
         | Outcome::Pushed(_)
         | Outcome::Removed
         | Outcome::Mounted(_)

@@ -11,6 +11,7 @@ use quorate_wire::{
 use std::sync::Arc;
 
 use super::*;
+use crate::receive::Limits;
 use crate::testing::{TestServer, create, path, sent, set};
 
 /// What a client was sent, in words.
@@ -727,13 +728,17 @@ fn too_many_pending_requests_stop_the_reading() {
 
 #[test]
 fn a_connection_with_much_pending_is_not_read_from_while_all_wait() {
-    let server = TestServer::new();
+    let limit = 10;
+    let server = TestServer::with_limits(Limits {
+        max_outstanding_requests: limit,
+        ..Limits::default()
+    });
     let (idle, busy) = (server.open_session(), server.open_session());
     server.write(&busy, 1, znode(set("/none", "")), Form::Plain);
-    server.edge.metrics.outstanding.inc_by(MAX_PENDING_OF_ALL);
+    server.edge.metrics.outstanding.inc_by(limit as i64 - 1);
     assert_eq!(busy.progress(), Progress::Pressed);
     assert_eq!(idle.progress(), Progress::Open, "nothing would wake it");
-    server.edge.metrics.outstanding.dec_by(MAX_PENDING_OF_ALL);
+    server.edge.metrics.outstanding.dec_by(limit as i64 - 1);
     let large = server.open_session();
     let waiter = large.write(1, Form::Plain, MAX_PENDING_BYTES);
     assert_eq!(large.progress(), Progress::Pressed);

@@ -11,6 +11,7 @@ use super::message::{FromLeader, Lead, ToLeader, decode, encode};
 use crate::clock::Clock;
 use crate::digests::{Digests, Finding, Here, Point};
 use crate::expiry::Touches;
+use crate::members::Members;
 use crate::metrics::Metrics;
 
 /// What streams of other servers are served with.
@@ -22,6 +23,8 @@ pub struct Acceptor {
     pub inbox: Arc<Inbox>,
     /// Where word of their sessions' clients goes.
     pub touches: Arc<Touches>,
+    /// What changes the members.
+    pub members: Members,
     /// Of this server's state, to which theirs are compared.
     pub digests: Arc<Digests>,
     /// Hears what theirs say.
@@ -83,6 +86,10 @@ impl Acceptor {
                             Err(error) => return Err(error.into()),
                         }
                     }
+                }
+                ToLeader::Change(change) => {
+                    let changed = self.members.execute(change).await;
+                    sender.send(encode(&FromLeader::Changed(changed))?).await?;
                 }
                 ToLeader::ReadIndex => {
                     // Without a quorum the stream ends, and whoever leads then is asked.

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_consensus::{Consensus, PeerReceiver, PeerSender};
+use quorate_consensus::{Consensus, PeerReceiver, PeerSender, PeerStream, ReconfigureError};
 use quorate_model::id::ServerId;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
@@ -16,6 +16,7 @@ use crate::apply::Opened;
 use crate::clock::Clock;
 use crate::digests::Digests;
 use crate::expiry::Touches;
+use crate::members::{Change, Changed};
 use crate::silence::Silence;
 
 /// How many requests go into one frame.
@@ -201,6 +202,20 @@ impl Forwarder {
             }
             self.silence
                 .heard(sent_ms.saturating_sub(lead.quorum_age_ms));
+        }
+    }
+}
+
+/// Asks the server at the other end, which leads, to change the members.
+pub(crate) async fn ask_for_change(
+    stream: PeerStream,
+    change: Change,
+) -> anyhow::Result<Result<Changed, ReconfigureError>> {
+    let (mut sender, mut receiver) = stream.split();
+    sender.send(encode(&ToLeader::Change(change))?).await?;
+    loop {
+        if let FromLeader::Changed(changed) = receive(&mut receiver).await? {
+            return Ok(changed);
         }
     }
 }

@@ -1,11 +1,13 @@
 //! What servers say to the leader over their streams, and what it says back.
 
 use bytes::Bytes;
+use quorate_consensus::ReconfigureError;
 use quorate_model::id::{Incarnation, SessionId, Timestamp, Zxid};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::Numbered;
 use crate::digests::Point;
+use crate::members::{Change, Changed};
 
 /// From a server to the leader. Requests, touches and questions for a read index go over connections of
 /// their own, so that none waits behind requests (rule W5).
@@ -27,6 +29,8 @@ pub(super) enum ToLeader {
         /// At least one.
         requests: Vec<Numbered>,
     },
+    /// The members are to be changed. Over a connection of its own.
+    Change(Change),
     /// Asks for the index that a read must see which was asked for before; over a connection of its own.
     ReadIndex,
     /// Sessions whose clients the sender has heard of since its last report.
@@ -43,7 +47,7 @@ pub(super) enum ToLeader {
 }
 
 /// From the leader.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum FromLeader {
     /// The stream has begun in `epoch`, and goes on with request `next`.
     Expect {
@@ -52,6 +56,8 @@ pub(super) enum FromLeader {
         /// The first request that was not taken in it.
         next: u64,
     },
+    /// What became of a change.
+    Changed(Result<Changed, ReconfigureError>),
     /// What was acknowledged anywhere before the question stands in the log up to here.
     ReadIndex {
         /// Of an entry of the log.

@@ -80,6 +80,7 @@ fn create(
     let Some(parent) = path.parent() else {
         return Err(Refusal::NodeExists(path));
     };
+    expect_not_configuration(&parent)?;
     expect_open(view, &path)?;
     let parent_stat = find(view, &parent)?;
     if view.stat(&path).is_some() {
@@ -125,6 +126,7 @@ fn set(
     version: i32,
 ) -> Result<ZnodeOutcome, Refusal> {
     expect_data_fits(data)?;
+    expect_not_configuration(path)?;
     expect_open(view, path)?;
     let stat = find(view, path)?;
     expect_version(path, version, stat.version)?;
@@ -141,6 +143,7 @@ fn set_acl(
     if acl.0.is_empty() {
         return Err(Refusal::InvalidAcl);
     }
+    expect_not_configuration(path)?;
     expect_open(view, path)?;
     let stat = find(view, path)?;
     expect_version(path, version, stat.acl_version)?;
@@ -258,6 +261,16 @@ pub(crate) fn expect_end_fits(view: &View, lifetime: Lifetime) -> Result<(), Str
     Err(format!(
         "the session's ephemeral znodes have {bytes} bytes of paths, twice counted, and {MAX_EPHEMERAL_BYTES} are the most"
     ))
+}
+
+/// In ZooKeeper its access control list says so: it can be read by all, and written by none.
+fn expect_not_configuration(path: &ZnodePath) -> Result<(), Refusal> {
+    if *path == ZnodePath::configuration() {
+        return Err(Refusal::NoAuth(format!(
+            "{path} is the servers' own: it says who they are"
+        )));
+    }
+    Ok(())
 }
 
 /// Below a sealed mount only the recipe writes; the mount's own data are the operator's.
