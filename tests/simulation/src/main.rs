@@ -57,7 +57,6 @@ fn main() -> anyhow::Result<ExitCode> {
 
 /// Runs one seed in this process.
 fn one(arguments: &Arguments, cache: &Path) -> anyhow::Result<ExitCode> {
-    random::begin(arguments.seed);
     let filter = match arguments.log {
         true => tracing_subscriber::EnvFilter::from_default_env(),
         false => tracing_subscriber::EnvFilter::new("off"),
@@ -74,7 +73,13 @@ fn one(arguments: &Arguments, cache: &Path) -> anyhow::Result<ExitCode> {
         violations,
         trace,
         summary,
-    } = run::run(seed, time, defect, directory.path(), cache)?;
+    } = {
+        let sandbox = run::sandbox(cache)?;
+        random::begin(seed);
+        let run = || run::run(seed, time, defect, directory.path(), &sandbox);
+        let ran = std::thread::scope(|scope| scope.spawn(run).join());
+        ran.expect("a run does not panic")?
+    };
     println!("{summary}, trace {trace:016x}");
     for violation in &violations {
         println!("VIOLATION: {violation}");

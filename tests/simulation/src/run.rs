@@ -8,13 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use bytes::Bytes;
 use parking_lot::Mutex;
 use quorate::evaluate::administration;
 use quorate_consensus::FirstMember;
 use quorate_model::id::ServerId;
 use quorate_model::path::ZnodePath;
-use quorate_sandbox::{RunLimits, Sandbox, SandboxConfig};
+use quorate_sandbox::{PreparedRecipe, RunLimits, Sandbox, SandboxConfig};
 use quorate_tree::{RunTree, State};
 use turmoil::Sim;
 
@@ -65,16 +64,16 @@ pub struct Report {
     pub summary: String,
 }
 
-/// Runs one seed for `time` of faults, in `directory`, with compiled recipes kept in `cache`.
+/// Runs one seed for `time` of faults, in `directory`. In a thread of its own, since what a thread asked of
+/// hash maps before decides how later ones are ordered.
 pub fn run(
     seed: u64,
     time: Duration,
     defect: Option<Defect>,
     directory: &Path,
-    cache: &Path,
+    sandbox: &Arc<Sandbox<RunTree>>,
 ) -> anyhow::Result<Report> {
     let mut random = fastrand::Rng::with_seed(seed);
-    let sandbox = sandbox(cache)?;
     let ledger = Arc::new(Ledger::new(defect == Some(Defect::Unguarded)));
     let history = History::default();
     let mut sim = turmoil::Builder::new()
@@ -179,8 +178,12 @@ pub fn run(
     })
 }
 
-/// One engine for all servers. A run has no deadline by the wall there, which no simulation can repeat.
-fn sandbox(cache: &Path) -> anyhow::Result<Arc<Sandbox<RunTree>>> {
+/// The recipes that the clients call, and where they are mounted.
+const MOUNTS: [(&str, &str); 2] = [("counter", "/counters"), ("fair-lock", "/locks")];
+
+/// One engine for all servers, with the recipes compiled, or found in `cache`. A run has no deadline by the wall
+/// there, which no simulation can repeat.
+pub fn sandbox(cache: &Path) -> anyhow::Result<Arc<Sandbox<RunTree>>> {
     let config = SandboxConfig {
         run: RunLimits {
             wall_clock: Duration::from_secs(3600),
@@ -191,7 +194,16 @@ fn sandbox(cache: &Path) -> anyhow::Result<Arc<Sandbox<RunTree>>> {
         ..SandboxConfig::default()
     };
     let sandbox = Sandbox::new(config).context("the sandbox does not start")?;
+    for (recipe, _) in MOUNTS {
+        let prepared = prepared(&sandbox, recipe)?;
+        sandbox.make_ready(prepared.digest, &prepared.component)?;
+    }
     Ok(Arc::new(sandbox))
+}
+
+fn prepared(sandbox: &Sandbox<RunTree>, recipe: &str) -> anyhow::Result<PreparedRecipe> {
+    let standard = quorate_recipes::find(recipe).context("it is a standard recipe")?;
+    Ok(sandbox.prepare(standard.wasm)?)
 }
 
 /// Keeps the recipes and mounts them, through whichever server is up.
@@ -199,10 +211,8 @@ fn operator(sim: &mut Sim<'_>, hosts: &[Arc<Host>], mounted: Arc<AtomicBool>) {
     use quorate_model::request::Operation;
     let hosts = hosts.to_vec();
     sim.client("operator", async move {
-        for (recipe, mount) in [("counter", "/counters"), ("fair-lock", "/locks")] {
-            let standard = quorate_recipes::find(recipe).context("it is a standard recipe")?;
-            let upload = Bytes::from_static(standard.wasm);
-            let prepared = hosts[0].sandbox.prepare(&upload)?;
+        for (recipe, mount) in MOUNTS {
+            let prepared = prepared(&hosts[0].sandbox, recipe)?;
             let digest = prepared.digest;
             let push = Operation::PushRecipe {
                 name: recipe.into(),
