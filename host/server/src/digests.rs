@@ -122,6 +122,11 @@ impl Digests {
         Some(own[found].digest)
     }
 
+    /// A server's stream to the leader has ended: until it reports again, nothing is known of it.
+    pub(crate) fn forget(&self, server: ServerId) {
+        self.reign.lock().last.remove(&server);
+    }
+
     /// The leader compares what `server` has reported.
     pub(crate) fn compare(&self, here: Here<'_>, server: ServerId, reported: Point) -> Finding {
         let Some(own) = self.at(reported.zxid) else {
@@ -266,6 +271,17 @@ mod tests {
         }
         assert_eq!(ensemble.report(5, point(4, 4)), Finding::Agrees);
         assert_eq!(ensemble.report(4, point(4, 77)), Finding::LeaderWrong);
+    }
+
+    #[test]
+    fn what_a_server_said_before_its_stream_ended_does_not_count() {
+        let ensemble = Ensemble::of(3);
+        for server in [2, 3] {
+            assert_eq!(ensemble.report(server, point(4, 4)), Finding::Agrees);
+            ensemble.leader.forget(ServerId(server));
+        }
+        assert_eq!(ensemble.report(3, point(4, 77)), Finding::Undecided);
+        assert_eq!(ensemble.report(2, point(4, 77)), Finding::LeaderWrong);
     }
 
     #[test]

@@ -43,6 +43,7 @@ impl Acceptor {
                 if let Err(error) = acceptor.serve(server, stream).await {
                     tracing::debug!(%server, "a server's stream has ended: {error:#}");
                 }
+                acceptor.digests.forget(server);
             });
         }
     }
