@@ -95,6 +95,11 @@ pub enum Operation {
         /// Where.
         path: ZnodePath,
     },
+    /// The leader has found that every member reads this version (rule S7).
+    RaiseVersion {
+        /// Higher than the ensemble's.
+        version: u32,
+    },
 }
 
 /// One change to one znode, or a condition on it.

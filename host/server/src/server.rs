@@ -23,6 +23,7 @@ use crate::receive::{Edge, Limits};
 use crate::recipes::Recipes;
 use crate::route::{Acceptor, Asker, Forwarder, Inbox, Router};
 use crate::silence::{self, Silence};
+use crate::version::{self, Versions};
 
 /// Between two words to an operator whose server waits to begin.
 const STILL_WAITING: Duration = Duration::from_secs(10);
@@ -128,6 +129,7 @@ impl Server {
         tokio::spawn(asker.run());
         let (serving, serves) = watch::channel(false);
         let silence = Arc::new(Silence::default());
+        let versions = Arc::new(Versions::default());
         if several {
             let forwarder = Forwarder {
                 consensus: consensus.clone(),
@@ -147,6 +149,7 @@ impl Server {
                 touches,
                 digests,
                 clock: clock.clone(),
+                versions: versions.clone(),
                 metrics: metrics.clone(),
             };
             tokio::spawn(acceptor.run());
@@ -154,6 +157,16 @@ impl Server {
             let (watches, clock) = (watches.clone(), clock.clone());
             tokio::spawn(silence::keep(silence, consensus, state, watches, clock));
         }
+        let raiser = version::Raiser {
+            versions,
+            consensus: consensus.clone(),
+            router: router.clone(),
+            state: state.clone(),
+            clock: clock.clone(),
+            opened: opened.clone(),
+            nonce,
+        };
+        tokio::spawn(raiser.run());
         tokio::spawn(correct_clock(clock.clone(), consensus.clone()));
         tokio::spawn(tell_health(
             consensus.clone(),

@@ -11,3 +11,5 @@ pub(crate) mod recipe;
 pub(crate) mod mount;
 
 pub(crate) mod call;
+
+pub(crate) mod version;
