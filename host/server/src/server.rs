@@ -165,6 +165,7 @@ impl Server {
             clock: clock.clone(),
             opened: opened.clone(),
             nonce,
+            asked: None,
         };
         tokio::spawn(raiser.run());
         tokio::spawn(correct_clock(clock.clone(), consensus.clone()));

@@ -90,6 +90,8 @@ pub(crate) struct Raiser {
     pub(crate) opened: watch::Receiver<Opened>,
     /// Of this start of the server: it leads in the epoch that was opened with it.
     pub(crate) nonce: u64,
+    /// The last request: in which epoch, for which version. It is lost with its epoch only.
+    pub(crate) asked: Option<(u32, u32)>,
 }
 
 impl Raiser {
@@ -109,8 +111,8 @@ impl Raiser {
     }
 
     fn look(&mut self) {
-        let leads = self.opened.borrow_and_update().nonce == self.nonce
-            && self.consensus.leadership().borrow().leading;
+        let opened = *self.opened.borrow_and_update();
+        let leads = opened.nonce == self.nonce && self.consensus.leadership().borrow().leading;
         let now = self.state.read().version();
         if !leads || now >= ENSEMBLE_VERSION {
             return;
@@ -123,15 +125,19 @@ impl Raiser {
         let members = &members.voters | &members.learners;
         let leader = (self.consensus.server(), ENSEMBLE_VERSION);
         let now_ms = self.clock.monotonic_ms();
-        if let Some(version) = self.versions.raise_to(leader, &members, now, now_ms) {
-            tracing::info!(
-                version,
-                "every member reads it: the ensemble's version is raised"
-            );
-            let request = administration(Operation::RaiseVersion { version });
-            if self.router.submit(request, Box::new(NobodyWaits)).is_err() {
-                tracing::warn!("the raise has to wait: too much is in flight");
-            }
+        let raised = self.versions.raise_to(leader, &members, now, now_ms);
+        let Some(version) = raised.filter(|version| self.asked != Some((opened.epoch, *version)))
+        else {
+            return;
+        };
+        tracing::info!(
+            version,
+            "every member reads this version: the ensemble's is raised to it"
+        );
+        let request = administration(Operation::RaiseVersion { version });
+        match self.router.submit(request, Box::new(NobodyWaits)) {
+            Ok(()) => self.asked = Some((opened.epoch, version)),
+            Err(_) => tracing::warn!("the raise has to wait: too much is in flight"),
         }
     }
 }
