@@ -5,8 +5,13 @@ from typing import Dict, Iterator
 import pytest
 
 from harness.ensemble import Ensemble, Member
+from harness.falsify import falsify
 from harness.load import cluster, connect
 from harness.waiting import until
+
+#: The end of the transaction that raises the version to 1: one change, the 22nd of its kind, and its outcome.
+RAISED_TO_1 = bytes([1, 21, 1, 1, 11])
+RAISED_TO_2 = bytes([1, 21, 2, 1, 11])
 
 pytestmark = [pytest.mark.quorate, pytest.mark.timeout(170)]
 
@@ -53,3 +58,17 @@ def test_s7_the_version_is_raised_when_the_last_member_is_there(ensemble):
         server.start_only()
     for server in first:
         until(lambda: server.serves() and version(server) == 1, f"server {server.number} knows it still")
+
+
+def test_s7_a_build_that_reads_less_stops_and_says_so(ensemble):
+    ensemble.start()
+    old = ensemble.others(ensemble.leader())[0]
+    until(lambda: version(old) == 1, f"it is at version 1:\n{ensemble.log}")
+    old.stop()
+    falsify(old, RAISED_TO_1, RAISED_TO_2)
+    old.start_only()
+    refused = "the ensemble is at version 2, this build reads up to 1: start a newer build"
+    until(lambda: refused in old.log, f"it says so:\n{old.log}")
+    until(lambda: old.process.poll() is not None or old.mode() is None, "it does not serve")
+    other = next(server for server in ensemble.servers if server is not old)
+    connect(other).create("/the-others-go-on")
