@@ -1,23 +1,18 @@
 """A server whose state differs from the others' says so and stops; the others go on."""
 
-import struct
-import zlib
-from pathlib import Path
 from typing import Iterator
 
 import pytest
 
 from harness import wire as w
 from harness.ensemble import Ensemble, Member
+from harness.falsify import falsify
 from harness.waiting import until
 from harness.wire import Closed, Wire
 
 pytestmark = [pytest.mark.quorate, pytest.mark.timeout(300)]
 
 RIGHT, WRONG = b"the state of all", b"another server's"
-
-#: Of a log's segment, and of a record in it: see host/consensus/src/log/record.rs.
-SEGMENT_HEAD, RECORD_HEAD = 16, 21
 
 
 @pytest.fixture
@@ -29,26 +24,6 @@ def ensemble(tmp_path) -> Iterator[Ensemble]:
         assert Wire(server.address, timeout_ms=20_000).request(w.SYNC, w.string("/")).err == w.OK
     yield running
     running.kill()
-
-
-def falsify(server: Member) -> None:
-    """Rewrites an entry in the log of a server that is stopped, with checksums that fit."""
-    found = 0
-    for segment in Path(server.data_dir).rglob("*.log"):
-        log, at = bytearray(segment.read_bytes()), SEGMENT_HEAD
-        while at + RECORD_HEAD <= len(log):
-            length = struct.unpack_from("<I", log, at)[0]
-            begin, end = at + RECORD_HEAD, at + RECORD_HEAD + length
-            if RIGHT in log[begin:end]:
-                found += 1
-                log[begin:end] = log[begin:end].replace(RIGHT, WRONG)
-                struct.pack_into("<I", log, at + 13, zlib.crc32(log[begin:end]))
-                position = int(segment.stem) + at
-                head = struct.pack("<Q", position) + bytes(log[at : at + 17])
-                struct.pack_into("<I", log, at + 17, zlib.crc32(head))
-            at = end
-        segment.write_bytes(log)
-    assert found == 1, f"{found} entries"
 
 
 def check_it_has_stopped(server: Member, was_serving: bool) -> None:
@@ -91,7 +66,7 @@ def test_a_follower_whose_state_is_wrong_stops_and_the_others_go_on(ensemble):
     leader = ensemble.leader()
     wrong, other = ensemble.others(leader)
     wrong.stop()
-    falsify(wrong)
+    falsify(wrong, RIGHT, WRONG)
     wrong.start_only()
     check_it_has_stopped(wrong, was_serving=False)
     check_the_others_go_on([leader, other], RIGHT)
@@ -107,7 +82,7 @@ def test_the_majority_is_believed_whoever_leads(ensemble):
     others = ensemble.others(alone)
     for server in others:
         server.stop()
-        falsify(server)
+        falsify(server, RIGHT, WRONG)
     for server in others:
         server.start_only()
     check_it_has_stopped(alone, was_serving=True)

@@ -45,6 +45,8 @@ pub enum Outcome {
         /// How many parked calls that ended.
         ended_calls: u32,
     },
+    /// The ensemble is at that version.
+    VersionRaised,
     /// Nothing was changed.
     Refused(Refusal),
     /// `/zookeeper/config` is to be shown as it is now.

@@ -104,6 +104,11 @@ pub enum Operation {
         /// The index of the log entry that says so. It only grows.
         version: u64,
     },
+    /// The leader has found that every member reads this version (rule S7).
+    RaiseVersion {
+        /// Higher than the ensemble's.
+        version: u32,
+    },
 }
 
 /// One change to one znode, or a condition on it.

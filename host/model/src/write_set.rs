@@ -6,6 +6,7 @@
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
 use crate::acl::Acl;
 use crate::call::{Answer, ParkedCall};
@@ -16,8 +17,30 @@ use crate::recipe::{Mount, Recipe, RecipeDigest};
 use crate::request::Password;
 use crate::znode::Lifetime;
 
-/// The version of [`Entry`]'s and the snapshot's form that this build writes, and the newest it reads (rule S7).
-pub const FORMAT_VERSION: u32 = 3;
+/// The version of [`Entry`]'s and the snapshot's form, the only one that this build writes and reads (rule S7).
+///
+/// It goes up when what is there already gets another form: servers before and after that cannot be mixed,
+/// and the peers' hello says so. What is only added goes by [`ENSEMBLE_VERSION`].
+pub const FORMAT_VERSION: u32 = 4;
+
+/// The newest version of the changes that this build can apply (rule S7). The state keeps the version that its
+/// ensemble is at: the leader raises it once every member reads more, and nothing lowers it.
+///
+/// Whoever adds something that another server is to read, a [`Change`] (at the end, since postcard counts the variants),
+/// a kind of record in the snapshot, or an operation, an outcome or a refusal that goes from server to server:
+/// raise this by one, say below which version brought it, and let it out only while the *applied* state is at that
+/// version or above. An entry that has it then always stands behind the one that raised the version, and a build that cannot
+/// read it has stopped there.
+///
+/// Versions: 1, everything that [`FORMAT_VERSION`] 4 began with.
+pub const ENSEMBLE_VERSION: u32 = 1;
+
+/// The ensemble is at a version that this build does not read: it may neither serve nor vote on what it cannot apply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error(
+    "the ensemble is at version {0}, this build reads up to {ENSEMBLE_VERSION}: start a newer build"
+)]
+pub struct TooNew(pub u32);
 
 /// What one raft entry carries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -197,5 +220,10 @@ pub enum Change {
     RemoveMount {
         /// Where.
         path: ZnodePath,
+    },
+    /// Every member reads this version ([`ENSEMBLE_VERSION`]): what it brought may be used from now on.
+    RaiseVersion {
+        /// The version afterwards, higher than before.
+        version: u32,
     },
 }

@@ -380,11 +380,11 @@ fn tell(line: &RecipeLine) {
 }
 
 /// For requests of the leader's own.
-struct NobodyWaits;
+pub(crate) struct NobodyWaits;
 
 impl Waiter for NobodyWaits {
     fn alive(&self) -> bool {
-        // A session that is to end is found silent again in the next epoch.
+        // What the leader asked for, the next one asks for again if it still is to be.
         false
     }
     fn settle(self: Box<Self>, _: &State, _: Zxid, _: &Outcome) {}

@@ -42,6 +42,7 @@ struct Report {
     counts: Counts,
     zxid: Zxid,
     digest: Digest,
+    version: u32,
     latency_ms: (u64, f64, u64),
     received: u64,
     sent: u64,
@@ -60,9 +61,14 @@ struct Client {
 
 impl Report {
     fn of(edge: &Edge) -> Report {
-        let (counts, zxid, digest) = {
+        let (counts, zxid, digest, version) = {
             let state = edge.state.read();
-            (state.counts(), state.last_zxid(), state.digest())
+            (
+                state.counts(),
+                state.last_zxid(),
+                state.digest(),
+                state.version(),
+            )
         };
         let clients = edge.watches.connections();
         Report {
@@ -82,6 +88,7 @@ impl Report {
             counts,
             zxid,
             digest,
+            version,
             latency_ms: edge.metrics.latency.min_mean_max_ms(),
             received: edge.metrics.received.get(),
             sent: edge.metrics.sent.get(),
@@ -155,6 +162,7 @@ impl Report {
             ("mounts", self.counts.mounts.to_string()),
             ("last_zxid", self.zxid.to_string()),
             ("state_digest", self.digest.to_string()),
+            ("ensemble_version", self.version.to_string()),
         ] {
             line(&mut text, format_args!("zk_{key}\t{value}"));
         }
@@ -196,6 +204,7 @@ mod tests {
             },
             zxid: Zxid::new(1, 10),
             digest: Digest(0xabc),
+            version: 1,
             latency_ms: (0, 0.123_456, 12),
             received: 20,
             sent: 30,
@@ -254,6 +263,7 @@ mod tests {
             "zk_avg_latency\t0.1235",
             "zk_last_zxid\t0x10000000a",
             "zk_state_digest\t0000000000000abc",
+            "zk_ensemble_version\t1",
         ] {
             assert!(
                 text.lines().any(|one| one == line),

@@ -22,6 +22,7 @@ pub mod metrics;
 pub mod mode;
 pub mod read_only;
 pub mod silence;
+pub mod version;
 
 pub mod command;
 pub mod serve;

@@ -118,6 +118,8 @@ pub struct Snapshot {
     pub last_zxid: u64,
     /// The digest of the state that it left.
     pub state_digest: u64,
+    /// What every member is known to read (rule S7).
+    pub ensemble_version: u64,
 }
 
 struct Scraped {
@@ -132,6 +134,7 @@ struct Scraped {
     watches: Gauge,
     last_zxid: Gauge,
     state_digest: Gauge,
+    ensemble_version: Gauge,
 }
 
 impl Metrics {
@@ -239,6 +242,11 @@ impl Metrics {
                     "state_digest",
                     "The upper 53 bits of the digest of the state behind it, the same on every server",
                 ),
+                ensemble_version: gauge(
+                    r,
+                    "ensemble_version",
+                    "What every member is known to read",
+                ),
             },
             registry: Mutex::new(registry),
         }
@@ -260,6 +268,7 @@ impl Metrics {
             (&s.last_zxid, now.last_zxid),
             // So many bits are left by whoever reads numbers as doubles.
             (&s.state_digest, now.state_digest >> 11),
+            (&s.ensemble_version, now.ensemble_version),
         ] {
             gauge.set(value.cast_signed());
         }

@@ -24,6 +24,7 @@ use crate::receive::{Edge, Limits};
 use crate::recipes::Recipes;
 use crate::route::{Acceptor, Asker, Forwarder, Inbox, Router};
 use crate::silence::{self, Silence};
+use crate::version::{self, Versions};
 
 /// Between two words to an operator whose server waits to begin.
 const STILL_WAITING: Duration = Duration::from_secs(10);
@@ -132,6 +133,7 @@ impl Server {
         let members = Members::new(consensus.clone(), router.clone(), several);
         let (serving, serves) = watch::channel(false);
         let silence = Arc::new(Silence::default());
+        let versions = Arc::new(Versions::default());
         if several {
             let forwarder = Forwarder {
                 consensus: consensus.clone(),
@@ -152,6 +154,7 @@ impl Server {
                 members: members.clone(),
                 digests,
                 clock: clock.clone(),
+                versions: versions.clone(),
                 metrics: metrics.clone(),
             };
             tokio::spawn(acceptor.run());
@@ -159,6 +162,17 @@ impl Server {
             let (watches, clock) = (watches.clone(), clock.clone());
             tokio::spawn(silence::keep(silence, consensus, state, watches, clock));
         }
+        let raiser = version::Raiser {
+            versions,
+            consensus: consensus.clone(),
+            router: router.clone(),
+            state: state.clone(),
+            clock: clock.clone(),
+            opened: opened.clone(),
+            nonce,
+            asked: None,
+        };
+        tokio::spawn(raiser.run());
         tokio::spawn(correct_clock(clock.clone(), consensus.clone()));
         tokio::spawn(tell_health(
             consensus.clone(),

@@ -9,7 +9,7 @@ use quorate_model::call::{Answer, ParkedCall, Watch};
 use quorate_model::id::{CallId, SessionId, Timestamp, Zxid};
 use quorate_model::path::ZnodePath;
 use quorate_model::recipe::{Mount, Recipe, RecipeDigest};
-use quorate_model::write_set::{Change, Entry, Transaction};
+use quorate_model::write_set::{Change, ENSEMBLE_VERSION, Entry, TooNew, Transaction};
 use quorate_model::znode::{Lifetime, Stat};
 use thiserror::Error;
 
@@ -24,13 +24,13 @@ pub enum Verdict {
     NoOp,
 }
 
-/// A change does not fit the state: this server's state is wrong, and it must stop serving.
+/// A change does not fit the state, which is wrong then, or is more than this build reads: the server must stop serving.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("transaction {zxid} does not fit the state of this server: {reason}")]
+#[error("transaction {zxid} cannot be applied to the state of this server: {reason}")]
 pub struct Diverged {
     /// Which transaction.
     pub zxid: Zxid,
-    /// What does not fit.
+    /// What does not fit, or is not read.
     pub reason: String,
 }
 
@@ -138,6 +138,8 @@ pub(crate) trait Records {
     fn put_mount(&mut self, path: &ZnodePath, mount: Option<&Mount>);
     fn sequence_floor(&self) -> u64;
     fn put_sequence_floor(&mut self, floor: u64);
+    fn version(&self) -> u32;
+    fn put_version(&mut self, version: u32);
 
     fn add_index(&mut self, key: IndexKey);
     fn remove_index(&mut self, key: IndexKey);
@@ -320,6 +322,16 @@ pub(crate) fn apply_change(
             let floor = records.sequence_floor().max(mount.next_sequence);
             records.put_sequence_floor(floor);
             records.put_mount(path, None);
+        }
+        Change::RaiseVersion { version } => {
+            if *version > ENSEMBLE_VERSION {
+                return Err(TooNew(*version).to_string());
+            }
+            let before = records.version();
+            if *version <= before {
+                return Err(format!("version {before} is raised to {version}"));
+            }
+            records.put_version(*version);
         }
     }
     Ok(())
@@ -540,6 +552,14 @@ impl Records for State {
 
     fn put_sequence_floor(&mut self, floor: u64) {
         self.sequence_floor = floor;
+    }
+
+    fn version(&self) -> u32 {
+        self.version
+    }
+
+    fn put_version(&mut self, version: u32) {
+        self.version = version;
     }
 
     fn add_index(&mut self, key: IndexKey) {

@@ -77,8 +77,9 @@ impl State {
             u64::from(self.counter),
             self.time.0,
             self.sequence_floor,
+            u64::from(self.version),
         ];
-        let mut bytes = [0; 8 * 11];
+        let mut bytes = [0; 8 * 12];
         let all = sums.iter().map(|sum| sum.0).chain(numbers);
         for (place, number) in bytes.chunks_exact_mut(8).zip(all) {
             place.copy_from_slice(&number.to_le_bytes());
@@ -238,6 +239,7 @@ mod tests {
         |state| state.counter += 1,
         |state| state.time = state.time.plus(1),
         |state| state.sequence_floor += 1,
+        |state| state.version += 1,
         |state| {
             let stat = state.stat(&path("/a")).unwrap();
             state.update_node(&path("/a"), stat, None, Some(&Bytes::from_static(b"date")));

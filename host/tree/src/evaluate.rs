@@ -17,7 +17,7 @@ use quorate_model::znode::Lifetime;
 
 use crate::apply::{Moment, Records};
 use crate::operations::call::{self, Admission, Call};
-use crate::operations::{configuration, mount, multi, recipe, session, znode};
+use crate::operations::{configuration, mount, multi, recipe, session, version, znode};
 use crate::run::RunTree;
 use crate::state::{IndexKey, SharedState, answer_bytes, parked_bytes};
 use crate::view::{Progress, View};
@@ -338,6 +338,7 @@ impl<R: Runner<RunTree>> Evaluator<R> {
                 session::expect_owner(view, id, owner)?;
                 Ok(Outcome::Configuration)
             }
+            Operation::RaiseVersion { version } => version::raise(view, *version),
             Operation::CloseSession => {
                 session::expect_owner(view, id, owner)?;
                 session::close(view, id);

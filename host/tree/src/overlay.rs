@@ -28,6 +28,7 @@ pub(crate) enum Key {
     Recipe(String),
     Mount(ZnodePath),
     SequenceFloor,
+    Version,
     Index(IndexKey),
 }
 
@@ -42,6 +43,7 @@ pub(crate) enum Value {
     Recipe(Recipe),
     Mount(Mount),
     Number(u64),
+    Version(u32),
     /// Of a child or an index: all there is to say.
     Present,
 }

@@ -635,6 +635,7 @@ fn a_snapshot_of_an_unknown_version_is_refused() {
         counter: 1,
         time: Timestamp(1),
         sequence_floor: 0,
+        ensemble_version: 0,
     };
     let bytes = postcard::to_allocvec(&head).unwrap();
     let loaded = State::load([Ok::<_, SnapshotError>(bytes)]);

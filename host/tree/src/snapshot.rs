@@ -14,7 +14,7 @@ use quorate_model::call::{Answer, ParkedCall};
 use quorate_model::id::{CallId, SessionId, Timestamp, Zxid};
 use quorate_model::path::ZnodePath;
 use quorate_model::recipe::{Mount, Recipe, RecipeDigest};
-use quorate_model::write_set::FORMAT_VERSION;
+use quorate_model::write_set::{ENSEMBLE_VERSION, FORMAT_VERSION, TooNew};
 use quorate_model::znode::{Lifetime, Stat};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -44,6 +44,7 @@ pub(crate) enum Record<'a> {
         counter: u32,
         time: Timestamp,
         sequence_floor: u64,
+        ensemble_version: u32,
     },
     Node {
         slot: Slot,
@@ -129,12 +130,15 @@ enum Walk {
 /// Why bytes are no snapshot that this build reads.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum SnapshotError {
-    /// It was written by a newer build.
+    /// It was written by another build, of another form.
     #[error("the snapshot has format version {found}; this build reads version {FORMAT_VERSION}")]
     UnknownVersion {
         /// What stands in it.
         found: u32,
     },
+    /// Its ensemble went on to what this build does not read.
+    #[error(transparent)]
+    TooNew(#[from] TooNew),
     /// It is damaged, or not one.
     #[error("the snapshot is damaged: {0}")]
     Damaged(&'static str),
@@ -179,6 +183,7 @@ impl State {
             counter: self.counter,
             time: self.time,
             sequence_floor: self.sequence_floor,
+            ensemble_version: self.version,
         });
         self.snapshot = Some(progress);
     }
@@ -372,12 +377,17 @@ impl Loading {
                 counter,
                 time,
                 sequence_floor,
+                ensemble_version,
             } => {
                 if version != FORMAT_VERSION {
                     return Err(SnapshotError::UnknownVersion { found: version });
                 }
                 (state.epoch, state.counter, state.time) = (epoch, counter, time);
+                if ensemble_version > ENSEMBLE_VERSION {
+                    return Err(TooNew(ensemble_version).into());
+                }
                 state.sequence_floor = sequence_floor;
+                state.version = ensemble_version;
             }
             Record::Node {
                 slot,
@@ -473,10 +483,11 @@ impl State {
     /// Everything as one value that can be compared: for tests of "this state equals that one".
     pub fn image(&self) -> Vec<String> {
         let mut image = vec![format!(
-            "{:?} {:?} {} {:?}",
+            "{:?} {:?} {} {} {:?}",
             self.last_zxid(),
             self.time,
             self.sequence_floor,
+            self.version,
             self.held.all
         )];
         for slot in 0..self.nodes.slot_count() {

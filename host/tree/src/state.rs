@@ -30,6 +30,8 @@ pub struct State {
     pub(crate) time: Timestamp,
     /// No mount that is made gives a number below this one: numbers of one that is gone may still be in the tree.
     pub(crate) sequence_floor: u64,
+    /// That every member is known to read; 0 until the first leader has heard all of them (rule S7).
+    pub(crate) version: u32,
     /// Of all sessions together, and of each mount; derived from the tables.
     pub(crate) held: Held,
     pub(crate) nodes: NodeTable,
@@ -237,6 +239,7 @@ impl State {
             counter: 0,
             time: Timestamp(0),
             sequence_floor: 0,
+            version: 0,
             held: Held::default(),
             nodes: NodeTable::default(),
             sessions: Table::default(),
@@ -264,6 +267,11 @@ impl State {
     /// The current epoch; 0 before the first.
     pub fn epoch(&self) -> u32 {
         self.epoch
+    }
+
+    /// The ensemble's version: what every member is known to read (rule S7).
+    pub fn version(&self) -> u32 {
+        self.version
     }
 
     /// A znode's data and stat.

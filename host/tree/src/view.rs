@@ -543,6 +543,17 @@ impl Records for View {
         self.put(Key::SequenceFloor, Some(Value::Number(floor)));
     }
 
+    fn version(&self) -> u32 {
+        match self.overlay.get(&Key::Version) {
+            Some(Some(Value::Version(version))) => *version,
+            _ => self.base.read().version,
+        }
+    }
+
+    fn put_version(&mut self, version: u32) {
+        self.put(Key::Version, Some(Value::Version(version)));
+    }
+
     fn add_index(&mut self, key: IndexKey) {
         self.put(Key::Index(key), Some(Value::Present));
     }

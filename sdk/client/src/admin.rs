@@ -156,6 +156,8 @@ pub struct Cluster {
     pub state_zxid: String,
     /// The digest of its state then: servers have the same one at the same transaction.
     pub state_digest: String,
+    /// The version that the ensemble is at: every member reads what it brought.
+    pub ensemble_version: u32,
     /// All members, those that vote first.
     pub members: Vec<Member>,
 }

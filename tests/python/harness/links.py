@@ -10,8 +10,8 @@ import struct
 import threading
 from typing import Dict, Iterable, Tuple
 
-#: Frame length, "quorpeer", version, from, to, purpose.
-HELLO = struct.Struct("!I8sIQQB")
+#: Frame length, "quorpeer", version, format, from, to, purpose.
+HELLO = struct.Struct("!I8sIIQQB")
 
 #: What a proxy takes from a sender before its receiver takes it: beyond, the sender's own buffers fill.
 PIECE_BYTES = 64 << 10
@@ -107,7 +107,7 @@ class Links:
 
     async def _pass(self, to: int, reader, writer) -> None:
         hello = await reader.readexactly(HELLO.size)
-        origin = HELLO.unpack(hello)[3]
+        origin = HELLO.unpack(hello)[4]
         there, back = self._direction(origin, to), self._direction(to, origin)
         # A handshake takes both directions.
         await there.open.wait()

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use quorate_model::write_set::FORMAT_VERSION;
 use tokio::time::timeout;
 
 use super::frame::Link;
@@ -9,16 +10,18 @@ use super::transport::Socket;
 use crate::command::MAX_ENTRY_BYTES;
 
 /// The version of everything that peers say to each other. It goes up whenever a message's form
-/// changes, openraft's own included.
-pub(crate) const PROTOCOL_VERSION: u32 = 1;
+/// changes, openraft's own included. Peers of two versions of it cannot be mixed, nor can two of the
+/// entries' form ([`FORMAT_VERSION`]); two releases that have both in common can (rule S7).
+pub(crate) const PROTOCOL_VERSION: u32 = 2;
 
 /// A connection that has not said hello, or was not answered, within this time is closed.
 pub(crate) const HANDSHAKE: Duration = Duration::from_secs(2);
 
 const MAGIC: [u8; 8] = *b"quorpeer";
 
-/// Bytes of a hello of this version: magic, version, from, to, purpose; integers big-endian.
-const HELLO_BYTES: usize = 8 + 4 + 8 + 8 + 1;
+/// Bytes of a hello of this version: magic, version, the version of the entries' form, from, to, purpose;
+/// integers big-endian.
+const HELLO_BYTES: usize = 8 + 4 + 4 + 8 + 8 + 1;
 
 /// The largest hello of any version, and the largest answer to one.
 const MAX_HELLO_BYTES: usize = 512;
@@ -79,6 +82,7 @@ impl Hello {
     fn encode(self) -> Vec<u8> {
         let mut bytes = MAGIC.to_vec();
         bytes.extend(PROTOCOL_VERSION.to_be_bytes());
+        bytes.extend(FORMAT_VERSION.to_be_bytes());
         bytes.extend(self.from.to_be_bytes());
         bytes.extend(self.to.to_be_bytes());
         bytes.push(self.purpose.number());
@@ -100,17 +104,24 @@ impl Hello {
                 "server {me} speaks version {PROTOCOL_VERSION} of the peer protocol, not {version}"
             ));
         }
-        let parsed = rest.split_first_chunk::<8>().and_then(|(from, rest)| {
+        let parsed = rest.split_first_chunk::<4>().and_then(|(format, rest)| {
+            let (from, rest) = rest.split_first_chunk::<8>()?;
             let (to, rest) = rest.split_first_chunk::<8>()?;
             let [purpose] = rest else { return None };
-            Some((u64::from_be_bytes(*from), u64::from_be_bytes(*to), *purpose))
+            let ids = (u64::from_be_bytes(*from), u64::from_be_bytes(*to));
+            Some((u32::from_be_bytes(*format), ids, *purpose))
         });
-        let Some((from, to, purpose)) = parsed else {
+        let Some((format, (from, to), purpose)) = parsed else {
             return Err(format!(
                 "a hello has {HELLO_BYTES} bytes, not {}",
                 bytes.len()
             ));
         };
+        if format != FORMAT_VERSION {
+            return Err(format!(
+                "server {me} reads and writes version {FORMAT_VERSION} of the entries' form, not {format}"
+            ));
+        }
         if to != me {
             return Err(format!(
                 "this is server {me}, not {to}: the address of one of them is wrong"
@@ -243,9 +254,12 @@ mod tests {
         assert!(reason(b"GET / HTTP/1.1", 9).contains("no hello"));
         let mut other = hello.encode();
         other[11] = 7;
-        assert!(reason(&other, 9).contains("not 7"));
+        assert!(reason(&other, 9).contains("of the peer protocol, not 7"));
         let mut other = hello.encode();
-        other[28] = 99;
+        other[15] = 77;
+        assert!(reason(&other, 9).contains("of the entries' form, not 77"));
+        let mut other = hello.encode();
+        other[32] = 99;
         assert!(reason(&other, 9).contains("no purpose 99"));
         let itself = Hello { from: 9, ..hello };
         assert!(reason(&itself.encode(), 9).contains("by itself"));

@@ -126,8 +126,8 @@ fn text(cluster: &Shown) -> String {
         cluster.server, cluster.mode, cluster.term
     )];
     lines.push(format!(
-        "  its state is {} at zxid {}",
-        cluster.state_digest, cluster.state_zxid
+        "  its state is {} at zxid {}; the ensemble is at version {}",
+        cluster.state_digest, cluster.state_zxid, cluster.ensemble_version
     ));
     lines.extend(cluster.members.iter().map(|member| line(member, cluster)));
     lines.join("\n")

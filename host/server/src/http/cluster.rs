@@ -133,9 +133,9 @@ fn shown(http: &Http) -> Answered {
     };
     let voters = members.voters.iter().map(|server| (server, true));
     let learners = members.learners.iter().map(|server| (server, false));
-    let (zxid, digest) = {
+    let (zxid, digest, version) = {
         let state = http.edge.state.read();
-        (state.last_zxid(), state.digest())
+        (state.last_zxid(), state.digest(), state.version())
     };
     let body = json!({
         "server": http.edge.router.server().0,
@@ -147,6 +147,7 @@ fn shown(http: &Http) -> Answered {
         "last_index": status.last_index,
         "state_zxid": zxid.to_string(),
         "state_digest": digest.to_string(),
+        "ensemble_version": version,
         "members": voters.chain(learners).map(member).collect::<Vec<_>>(),
     });
     Ok(Answer::new(http.edge.watches.last_zxid(), body))

@@ -30,9 +30,14 @@ pub(super) async fn health(State(http): State<Arc<Http>>) -> Response {
 
 /// `GET /metrics`
 pub(super) async fn metrics(State(http): State<Arc<Http>>) -> Response {
-    let (counts, last_zxid, digest) = {
+    let (counts, last_zxid, digest, version) = {
         let state = http.edge.state.read();
-        (state.counts(), state.last_zxid(), state.digest())
+        (
+            state.counts(),
+            state.last_zxid(),
+            state.digest(),
+            state.version(),
+        )
     };
     let text = http.edge.metrics.text(Snapshot {
         znodes: counts.znodes,
@@ -46,6 +51,7 @@ pub(super) async fn metrics(State(http): State<Arc<Http>>) -> Response {
         watches: http.edge.watches.count() as u64,
         last_zxid: last_zxid.0,
         state_digest: digest.0,
+        ensemble_version: u64::from(version),
     });
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response()
 }

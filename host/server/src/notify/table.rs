@@ -133,7 +133,8 @@ impl WatchTable {
             | Change::RemoveRecipe { .. }
             | Change::PutMount(_)
             | Change::SetSequence { .. }
-            | Change::RemoveMount { .. } => {}
+            | Change::RemoveMount { .. }
+            | Change::RaiseVersion { .. } => {}
         }
     }
 

@@ -38,7 +38,8 @@ fn body(form: &Form, outcome: &Outcome) -> Reply {
         | Outcome::Pushed(_)
         | Outcome::Removed
         | Outcome::Mounted(_)
-        | Outcome::Unmounted { .. } => return Err(ErrorCode::SystemError),
+        | Outcome::Unmounted { .. }
+        | Outcome::VersionRaised => return Err(ErrorCode::SystemError),
     })
 }
 

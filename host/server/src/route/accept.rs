@@ -13,6 +13,7 @@ use crate::digests::{Digests, Finding, Here, Point};
 use crate::expiry::Touches;
 use crate::members::Members;
 use crate::metrics::Metrics;
+use crate::version::Versions;
 
 /// What streams of other servers are served with.
 #[derive(Clone)]
@@ -29,6 +30,8 @@ pub struct Acceptor {
     pub digests: Arc<Digests>,
     /// Hears what theirs say.
     pub clock: Arc<Clock>,
+    /// Hears what they read.
+    pub versions: Arc<Versions>,
     /// Where comparisons are counted.
     pub metrics: Arc<Metrics>,
 }
@@ -104,8 +107,11 @@ impl Acceptor {
                     sessions,
                     state,
                     machine_ms,
+                    reads,
                 } => {
                     self.clock.heard(server, machine_ms);
+                    let now_ms = self.clock.monotonic_ms();
+                    self.versions.heard(server, reads, now_ms);
                     for session in sessions {
                         self.touches.touch(session);
                     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use quorate_consensus::{Consensus, PeerReceiver, PeerSender, PeerStream, ReconfigureError};
 use quorate_model::id::ServerId;
+use quorate_model::write_set::ENSEMBLE_VERSION;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
@@ -175,6 +176,7 @@ impl Forwarder {
                 sessions,
                 state: self.digests.newest(),
                 machine_ms: self.clock.machine_ms(),
+                reads: ENSEMBLE_VERSION,
             };
             sender.send(encode(&touched)?).await?;
             let lead = loop {

@@ -43,6 +43,8 @@ pub(super) enum ToLeader {
         state: Option<Point>,
         /// What the sender's machine takes the time to be, in milliseconds since 1970 (rule E3).
         machine_ms: i64,
+        /// The newest ensemble version that the sender reads (rule S7).
+        reads: u32,
     },
 }
 

@@ -13,3 +13,4 @@ pub(crate) mod mount;
 pub(crate) mod call;
 
 pub(crate) mod configuration;
+pub(crate) mod version;
