@@ -29,26 +29,13 @@ def ensemble(tmp_path) -> Iterator[Ensemble]:
 def check_it_has_stopped(server: Member, was_serving: bool) -> None:
     until(lambda: "remove its data directory" in server.log, f"it says so; its log:\n{server.log}")
     assert "differs from" in server.log and "at zxid 0x" in server.log
-    until(lambda: ended(server) or reason(server), "it is not well, or did not begin at all")
+    until(lambda: server.ended() or server.failure(), "it is not well, or did not begin at all")
     if was_serving:
-        assert "differs from" in reason(server)
+        assert "differs from" in server.failure()
         read = server.http.request("GET", "/v1/tree/state")
         assert read.status == 503 and "differs from" in read.body["error"]["message"], read
     with pytest.raises((Closed, OSError)):
         Wire(server.address, timeout_ms=4000).get("/state")
-
-
-def ended(server: Member) -> bool:
-    return server.process.poll() is not None
-
-
-def reason(server: Member) -> str:
-    """Why it is not well; empty if it is, or does not answer."""
-    try:
-        answer = server.http.request("GET", "/health")
-    except OSError:
-        return ""
-    return answer.body["reason"] if answer.status == 503 else ""
 
 
 def check_the_others_go_on(servers, data: bytes) -> None:

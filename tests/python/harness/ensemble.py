@@ -33,6 +33,18 @@ class Member(QuorateServer):
             return None
         return found and found.group(1)
 
+    def ended(self) -> bool:
+        """Whether its process has ended by itself."""
+        return self.process is not None and self.process.poll() is not None
+
+    def failure(self) -> str:
+        """Why it is not well; empty if it is, or does not answer."""
+        try:
+            answer = self.http.request("GET", "/health")
+        except OSError:
+            return ""
+        return answer.body["reason"] if answer.status == 503 else ""
+
     def pause(self) -> None:
         """SIGSTOP."""
         assert self.process is not None
