@@ -100,7 +100,8 @@ impl Clock {
 
     /// Now.
     pub fn now(&self) -> Timestamp {
-        let at = self.uncorrected_ms() + self.correction_ms.load(Ordering::Relaxed);
+        let correction = self.correction_ms.load(Ordering::Relaxed);
+        let at = self.uncorrected_ms().saturating_add(correction);
         Timestamp(at.max(0) as u64)
     }
 
@@ -140,7 +141,9 @@ impl Clock {
 
     /// The leader has just said what time it is. Only for a server that does not lead: nobody reads its time.
     pub fn follow(&self, now: Timestamp) {
-        let correction = now.0 as i64 - self.uncorrected_ms();
+        // A peer may say anything.
+        let now = i64::try_from(now.0).unwrap_or(i64::MAX);
+        let correction = now.saturating_sub(self.uncorrected_ms());
         self.correction_ms.store(correction, Ordering::Relaxed);
         self.known.store(true, Ordering::Relaxed);
     }
@@ -164,7 +167,7 @@ impl Clock {
     /// The first leader's time is the median of what is known of the voters' clocks, at once.
     pub fn begin(&self, here: ServerId, voters: &BTreeSet<ServerId>) {
         if let Some(median) = self.median_ms(here, voters) {
-            let correction = median - self.uncorrected_ms();
+            let correction = median.saturating_sub(self.uncorrected_ms());
             self.correction_ms.store(correction, Ordering::Relaxed);
         }
         self.known.store(true, Ordering::Relaxed);
@@ -174,7 +177,7 @@ impl Clock {
     /// every [`CORRECT_EVERY`].
     pub fn correct(&self, here: ServerId, voters: &BTreeSet<ServerId>) {
         if let Some(median) = self.median_ms(here, voters) {
-            let ahead = self.now().0 as i64 - median;
+            let ahead = (self.now().0 as i64).saturating_sub(median);
             let step = ahead.clamp(-MAX_CORRECTION_MS, MAX_CORRECTION_MS);
             self.correction_ms.fetch_sub(step, Ordering::Relaxed);
         }

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use quorate_consensus::Health;
 use quorate_model::id::SessionId;
 use quorate_model::request::Password;
 use quorate_wire::ConnectRequest;
@@ -106,14 +107,21 @@ pub struct Keeper {
     pub nonce: u64,
     /// Whether a leader has taken this server's requests.
     pub serves: watch::Receiver<bool>,
+    /// How consensus is.
+    pub health: watch::Receiver<Health>,
 }
 
 impl Keeper {
-    /// Never ends.
+    /// Ends when consensus has failed.
     pub async fn run(self) {
         let mut every = tokio::time::interval(LOOK_EVERY);
         loop {
             every.tick().await;
+            // What a server that has failed holds may be wrong.
+            if matches!(*self.health.borrow(), Health::Failed(_)) {
+                self.read_only.set(false, &self.watches);
+                return;
+            }
             let silent = self.silence.for_ms(self.clock.monotonic_ms()) >= AFTER_MS;
             // Once it has begun, all that was acknowledged before its start is applied here.
             let begun = *self.serves.borrow() || self.opened.borrow().nonce == self.nonce;

@@ -234,6 +234,7 @@ impl Server {
             opened: self.opened.clone(),
             nonce: self.nonce,
             serves: self.serves.clone(),
+            health: self.consensus.health(),
         }
     }
 

@@ -45,8 +45,9 @@ impl Members {
             if !now.changing && now.index.is_some() && said < now.index {
                 if let Err(error) = self.publish(&now).await {
                     tracing::warn!("/zookeeper/config does not follow the members yet: {error}");
-                    sleep(AGAIN).await;
                 }
+                // Also when it was refused, for whatever reason: it is not asked for without a pause.
+                sleep(AGAIN).await;
                 continue;
             }
             let ended = tokio::select! {

@@ -5,11 +5,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use quorate_consensus::{Consensus, PeerReceiver, PeerSender, PeerStream, ReconfigureError};
 use quorate_model::id::ServerId;
 use quorate_model::write_set::ENSEMBLE_VERSION;
 use tokio::sync::watch;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{MissedTickBehavior, timeout};
 
 use super::Router;
 use super::message::{FromLeader, ToLeader, decode, encode};
@@ -31,6 +32,10 @@ const REPORT_EVERY: Duration = Duration::from_millis(100);
 
 /// An answer that took longer, in milliseconds, does not say what time it is: this process may have stood still.
 const PROMPT_MS: u64 = 300;
+
+/// A connection over which a report is not answered for so long is given up: it may be dead where others to the
+/// leader live.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(1);
 
 /// After a connection to the leader could not be made, or has ended.
 const RETRY: Duration = Duration::from_millis(20);
@@ -178,17 +183,22 @@ impl Forwarder {
                 machine_ms: self.clock.machine_ms(),
                 reads: ENSEMBLE_VERSION,
             };
-            sender.send(encode(&touched)?).await?;
-            let lead = loop {
-                if let FromLeader::Heard {
-                    report: heard,
-                    lead,
-                } = receive(&mut receiver).await?
-                    && heard == report
-                {
-                    break lead;
+            let answered = timeout(ANSWER_DEADLINE, async {
+                sender.send(encode(&touched)?).await?;
+                loop {
+                    if let FromLeader::Heard {
+                        report: heard,
+                        lead,
+                    } = receive(&mut receiver).await?
+                        && heard == report
+                    {
+                        return anyhow::Ok(lead);
+                    }
                 }
-            };
+            });
+            let lead = answered
+                .await
+                .context("a report is not answered in time")??;
             let Some(lead) = lead else {
                 continue;
             };
