@@ -1,14 +1,12 @@
 """kill -9 of the server under load, many times: what was acknowledged is there, and a call is executed once."""
 
-import json
 import random
-import threading
 import time
 
 import pytest
 
 from harness import wire as w
-from harness.remembering import Writer
+from harness.remembering import Writer, check_each_call_ran_once, kill_under_load
 from harness.waiting import until
 from harness.wire import Reader, Wire
 
@@ -31,25 +29,7 @@ def test_kill_9_under_load(own_server, request, capsys):
     writers = [Writer(own_server, number, with_calls) for number in range(4)]
     restarts = []
     for _ in range(rounds):
-        before = [writer.acknowledgements() for writer in writers]
-        threads = [
-            threading.Thread(
-                target=writer.write_until_killed, args=(random.Random(rng.random()),), daemon=True
-            )
-            for writer in writers
-        ]
-        for thread in threads:
-            thread.start()
-        until(
-            lambda: all(one.acknowledgements() > had for one, had in zip(writers, before)),
-            "every writer has written",
-        )
-        # Not to be right, but to hit another moment each time.
-        time.sleep(rng.uniform(0, 0.2))
-        own_server.kill()
-        for thread in threads:
-            thread.join(30)
-            assert not thread.is_alive()
+        kill_under_load(writers, rng, [own_server])
         begin = time.monotonic()
         own_server.start()
         probe = Wire(own_server.address)
@@ -62,12 +42,7 @@ def test_kill_9_under_load(own_server, request, capsys):
             writer.check()
     total = sum(writer.acknowledgements() for writer in writers)
     if with_calls:
-        calls = sum(len(writer.results) for writer in writers)
-        status, result = writers[0].wire.call(10**9, "/counters", "get", '["c"]')
-        assert status == w.RETURNED
-        assert json.loads(result) == calls == sum(one.next_key - 1 for one in writers)
-        every = sorted(value for writer in writers for value in writer.results.values())
-        assert every == list(range(1, calls + 1)), "each call saw the counter at a value of its own"
+        check_each_call_ran_once(writers)
     with capsys.disabled():
         print(
             f"\n{rounds} kills, {total} acknowledged writes, none lost;"

@@ -1,6 +1,9 @@
 """A client that writes without waiting and remembers what it was told, to check it after servers were killed."""
 
+import json
 import random
+import threading
+import time
 from typing import Dict, List, Optional, Tuple
 
 from harness import wire as w
@@ -129,3 +132,36 @@ class Writer:
 
     def acknowledgements(self) -> int:
         return len(self.created) + self.sets_acknowledged + len(self.pairs) + len(self.results)
+
+
+def kill_under_load(writers: list, rng: random.Random, servers: list) -> None:
+    """Has all write, and kills the servers, in this order, once each has been answered."""
+    before = [writer.acknowledgements() for writer in writers]
+    threads = [
+        threading.Thread(
+            target=writer.write_until_killed, args=(random.Random(rng.random()),), daemon=True
+        )
+        for writer in writers
+    ]
+    for thread in threads:
+        thread.start()
+    until(
+        lambda: all(one.acknowledgements() > had for one, had in zip(writers, before)),
+        "every writer has written",
+    )
+    # Not to be right, but to hit another moment each time.
+    time.sleep(rng.uniform(0, 0.2))
+    for server in servers:
+        server.kill()
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+def check_each_call_ran_once(writers: list) -> None:
+    calls = sum(len(writer.results) for writer in writers)
+    status, result = writers[0].wire.call(10**9, "/counters", "get", '["c"]')
+    assert status == w.RETURNED
+    assert json.loads(result) == calls == sum(one.next_key - 1 for one in writers)
+    every = sorted(value for writer in writers for value in writer.results.values())
+    assert every == list(range(1, calls + 1)), "each call saw the counter at a value of its own"
