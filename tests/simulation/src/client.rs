@@ -252,16 +252,7 @@ impl Client {
             match timeout_at(next, link.next()).await {
                 Ok(frame) => return frame.map_err(|_| Lost::Connection),
                 Err(_) if next == silent => return Err(Lost::Connection),
-                Err(_) => {
-                    let ping = Request {
-                        xid: PING_XID,
-                        body: RequestBody::Ping,
-                    };
-                    let mut out = BytesMut::new();
-                    ping.encode_frame(&mut out);
-                    let sent = link.stream.write_all(&out).await;
-                    sent.map_err(|_| Lost::Connection)?;
-                }
+                Err(_) => link.ping().await?,
             }
         }
     }
@@ -280,14 +271,7 @@ impl Client {
 
     async fn ping(&mut self) -> Result<(), Lost> {
         let link = self.link.as_mut().ok_or(Lost::Connection)?;
-        let ping = Request {
-            xid: PING_XID,
-            body: RequestBody::Ping,
-        };
-        let mut out = BytesMut::new();
-        ping.encode_frame(&mut out);
-        let sent = link.stream.write_all(&out).await;
-        sent.map_err(|_| Lost::Connection)?;
+        link.ping().await?;
         loop {
             let frame = self.frame(Instant::now() + SILENCE).await?;
             if self.header(&frame)?.xid == PING_XID {
@@ -356,6 +340,18 @@ impl Client {
 }
 
 impl Link {
+    /// Sends a sign of life.
+    async fn ping(&mut self) -> Result<(), Lost> {
+        let ping = Request {
+            xid: PING_XID,
+            body: RequestBody::Ping,
+        };
+        let mut out = BytesMut::new();
+        ping.encode_frame(&mut out);
+        let sent = self.stream.write_all(&out).await;
+        sent.map_err(|_| Lost::Connection)
+    }
+
     async fn next(&mut self) -> io::Result<Bytes> {
         loop {
             let whole = frame::decode(&mut self.buffer, MAX_FRAME_BYTES);
