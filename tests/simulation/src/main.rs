@@ -90,6 +90,19 @@ fn one(arguments: &Arguments, cache: &Path) -> anyhow::Result<ExitCode> {
     })
 }
 
+/// What a seed said without most of its violations, of which a broken run has hundreds.
+fn shortened(said: &str) -> String {
+    const SHOWN: usize = 6;
+    let lines: Vec<&str> = said.lines().collect();
+    match lines.len().saturating_sub(SHOWN) {
+        0 => said.to_owned(),
+        more => format!(
+            "{}\n... and {more} lines more: run this seed alone",
+            lines[..SHOWN].join("\n")
+        ),
+    }
+}
+
 /// Runs the seeds, each in a process of its own.
 fn many(arguments: &Arguments, cache: &Path) -> anyhow::Result<ExitCode> {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
@@ -105,7 +118,7 @@ fn many(arguments: &Arguments, cache: &Path) -> anyhow::Result<ExitCode> {
                     return Ok(());
                 }
                 let (mut well, said) = child(arguments, seed, cache)?;
-                let mut line = format!("seed {seed}: {}", said.trim_end());
+                let mut line = format!("seed {seed}: {}", shortened(said.trim_end()));
                 if arguments.twice {
                     let (_, again) = child(arguments, seed, cache)?;
                     if again != said {
