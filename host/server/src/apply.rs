@@ -108,6 +108,11 @@ impl Applier {
                     session,
                     timeout_ms,
                     ..
+                }
+                | Change::UpgradeSession {
+                    session,
+                    timeout_ms,
+                    ..
                 } => self.touches.open(*session, *timeout_ms),
                 Change::CloseSession { session } => self.touches.remove(*session),
                 Change::RemoveComponent { digest } => self.recipes.forget(digest),

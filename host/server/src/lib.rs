@@ -16,6 +16,7 @@ pub mod recipes;
 pub mod clock;
 pub mod digests;
 pub mod expiry;
+pub mod local_sessions;
 pub mod metrics;
 pub mod mode;
 pub mod read_only;

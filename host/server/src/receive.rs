@@ -16,6 +16,7 @@ use quorate_tree::SharedState;
 pub(crate) use connection::new_password;
 pub use listener::{converse, serve};
 
+use crate::local_sessions;
 use crate::metrics::Metrics;
 use crate::mode::Mode;
 use crate::notify::Watches;
@@ -36,6 +37,8 @@ pub struct Edge {
     pub limits: Limits,
     /// Whether reads are all that it answers now.
     pub read_only: Arc<ReadOnly>,
+    /// The sessions that only this server knows.
+    pub local: local_sessions::Table,
     /// What this server is in its ensemble.
     pub mode: Box<dyn Fn() -> Mode + Send + Sync>,
 }
@@ -53,6 +56,8 @@ pub struct Limits {
     pub max_session_timeout_ms: u32,
     /// Whether every read sees all that was acknowledged anywhere before it was sent, as behind a sync.
     pub linearizable_reads: bool,
+    /// Which new sessions over ZooKeeper's protocol only this server knows.
+    pub local_sessions: local_sessions::Setting,
 }
 
 impl Default for Limits {
@@ -65,6 +70,7 @@ impl Default for Limits {
             min_session_timeout_ms: 4_000,
             max_session_timeout_ms: 40_000,
             linearizable_reads: false,
+            local_sessions: local_sessions::Setting::Off,
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::apply::{Applier, Opened};
 use crate::clock::{CORRECT_EVERY, Clock, Hands};
 use crate::evaluate::Leader;
 use crate::expiry::Touches;
+use crate::local_sessions;
 use crate::metrics::Metrics;
 use crate::mode::Mode;
 use crate::notify::Watches;
@@ -62,6 +63,7 @@ pub struct Server {
     pub consensus: Consensus,
     /// Whether reads are all that it answers.
     pub read_only: Arc<ReadOnly>,
+    several: bool,
     silence: Arc<Silence>,
     clock: Arc<Clock>,
     nonce: u64,
@@ -168,6 +170,7 @@ impl Server {
             recipes,
             consensus,
             read_only: Arc::default(),
+            several,
             silence,
             clock,
             nonce,
@@ -227,6 +230,15 @@ impl Server {
             metrics: self.metrics.clone(),
             limits,
             read_only: self.read_only.clone(),
+            local: local_sessions::Table::new({
+                let (several, silence) = (self.several, self.silence.clone());
+                let clock = self.clock.clone();
+                move || match several {
+                    true => silence.for_ms(clock.monotonic_ms()),
+                    // A server that is alone is its own quorum.
+                    false => 0,
+                }
+            }),
             mode: Box::new({
                 let read_only = self.read_only.clone();
                 move || match read_only.is() {

@@ -15,6 +15,7 @@ use super::output::Output;
 use super::session::interrupted;
 use super::zoo_cfg::{self, ZooCfg};
 use super::{DEFAULT_HTTP, Global, Usage};
+use crate::local_sessions;
 use crate::receive::Limits;
 use crate::serve::{Ensemble, Settings, serve};
 
@@ -56,6 +57,13 @@ pub(super) struct Serve {
     /// the leader first, many at once
     #[arg(long)]
     linearizable_reads: bool,
+    /// Have this server keep new sessions to itself, so that they cost no transaction: as ZooKeeper's
+    /// localSessionsEnabled. They have no ephemeral znodes and make no calls, unless upgraded
+    #[arg(long)]
+    local_sessions: bool,
+    /// Make a local session a global one when it wants an ephemeral znode or makes a call
+    #[arg(long)]
+    local_sessions_upgrading: bool,
     /// Without a quorum, go on answering reads to the clients that accept a read-only server
     #[arg(long, help_heading = "Ensemble")]
     read_only_mode: bool,
@@ -105,6 +113,10 @@ struct File {
     max_connections_per_address: Option<usize>,
     #[serde(default)]
     linearizable_reads: bool,
+    #[serde(default)]
+    local_sessions: bool,
+    #[serde(default)]
+    local_sessions_upgrading: bool,
     #[serde(default)]
     read_only_mode: bool,
     id: Option<u64>,
@@ -168,6 +180,10 @@ impl Serve {
                 .or(file.max_session_timeout_ms)
                 .unwrap_or(default.max_session_timeout_ms),
             linearizable_reads: self.linearizable_reads || file.linearizable_reads,
+            local_sessions: local_sessions::Setting::of(
+                self.local_sessions || file.local_sessions,
+                self.local_sessions_upgrading || file.local_sessions_upgrading,
+            ),
         };
         let (min, max) = (limits.min_session_timeout_ms, limits.max_session_timeout_ms);
         if min == 0 || min > max {
@@ -359,6 +375,8 @@ fn zookeeper(read: &ZooCfg) -> Result<(File, Vec<String>), String> {
         min_session_timeout_ms: read.min_session_timeout_ms,
         max_session_timeout_ms: read.max_session_timeout_ms,
         max_connections_per_address: read.max_connections_per_address,
+        local_sessions: read.local_sessions,
+        local_sessions_upgrading: read.local_sessions_upgrading,
         read_only_mode: read.read_only_mode,
         id,
         peers: read
@@ -404,6 +422,15 @@ mod tests {
         assert!(read.limits.linearizable_reads && read.read_only_mode);
         let read = settings(&["--linearizable-reads", "--read-only-mode"], "").unwrap();
         assert!(read.limits.linearizable_reads && read.read_only_mode);
+
+        assert_eq!(plain.limits.local_sessions, local_sessions::Setting::Off);
+        let local = |flags: &[&str], file| settings(flags, file).unwrap().limits.local_sessions;
+        assert_eq!(
+            local(&["--local-sessions"], ""),
+            local_sessions::Setting::On
+        );
+        let upgrading = local(&["--local-sessions-upgrading"], "local_sessions = true");
+        assert_eq!(upgrading, local_sessions::Setting::Upgrading);
 
         let file = "listen = 'a:1'\nhttp = 'b:2'\nmax_session_timeout_ms = 60000";
         let flags = ["--listen", "c:3", "--min-session-timeout-ms", "100"];

@@ -19,6 +19,10 @@ pub(super) struct ZooCfg {
     pub(super) max_connections_per_address: Option<usize>,
     /// `readonlymode.enabled`.
     pub(super) read_only_mode: bool,
+    /// `localSessionsEnabled`.
+    pub(super) local_sessions: bool,
+    /// `localSessionsUpgradingEnabled`.
+    pub(super) local_sessions_upgrading: bool,
     /// The `server.N` lines as `--peer` takes them, with the client address of each, if it names one.
     pub(super) servers: Vec<(u64, String, Option<String>)>,
     /// Keys that are left aside, in order.
@@ -71,6 +75,10 @@ pub(super) fn parse(text: &str) -> Result<ZooCfg, String> {
             "maxClientCnxns" => read.max_connections_per_address = Some(whole()? as usize),
             // As Java reads what is true: whatever else stands there is not.
             "readonlymode.enabled" => read.read_only_mode = value.eq_ignore_ascii_case("true"),
+            "localSessionsEnabled" => read.local_sessions = value.eq_ignore_ascii_case("true"),
+            "localSessionsUpgradingEnabled" => {
+                read.local_sessions_upgrading = value.eq_ignore_ascii_case("true");
+            }
             _ => match key.strip_prefix("server.") {
                 Some(id) => {
                     let id = id
@@ -157,6 +165,8 @@ dataDir=/var/lib/zookeeper
 maxClientCnxns=60
 reconfigEnabled=true
 readonlymode.enabled=true
+localSessionsEnabled=true
+localSessionsUpgradingEnabled=True
 server.1=zoo1:2888:3888;2181
 server.2=zoo2:2888:3888:participant;10.0.0.2:2182
 server.3=zoo3:2888:3888:observer
@@ -180,6 +190,7 @@ server.3=zoo3:2888:3888:observer
         assert_eq!(read.servers, servers);
         assert_eq!(read.unknown, ["reconfigEnabled"]);
         assert!(read.read_only_mode);
+        assert!(read.local_sessions && read.local_sessions_upgrading);
         assert_eq!(read.listen, None);
     }
 

@@ -182,6 +182,8 @@ fn kind(refusal: &Refusal) -> (StatusCode, &'static str) {
         Refusal::RecipeInUse { .. } => (S::CONFLICT, "recipe-in-use"),
         Refusal::MountsNest { .. } => (S::CONFLICT, "mounts-nest"),
         Refusal::Defect(_) => (S::INTERNAL_SERVER_ERROR, "defect"),
+        // Of requests that do not come over HTTP.
+        Refusal::LocalSession => (S::CONFLICT, "local-session"),
     }
 }
 
