@@ -40,8 +40,8 @@ impl fmt::Display for Zxid {
     }
 }
 
-/// A session: the zxid of the transaction that opened it, so no id is ever given twice.
-/// Zero stands for "no session" (a server's own requests, standing runs).
+/// A session: the zxid of the transaction that opened it, so no id is ever given twice; or a random number that
+/// no zxid can be, if it began as a local one ([`SessionId::is_local`]). Zero stands for "no session" (a server's own requests, standing runs).
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -51,6 +51,20 @@ pub struct SessionId(pub u64);
 impl SessionId {
     /// Whoever has none.
     pub const NONE: SessionId = SessionId(0);
+
+    /// The upper three bits of a session that began as a local one, known to one server only. The others are
+    /// zxids, and no epoch comes so far; ids of read-only sessions have the bit above it.
+    const LOCAL: u64 = 0b001;
+
+    /// The id of a local session, from 61 random bits.
+    pub const fn local(random: u64) -> SessionId {
+        SessionId(Self::LOCAL << 61 | random >> 3)
+    }
+
+    /// Whether it began as a local one; it may have become a global one since.
+    pub const fn is_local(self) -> bool {
+        self.0 >> 61 == Self::LOCAL
+    }
 }
 
 impl fmt::Display for SessionId {

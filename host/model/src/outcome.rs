@@ -178,4 +178,9 @@ pub enum Refusal {
     /// The request made evaluation fail in a way that is a defect of ours; it was not executed (rule S5).
     #[error("the request made the server fail ({0}); it was not executed: please report this")]
     Defect(String),
+    /// EphemeralOnLocalSession, -120: only what is replicated can own a znode or a call.
+    #[error(
+        "the session is local to its server: it has no ephemeral znodes and makes no calls. Connect to a server without local sessions, or one that upgrades them"
+    )]
+    LocalSession,
 }

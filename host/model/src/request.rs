@@ -20,7 +20,8 @@ pub struct Password(pub [u8; 16]);
 pub struct Request {
     /// Who asks; [`SessionId::NONE`] to open a session and for administration.
     pub session: SessionId,
-    /// Over which connection. None over HTTP, whose sessions have no owner (rule W3).
+    /// Over which connection. None over HTTP, whose sessions have no owner (rule W3), and of a local session,
+    /// whose owner only its server knows.
     pub owner: Option<Owner>,
     /// Who the client has proved to be.
     pub identities: Arc<Vec<Identity>>,
@@ -31,7 +32,8 @@ pub struct Request {
 /// What is asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Operation {
-    /// Open a session. Its owner is the request's.
+    /// Open a session. Its owner is the request's. If the request names a session, it is a local one, which
+    /// becomes a global one with the same id.
     OpenSession {
         /// Negotiated already.
         timeout_ms: u32,

@@ -226,4 +226,15 @@ pub enum Change {
         /// The version afterwards, higher than before.
         version: u32,
     },
+    /// A session that was local to a server becomes a global one.
+    UpgradeSession {
+        /// Which.
+        session: SessionId,
+        /// Its password.
+        password: Password,
+        /// Its timeout.
+        timeout_ms: u32,
+        /// The connection that owns it.
+        owner: Owner,
+    },
 }

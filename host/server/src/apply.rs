@@ -108,6 +108,11 @@ impl Applier {
                     session,
                     timeout_ms,
                     ..
+                }
+                | Change::UpgradeSession {
+                    session,
+                    timeout_ms,
+                    ..
                 } => self.touches.open(*session, *timeout_ms),
                 Change::CloseSession { session } => self.touches.remove(*session),
                 Change::RemoveComponent { digest } => self.recipes.forget(digest),
@@ -185,11 +190,15 @@ impl StateMachine for Applier {
     }
 
     fn install(&self, chunks: &mut Chunks<'_>) -> Result<(), InstallError> {
-        let chunks = chunks.map(|chunk| chunk.map_err(Broken::from));
-        let loaded = State::load(chunks).map_err(|broken| broken.0)?;
         // Rule S3: whoever was connected has missed answers and events.
         let reason = "the server has installed a snapshot";
         self.watches.close_all(reason);
+        // There is never room for both. The file is whole, or nobody would have come so far; and a server that
+        // cannot read it stops.
+        let old = std::mem::replace(&mut *self.state.write(), State::vacant());
+        drop(old);
+        let chunks = chunks.map(|chunk| chunk.map_err(Broken::from));
+        let loaded = State::load(chunks).map_err(|broken| broken.0)?;
         for (session, value) in loaded.sessions() {
             self.touches.open(session, value.timeout_ms);
         }

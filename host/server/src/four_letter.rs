@@ -49,6 +49,7 @@ struct Report {
     connections: i64,
     outstanding: i64,
     watches: usize,
+    local_sessions: usize,
 }
 
 /// A connection, as `stat` lists it.
@@ -95,6 +96,7 @@ impl Report {
             connections: edge.metrics.connections.get(),
             outstanding: edge.metrics.outstanding.get(),
             watches: edge.watches.count(),
+            local_sessions: edge.local.count(),
         }
     }
 
@@ -157,7 +159,7 @@ impl Report {
             ("ephemerals_count", self.counts.ephemerals.to_string()),
             ("approximate_data_size", self.counts.data_bytes.to_string()),
             ("global_sessions", self.counts.sessions.to_string()),
-            ("local_sessions", 0.to_string()),
+            ("local_sessions", self.local_sessions.to_string()),
             ("parked_calls", self.counts.parked_calls.to_string()),
             ("mounts", self.counts.mounts.to_string()),
             ("last_zxid", self.zxid.to_string()),
@@ -211,6 +213,7 @@ mod tests {
             connections: 1,
             outstanding: 4,
             watches: 6,
+            local_sessions: 0,
         }
     }
 

@@ -24,6 +24,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
+use parking_lot::RwLockReadGuard;
 use quorate_consensus::Consensus;
 use quorate_model::acl::Identity;
 use quorate_model::id::{SessionId, Zxid};
@@ -242,6 +243,15 @@ impl Http {
         timeout(NEWEST_DEADLINE, self.edge.router.barriers().pass_one())
             .await
             .map_err(|_| Problem::no_leader())
+    }
+
+    /// The state, to be read; a problem while there is none.
+    fn state(&self) -> Result<RwLockReadGuard<'_, quorate_tree::State>, Problem> {
+        let state = self.edge.state.read();
+        match state.is_vacant() {
+            true => Err(Problem::installing()),
+            false => Ok(state),
+        }
     }
 
     /// A server that has stopped shows its state no more: it may be old, or wrong. Who the members are, and how it is, it says.

@@ -18,6 +18,7 @@ pub mod members;
 pub mod clock;
 pub mod digests;
 pub mod expiry;
+pub mod local_sessions;
 pub mod metrics;
 pub mod mode;
 pub mod read_only;

@@ -185,6 +185,14 @@ impl Watches {
         self.tables.lock().calls.stop_waiting(call, number);
     }
 
+    /// Closes a connection, if it is still there.
+    pub(crate) fn close(&self, connection: u64, reason: &'static str) {
+        let connection = self.tables.lock().connections.get(&connection).cloned();
+        if let Some(connection) = connection {
+            connection.close(reason);
+        }
+    }
+
     /// Closes every connection: the server stops, or has missed transactions (rule S3).
     pub fn close_all(&self, reason: &'static str) {
         let connections: Vec<_> = self.tables.lock().connections.values().cloned().collect();

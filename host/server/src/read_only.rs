@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use crate::apply::Opened;
 use crate::clock::Clock;
 use crate::notify::Watches;
+use crate::respond::Kind;
 use crate::silence::Silence;
 
 /// How long a server must have heard of no quorum before it is read-only, in milliseconds: as long as
@@ -65,7 +66,7 @@ impl ReadOnly {
             if read_only && connection.awaits_handshake() {
                 // The leader that its handshake waits for may never answer.
                 connection.close("the server is read-only now");
-            } else if !read_only && connection.is_read_only() {
+            } else if !read_only && connection.kind() == Kind::ReadOnly {
                 connection.close("the server is read-only no more");
             }
         }

@@ -16,6 +16,7 @@ use quorate_tree::SharedState;
 pub(crate) use connection::new_password;
 pub use listener::{converse, serve};
 
+use crate::local_sessions;
 use crate::members::Members;
 use crate::metrics::Metrics;
 use crate::mode::Mode;
@@ -39,6 +40,8 @@ pub struct Edge {
     pub members: Option<Members>,
     /// Whether reads are all that it answers now.
     pub read_only: Arc<ReadOnly>,
+    /// The sessions that only this server knows.
+    pub local: local_sessions::Table,
     /// What this server is in its ensemble.
     pub mode: Box<dyn Fn() -> Mode + Send + Sync>,
 }
@@ -65,6 +68,8 @@ pub struct Limits {
     pub reconfig_enabled: bool,
     /// Whether every read sees all that was acknowledged anywhere before it was sent, as behind a sync.
     pub linearizable_reads: bool,
+    /// Which new sessions over ZooKeeper's protocol only this server knows.
+    pub local_sessions: local_sessions::Setting,
 }
 
 impl Default for Limits {
@@ -80,6 +85,7 @@ impl Default for Limits {
             max_outstanding_requests: MAX_OUTSTANDING_REQUESTS,
             reconfig_enabled: false,
             linearizable_reads: false,
+            local_sessions: local_sessions::Setting::Off,
         }
     }
 }

@@ -34,7 +34,7 @@ use crate::metrics::Metrics;
 use crate::notify::Watches;
 use crate::receive::Edge;
 use crate::route::{Barrier, Barriers, MAX_IN_FLIGHT_BYTES, Waiter};
-use waiters::{Handshake, Write};
+use waiters::{Handshake, Upgrade, Write};
 
 /// How many requests of one connection may wait for their answers before no more are read from its
 /// socket: enough to fill an entry, and the number at which ZooKeeper begins to throttle.
@@ -85,8 +85,7 @@ pub struct Connection {
 
 struct Inner {
     session: Option<SessionId>,
-    /// Whether that is this server's own, in which nothing is written.
-    read_only: bool,
+    kind: Kind,
     /// What holds from the handshake on.
     phase: Phase,
     /// In the order of the requests. If it does not begin with a write, then what it begins with waits
@@ -114,6 +113,20 @@ struct Inner {
     frames: u64,
     /// What it has taken and not sent yet, in bytes.
     sending: usize,
+}
+
+/// Who knows of a connection's session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The ensemble.
+    Global,
+    /// This server only, and nothing is written in it.
+    ReadOnly,
+    /// This server only.
+    Local {
+        /// Its timeout.
+        timeout_ms: u32,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,8 +164,9 @@ enum Pending {
         reply: Reply,
         bytes: usize,
     },
-    /// An opcode that does not exist: the connection ends with the answer.
-    Unknown { xid: i32 },
+    /// The connection ends with the answer: to an opcode that does not exist, or to the close of a session that
+    /// only this server knows.
+    Last { xid: i32, reply: Reply },
 }
 
 /// The zxid of the answer to an opcode that does not exist: ZooKeeper's `UnimplementedRequestProcessor`
@@ -208,7 +222,7 @@ impl Connection {
             sent: AtomicU64::new(0),
             inner: Mutex::new(Inner {
                 session: None,
-                read_only: false,
+                kind: Kind::Global,
                 phase: Phase::Opening,
                 pending: VecDeque::new(),
                 pending_bytes: 0,
@@ -248,9 +262,14 @@ impl Connection {
         self.inner.lock().session
     }
 
-    /// Whether the session is this server's own, in which nothing is written.
-    pub fn is_read_only(&self) -> bool {
-        self.inner.lock().read_only
+    /// Who knows of the session.
+    pub fn kind(&self) -> Kind {
+        self.inner.lock().kind
+    }
+
+    /// From now on the ensemble does.
+    pub(crate) fn upgraded(&self) {
+        self.inner.lock().kind = Kind::Global;
     }
 
     /// Whether a handshake was received and is not answered.
@@ -279,27 +298,29 @@ impl Connection {
         })
     }
 
-    /// Answers a handshake with a session of this server's own, in which nothing is written.
-    pub fn open_read_only(
+    /// Answers a handshake with a session that only this server knows.
+    pub fn open_here(
         &self,
         request: &ConnectRequest,
         session: SessionId,
         password: &Password,
         timeout_ms: u32,
+        kind: Kind,
     ) {
         let mut inner = self.inner.lock();
+        // Even if it is closed: it is looked at to let go of the session.
+        inner.session = Some(session);
+        inner.kind = kind;
         if inner.is_closed() {
             return;
         }
-        inner.session = Some(session);
-        inner.read_only = true;
         inner.phase = Phase::Open;
         waiters::welcome(
             request,
             session,
             password,
             timeout_ms,
-            true,
+            kind == Kind::ReadOnly,
             &mut inner.output,
         );
         inner.frames += 1;
@@ -325,7 +346,7 @@ impl Connection {
     /// is locked for reading.
     pub fn read(&self, state: &State, xid: i32, read: Read, barrier: Barrier, bytes: usize) {
         let mut inner = self.inner.lock();
-        if inner.is_closed() {
+        if inner.is_closed() || self.close_if_vacant(&mut inner, state) {
             return;
         }
         if inner.pending.is_empty() && barrier <= self.barriers.passed() {
@@ -359,17 +380,18 @@ impl Connection {
         }
     }
 
-    /// Answers an opcode that does not exist, in its turn, and closes the connection, as ZooKeeper
-    /// does. What is owed is answered before; no further request is taken.
-    pub fn unknown(&self, xid: i32) {
+    /// Answers the connection's last request, in its turn, and closes it: one whose opcode does not exist, as in
+    /// ZooKeeper, or the close of its session. What is owed is answered before; no further request is taken.
+    pub fn last(&self, xid: i32, reply: Reply) {
         let mut inner = self.inner.lock();
         if inner.is_closed() {
             return;
         }
         inner.last_taken = true;
-        self.push(&mut inner, Pending::Unknown { xid });
-        if inner.pending.len() == 1 {
-            self.end_with_unknown(&mut inner, xid);
+        if inner.pending.is_empty() {
+            self.end_with(&mut inner, xid, reply);
+        } else {
+            self.push(&mut inner, Pending::Last { xid, reply });
         }
     }
 
@@ -381,7 +403,17 @@ impl Connection {
         }
         let state = state.read();
         let mut inner = self.inner.lock();
-        self.answer_waiting(&mut inner, &state, state.last_zxid(), passed);
+        if !self.close_if_vacant(&mut inner, &state) {
+            self.answer_waiting(&mut inner, &state, state.last_zxid(), passed);
+        }
+    }
+
+    /// Whether there is no state to answer from: the connection came while a snapshot is installed (rule S3).
+    fn close_if_vacant(&self, inner: &mut Inner, state: &State) -> bool {
+        if state.is_vacant() {
+            self.close_locked(inner, "the server installs a snapshot");
+        }
+        state.is_vacant()
     }
 
     /// Answers out of turn: pings, which wait for nothing (rule W5), and auth, as in ZooKeeper.
@@ -431,6 +463,11 @@ impl Connection {
         {
             *failed = Some(code);
         }
+    }
+
+    /// Whoever settles the request that makes its session a global one.
+    pub(crate) fn upgrade(self: &Arc<Self>) -> Box<dyn Waiter> {
+        Box::new(Upgrade(self.clone()))
     }
 
     /// Queues a frame: an event or a late answer.
@@ -647,7 +684,7 @@ impl Inner {
         match self.pending.front() {
             None | Some(Pending::Write { .. }) => true,
             Some(Pending::Read { barrier, .. }) => *barrier > passed,
-            Some(Pending::Reply { .. } | Pending::Unknown { .. }) => false,
+            Some(Pending::Reply { .. } | Pending::Last { .. }) => false,
         }
     }
 
@@ -664,7 +701,7 @@ impl Inner {
                 self.pending_reads = plus(self.pending_reads, 1);
                 self.pending_answer_bytes = plus(self.pending_answer_bytes, *answer_bytes);
             }
-            Pending::Reply { .. } | Pending::Unknown { .. } => {}
+            Pending::Reply { .. } | Pending::Last { .. } => {}
         }
     }
 }
@@ -674,7 +711,7 @@ impl Pending {
     fn barriers(&self) -> usize {
         match self {
             Pending::Read { barrier, .. } => usize::from(*barrier != Barrier::NONE),
-            Pending::Write { .. } | Pending::Reply { .. } | Pending::Unknown { .. } => 0,
+            Pending::Write { .. } | Pending::Reply { .. } | Pending::Last { .. } => 0,
         }
     }
 
@@ -684,7 +721,7 @@ impl Pending {
             Pending::Write { bytes, .. }
             | Pending::Read { bytes, .. }
             | Pending::Reply { bytes, .. } => *bytes,
-            Pending::Unknown { .. } => 0,
+            Pending::Last { .. } => 0,
         }
     }
 }
@@ -772,7 +809,7 @@ impl Connection {
                     encode::reply(xid, zxid, reply, &mut inner.output);
                     inner.frames += 1;
                 }
-                Some(Pending::Unknown { xid }) => self.end_with_unknown(inner, xid),
+                Some(Pending::Last { xid, reply }) => self.end_with(inner, xid, reply),
                 Some(Pending::Write { .. }) | None => {
                     unreachable!("it does not begin with a write")
                 }
@@ -789,13 +826,12 @@ impl Connection {
         inner.frames += 1;
     }
 
-    fn end_with_unknown(&self, inner: &mut Inner, xid: i32) {
-        encode::reply(
-            xid,
-            NO_ZXID,
-            Err(ErrorCode::Unimplemented),
-            &mut inner.output,
-        );
+    fn end_with(&self, inner: &mut Inner, xid: i32, reply: Reply) {
+        let zxid = match reply {
+            Ok(_) => self.watches.last_zxid(),
+            Err(_) => NO_ZXID,
+        };
+        encode::reply(xid, zxid, reply, &mut inner.output);
         inner.frames += 1;
         self.end_locked(inner);
     }

@@ -15,6 +15,7 @@ use crate::apply::{Applier, Opened};
 use crate::clock::{CORRECT_EVERY, Clock, Hands};
 use crate::evaluate::Leader;
 use crate::expiry::Touches;
+use crate::local_sessions;
 use crate::members::Members;
 use crate::metrics::Metrics;
 use crate::mode::Mode;
@@ -66,6 +67,7 @@ pub struct Server {
     pub members: Members,
     /// Whether reads are all that it answers.
     pub read_only: Arc<ReadOnly>,
+    several: bool,
     silence: Arc<Silence>,
     clock: Arc<Clock>,
     nonce: u64,
@@ -188,6 +190,7 @@ impl Server {
             consensus,
             members,
             read_only: Arc::default(),
+            several,
             silence,
             clock,
             nonce,
@@ -249,6 +252,15 @@ impl Server {
             limits,
             members: Some(self.members.clone()),
             read_only: self.read_only.clone(),
+            local: local_sessions::Table::new({
+                let (several, silence) = (self.several, self.silence.clone());
+                let clock = self.clock.clone();
+                move || match several {
+                    true => silence.for_ms(clock.monotonic_ms()),
+                    // A server that is alone is its own quorum.
+                    false => 0,
+                }
+            }),
             mode: Box::new({
                 let read_only = self.read_only.clone();
                 move || match read_only.is() {

@@ -12,6 +12,7 @@ use quorate_tree::SharedState;
 
 use crate::clock::Clock;
 use crate::notify::Watches;
+use crate::respond::Kind;
 
 /// How often the sessions' time is looked at: within it, a client may be answered later than the rule says.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -35,7 +36,12 @@ impl Silence {
 }
 
 /// No session has so short a timeout that its two thirds are less, in milliseconds.
-const LEAST_SILENCE_MS: u64 = 300;
+const LEAST_MS: u64 = 300;
+
+/// Whether nobody with a session of that timeout is to be served after such a silence.
+pub(crate) fn is_too_long(silent_ms: u64, timeout_ms: u32) -> bool {
+    silent_ms >= LEAST_MS && silent_ms * 3 >= u64::from(timeout_ms) * 2
+}
 
 /// Closes the connections of sessions for whose timeout's two thirds nothing was heard of a quorum; never ends.
 pub async fn keep(
@@ -54,7 +60,7 @@ pub async fn keep(
             silence.heard(now_ms.saturating_sub(age.as_millis() as u64));
         }
         let silent_ms = silence.for_ms(now_ms);
-        if silent_ms >= LEAST_SILENCE_MS {
+        if silent_ms >= LEAST_MS {
             close_silent(silent_ms, &state, &watches);
         }
     }
@@ -64,8 +70,13 @@ fn close_silent(silent_ms: u64, state: &SharedState, watches: &Watches) {
     let connections = watches.connections();
     let state = state.read();
     for connection in connections {
-        let session = connection.session().and_then(|id| state.session(id));
-        if session.is_some_and(|session| silent_ms * 3 >= u64::from(session.timeout_ms) * 2) {
+        let timeout_ms = match connection.kind() {
+            Kind::Local { timeout_ms } => Some(timeout_ms),
+            _ => connection
+                .session()
+                .and_then(|id| Some(state.session(id)?.timeout_ms)),
+        };
+        if timeout_ms.is_some_and(|timeout_ms| is_too_long(silent_ms, timeout_ms)) {
             connection.close("the server is cut off from the quorum");
         }
     }

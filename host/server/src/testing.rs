@@ -23,6 +23,7 @@ use quorate_wire::{ConnectRequest, frame};
 
 use crate::apply::origins;
 use crate::expiry::Touches;
+use crate::local_sessions;
 use crate::metrics::Metrics;
 use crate::mode::Mode;
 use crate::notify::Watches;
@@ -103,6 +104,7 @@ impl TestServer {
                 limits,
                 members: None,
                 read_only: Arc::default(),
+                local: local_sessions::Table::new(|| 0),
                 mode: Box::new(|| Mode::Standalone),
             }),
         };

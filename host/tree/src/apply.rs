@@ -6,9 +6,10 @@
 use bytes::Bytes;
 use quorate_model::acl::Acl;
 use quorate_model::call::{Answer, ParkedCall, Watch};
-use quorate_model::id::{CallId, SessionId, Timestamp, Zxid};
+use quorate_model::id::{CallId, Owner, SessionId, Timestamp, Zxid};
 use quorate_model::path::ZnodePath;
 use quorate_model::recipe::{Mount, Recipe, RecipeDigest};
+use quorate_model::request::Password;
 use quorate_model::write_set::{Change, ENSEMBLE_VERSION, Entry, TooNew, Transaction};
 use quorate_model::znode::{Lifetime, Stat};
 use thiserror::Error;
@@ -223,17 +224,20 @@ pub(crate) fn apply_change(
             timeout_ms,
             owner,
         } => {
-            let session = Session {
-                password: *password,
-                timeout_ms: *timeout_ms,
-                owner: *owner,
-                acknowledged: 0,
-                answers: 0,
-                parked: 0,
-                call_bytes: 0,
-                ephemeral_bytes: 0,
-            };
+            let session = new_session(*password, *timeout_ms, *owner);
             records.put_session(SessionId(moment.zxid.0), Some(session));
+        }
+        Change::UpgradeSession {
+            session,
+            password,
+            timeout_ms,
+            owner,
+        } => {
+            if records.session(*session).is_some() {
+                return Err(format!("session {session} is global already"));
+            }
+            let value = new_session(*password, *timeout_ms, Some(*owner));
+            records.put_session(*session, Some(value));
         }
         Change::MoveSession {
             session,
@@ -351,6 +355,19 @@ fn new_stat(moment: Moment, lifetime: Lifetime, data_length: usize) -> Stat {
         lifetime,
         data_length: data_length as u32,
         children: 0,
+    }
+}
+
+fn new_session(password: Password, timeout_ms: u32, owner: Option<Owner>) -> Session {
+    Session {
+        password,
+        timeout_ms,
+        owner,
+        acknowledged: 0,
+        answers: 0,
+        parked: 0,
+        call_bytes: 0,
+        ephemeral_bytes: 0,
     }
 }
 

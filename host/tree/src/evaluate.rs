@@ -302,7 +302,10 @@ impl<R: Runner<RunTree>> Evaluator<R> {
             Operation::OpenSession {
                 timeout_ms,
                 password,
-            } => Ok(session::open(view, owner, *password, *timeout_ms)),
+            } => match id {
+                SessionId::NONE => Ok(session::open(view, owner, *password, *timeout_ms)),
+                local => session::upgrade(view, local, owner, *password, *timeout_ms),
+            },
             Operation::AttachSession {
                 password,
                 timeout_ms,
@@ -345,12 +348,17 @@ impl<R: Runner<RunTree>> Evaluator<R> {
                 Ok(Outcome::SessionClosed)
             }
             Operation::Znode(operation) => {
-                session::expect_owner(view, id, owner)?;
+                session::expect_writer(view, request)?;
                 znode::execute(view, id, operation).map(Outcome::Znode)
             }
             Operation::Multi(operations) => {
-                session::expect_owner(view, id, owner)?;
+                session::expect_writer(view, request)?;
                 multi::execute(view, id, operations)
+            }
+            Operation::Acknowledge { .. } | Operation::Cancel { .. } | Operation::Call(_)
+                if session::is_local(request) =>
+            {
+                Err(Refusal::LocalSession)
             }
             Operation::Acknowledge { key } => {
                 session::expect_owner(view, id, owner)?;

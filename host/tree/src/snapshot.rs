@@ -325,7 +325,7 @@ impl State {
     pub fn load<E: From<SnapshotError>>(
         chunks: impl IntoIterator<Item = Result<Vec<u8>, E>>,
     ) -> Result<State, E> {
-        let mut state = State::empty();
+        let mut state = State::vacant();
         let mut loading = Loading::default();
         for chunk in chunks {
             let chunk = chunk?;

@@ -202,7 +202,7 @@ impl Default for State {
 impl State {
     /// A new ensemble's: the root, and what ZooKeeper's clients expect below `/zookeeper`.
     pub fn new() -> State {
-        let mut state = State::empty();
+        let mut state = State::vacant();
         let stat = Stat {
             created: Zxid::ZERO,
             modified: Zxid::ZERO,
@@ -233,7 +233,9 @@ impl State {
         state
     }
 
-    pub(crate) fn empty() -> State {
+    /// What stands in place of a state while another is read into memory: not even the root is there, and
+    /// nothing may be answered from it. See [`State::is_vacant`].
+    pub fn vacant() -> State {
         State {
             epoch: 0,
             counter: 0,
@@ -252,6 +254,11 @@ impl State {
             mark: 0,
             snapshot: None,
         }
+    }
+
+    /// Whether this is no state at all, but the place of one that is being read from a snapshot.
+    pub fn is_vacant(&self) -> bool {
+        self.nodes.len() == 0
     }
 
     /// The last transaction applied.

@@ -127,6 +127,7 @@ impl ErrorCode {
             | Refusal::RecipeInUse { .. }
             | Refusal::MountsNest { .. } => ErrorCode::BadArguments,
             Refusal::Defect(_) => ErrorCode::SystemError,
+            Refusal::LocalSession => ErrorCode::EphemeralOnLocalSession,
         }
     }
 }

@@ -15,6 +15,7 @@ use super::output::Output;
 use super::session::interrupted;
 use super::zoo_cfg::{self, ZooCfg};
 use super::{DEFAULT_HTTP, Global, Usage};
+use crate::local_sessions;
 use crate::members::ServerLine;
 use crate::receive::{Limits, MAX_OUTSTANDING_REQUESTS};
 use crate::serve::{Ensemble, Settings, serve};
@@ -63,6 +64,13 @@ pub(super) struct Serve {
     /// the leader first, many at once
     #[arg(long)]
     linearizable_reads: bool,
+    /// Have this server keep new sessions to itself, so that they cost no transaction: as ZooKeeper's
+    /// localSessionsEnabled. They have no ephemeral znodes and make no calls, unless upgraded
+    #[arg(long)]
+    local_sessions: bool,
+    /// Make a local session a global one when it wants an ephemeral znode or makes a call
+    #[arg(long)]
+    local_sessions_upgrading: bool,
     /// Without a quorum, go on answering reads to the clients that accept a read-only server
     #[arg(long, help_heading = "Ensemble")]
     read_only_mode: bool,
@@ -115,6 +123,10 @@ struct File {
     reconfig_enabled: bool,
     #[serde(default)]
     linearizable_reads: bool,
+    #[serde(default)]
+    local_sessions: bool,
+    #[serde(default)]
+    local_sessions_upgrading: bool,
     #[serde(default)]
     read_only_mode: bool,
     id: Option<u64>,
@@ -183,6 +195,10 @@ impl Serve {
                 .unwrap_or(default.max_outstanding_requests),
             reconfig_enabled: self.reconfig_enabled || file.reconfig_enabled,
             linearizable_reads: self.linearizable_reads || file.linearizable_reads,
+            local_sessions: local_sessions::Setting::of(
+                self.local_sessions || file.local_sessions,
+                self.local_sessions_upgrading || file.local_sessions_upgrading,
+            ),
         };
         if !(1..=MAX_OUTSTANDING_REQUESTS).contains(&limits.max_outstanding_requests) {
             return Err(Usage(format!(
@@ -393,6 +409,8 @@ fn zookeeper(read: &ZooCfg) -> Result<(File, Vec<String>), String> {
             .max_outstanding_requests
             .map(|limit| limit.clamp(1, MAX_OUTSTANDING_REQUESTS)),
         reconfig_enabled: read.reconfig_enabled,
+        local_sessions: read.local_sessions,
+        local_sessions_upgrading: read.local_sessions_upgrading,
         read_only_mode: read.read_only_mode,
         id,
         peers: read.servers.iter().map(peer).collect(),
@@ -434,6 +452,15 @@ mod tests {
         assert!(read.limits.linearizable_reads && read.read_only_mode);
         let read = settings(&["--linearizable-reads", "--read-only-mode"], "").unwrap();
         assert!(read.limits.linearizable_reads && read.read_only_mode);
+
+        assert_eq!(plain.limits.local_sessions, local_sessions::Setting::Off);
+        let local = |flags: &[&str], file| settings(flags, file).unwrap().limits.local_sessions;
+        assert_eq!(
+            local(&["--local-sessions"], ""),
+            local_sessions::Setting::On
+        );
+        let upgrading = local(&["--local-sessions-upgrading"], "local_sessions = true");
+        assert_eq!(upgrading, local_sessions::Setting::Upgrading);
 
         let file = "listen = 'a:1'\nhttp = 'b:2'\nmax_session_timeout_ms = 60000";
         let flags = ["--listen", "c:3", "--min-session-timeout-ms", "100"];

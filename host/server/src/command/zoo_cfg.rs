@@ -33,6 +33,10 @@ pub(super) struct ZooCfg {
     pub(super) dynamic_file: Option<PathBuf>,
     /// `readonlymode.enabled`.
     pub(super) read_only_mode: bool,
+    /// `localSessionsEnabled`.
+    pub(super) local_sessions: bool,
+    /// `localSessionsUpgradingEnabled`.
+    pub(super) local_sessions_upgrading: bool,
     /// Keys that are left aside, in order.
     pub(super) unknown: Vec<String>,
 }
@@ -94,6 +98,10 @@ pub(super) fn parse(text: &str) -> Result<ZooCfg, String> {
             "dynamicConfigFile" => read.dynamic_file = Some(value.into()),
             // As Java reads what is true: whatever else stands there is not.
             "readonlymode.enabled" => read.read_only_mode = value.eq_ignore_ascii_case("true"),
+            "localSessionsEnabled" => read.local_sessions = value.eq_ignore_ascii_case("true"),
+            "localSessionsUpgradingEnabled" => {
+                read.local_sessions_upgrading = value.eq_ignore_ascii_case("true");
+            }
             _ => match key.strip_prefix("server.") {
                 Some(id) => {
                     let id = id
@@ -187,6 +195,8 @@ reconfigEnabled=true
 globalOutstandingLimit=2000
 snapCount=100000
 readonlymode.enabled=true
+localSessionsEnabled=true
+localSessionsUpgradingEnabled=True
 server.1=zoo1:2888:3888;2181
 server.2=zoo2:2888:3888:participant;10.0.0.2:2182
 server.3=zoo3:2888:3888:observer
@@ -218,6 +228,7 @@ server.3=zoo3:2888:3888:observer
         assert_eq!(read.max_outstanding_requests, Some(2000));
         assert_eq!(read.unknown, ["snapCount"]);
         assert!(read.read_only_mode);
+        assert!(read.local_sessions && read.local_sessions_upgrading);
         assert_eq!(read.listen, None);
     }
 

@@ -74,7 +74,7 @@ pub(super) async fn call(
     let answer = match outcome {
         Outcome::Answered(answer) => Some(answer),
         Outcome::Parked => match timeout(wait, late.answer()).await {
-            Ok(None) if http.edge.state.read().session(session).is_none() => {
+            Ok(None) if http.state()?.session(session).is_none() => {
                 return Err(Problem::session_expired());
             }
             Ok(answer) => answer,

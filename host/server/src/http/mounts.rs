@@ -44,16 +44,16 @@ fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<V
 }
 
 /// `GET /v1/mounts`
-pub(super) async fn list(State(http): State<Arc<Http>>) -> Answer {
-    let state = http.edge.state.read();
+pub(super) async fn list(State(http): State<Arc<Http>>) -> Answered {
+    let state = http.state()?;
     let mounts: Vec<Value> = state.mounts().map(shown).collect();
-    Answer::new(state.last_zxid(), json!({"mounts": mounts}))
+    Ok(Answer::new(state.last_zxid(), json!({"mounts": mounts})))
 }
 
 /// `GET /v1/mounts/<path>`
 pub(super) async fn show(State(http): State<Arc<Http>>, Path(path): Path<String>) -> Answered {
     let path = parse(&path)?;
-    let state = http.edge.state.read();
+    let state = http.state()?;
     let mount = state
         .mount(&path)
         .ok_or_else(|| Problem::refused(&Refusal::NotMounted(path.clone())))?;

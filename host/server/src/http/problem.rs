@@ -105,6 +105,15 @@ impl Problem {
         )
     }
 
+    /// The server's old state is gone, and its new one is not there yet.
+    pub(super) fn installing() -> Problem {
+        Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "unavailable",
+            "this server installs a snapshot: nothing was read, so try another, or this one in a moment",
+        )
+    }
+
     /// Nobody says what is the newest.
     pub(super) fn no_leader() -> Problem {
         Problem::new(
@@ -182,6 +191,8 @@ fn kind(refusal: &Refusal) -> (StatusCode, &'static str) {
         Refusal::RecipeInUse { .. } => (S::CONFLICT, "recipe-in-use"),
         Refusal::MountsNest { .. } => (S::CONFLICT, "mounts-nest"),
         Refusal::Defect(_) => (S::INTERNAL_SERVER_ERROR, "defect"),
+        // Of requests that do not come over HTTP.
+        Refusal::LocalSession => (S::CONFLICT, "local-session"),
     }
 }
 

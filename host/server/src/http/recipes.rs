@@ -63,8 +63,8 @@ pub struct CheckedRecipe {
 pub type Description = Map<String, Value>;
 
 /// `GET /v1/recipes`
-pub(super) async fn list(State(http): State<Arc<Http>>) -> Answer {
-    let state = http.edge.state.read();
+pub(super) async fn list(State(http): State<Arc<Http>>) -> Answered {
+    let state = http.state()?;
     let recipes: Vec<Value> = state
         .recipes()
         .map(|recipe| {
@@ -78,13 +78,13 @@ pub(super) async fn list(State(http): State<Arc<Http>>) -> Answer {
             shown.into()
         })
         .collect();
-    Answer::new(state.last_zxid(), json!({"recipes": recipes}))
+    Ok(Answer::new(state.last_zxid(), json!({"recipes": recipes})))
 }
 
 /// `GET /v1/recipes/<name>`
 pub(super) async fn show(State(http): State<Arc<Http>>, Path(name): Path<String>) -> Answered {
     let (found, zxid) = {
-        let state = http.edge.state.read();
+        let state = http.state()?;
         let found = state
             .recipe(&name)
             .and_then(|recipe| Some((shown(recipe), state.component(&recipe.digest)?.clone())));

@@ -643,3 +643,36 @@ fn zxids_are_read_in_both_forms() {
     assert_eq!(parse_zxid("-1"), None);
     assert_eq!(parse_zxid(""), None);
 }
+
+#[tokio::test]
+async fn nothing_is_read_while_a_snapshot_is_installed() {
+    let api = Api::new();
+    api.mounted().await;
+    let session = api.open().await;
+    let keep_alive = format!("/v1/sessions/{session}/keep-alive");
+    let whole = {
+        let mut state = api.server.edge.state.write();
+        std::mem::replace(&mut *state, quorate_tree::State::vacant())
+    };
+    let reads = [
+        "/v1/tree/",
+        "/v1/mounts",
+        "/v1/mounts/m",
+        "/v1/recipes",
+        "/v1/recipes/test",
+    ];
+    for (method, uri) in reads
+        .map(|uri| (Method::GET, uri))
+        .into_iter()
+        .chain([(Method::POST, keep_alive.as_str())])
+    {
+        let (status, body) = api.ask(method, uri, Body::empty()).await;
+        assert_eq!((status, error(&body).0), (503, "unavailable"), "{uri}");
+    }
+    *api.server.edge.state.write() = whole;
+    for uri in reads {
+        assert_eq!(api.get(uri).await.0, 200, "{uri}");
+    }
+    let (status, _) = api.ask(Method::POST, &keep_alive, Body::empty()).await;
+    assert_eq!(status, 200);
+}

@@ -44,7 +44,7 @@ impl Http {
         if timeout(OPENED_DEADLINE, opened).await.is_err() {
             return Err(Problem::session_expired());
         }
-        let session = self.edge.state.read().session(id).copied();
+        let session = self.state()?.session(id).copied();
         let session = session
             .filter(|session| session.owner.is_none())
             .filter(|session| session.password.0.ct_eq(&password.0).into())

@@ -57,7 +57,7 @@ impl Http {
             limit: page.limit.unwrap_or(MAX_CHILDREN).min(MAX_CHILDREN),
         };
         let (node, children, zxid) = {
-            let state = self.edge.state.read();
+            let state = self.state()?;
             let node = state.node(path);
             let children = state.children_in(path, &range).unwrap_or_default();
             (node, children, state.last_zxid())

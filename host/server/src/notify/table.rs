@@ -120,6 +120,7 @@ impl WatchTable {
             | Change::SetAcl { .. }
             | Change::SetLifetime { .. }
             | Change::OpenSession { .. }
+            | Change::UpgradeSession { .. }
             | Change::MoveSession { .. }
             | Change::CloseSession { .. }
             | Change::Park(_)

@@ -18,8 +18,9 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::Edge;
 use super::frames::{self, Taken};
 use crate::four_letter;
+use crate::local_sessions::{Resumed, Setting};
 use crate::read_only::Admission;
-use crate::respond::{Connection, MAX_PENDING, MAX_PENDING_BYTES, Progress};
+use crate::respond::{Connection, Kind, MAX_PENDING, MAX_PENDING_BYTES, Progress};
 
 /// How long a client has to send its handshake, or a four-letter word.
 pub(crate) const GREETING_DEADLINE: Duration = Duration::from_secs(10);
@@ -76,6 +77,9 @@ pub(super) enum End {
     /// The server answers reads only, and that will not do for the client.
     #[error("the server is read-only now")]
     ReadOnly,
+    /// It would open a local session, or go on with one, at a server that may show an old state.
+    #[error("the server is cut off from the quorum")]
+    CutOff,
     /// The server has too much to do.
     #[error("the server has too many requests")]
     Overloaded,
@@ -134,6 +138,14 @@ where
         Err(end) => end,
         Ok(never) => match never {},
     };
+    if let (Some(session), Kind::Local { .. }, Some((_, silent))) = (
+        client.connection.session(),
+        client.connection.kind(),
+        client.socket.silent,
+    ) {
+        edge.local
+            .leave(session, client.connection.number(), silent);
+    }
     if end.is_malformed() {
         edge.metrics.connections_malformed.inc();
     }
@@ -215,16 +227,19 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<'_, R, W> {
             return self.open_read_only(&request, timeout_ms);
         }
         let session = SessionId(request.session.cast_unsigned());
+        let opens_local =
+            session == SessionId::NONE && self.edge.limits.local_sessions != Setting::Off;
+        if (opens_local || session.is_local()) && self.open_local(&request, session, timeout_ms)? {
+            return Ok(());
+        }
         let operation = if session == SessionId::NONE {
             Operation::OpenSession {
                 timeout_ms,
                 password: new_password().map_err(End::Randomness)?,
             }
         } else {
-            // A password of another length is none that was given, and is refused as a wrong one.
-            let password = <[u8; 16]>::try_from(&*request.password).unwrap_or_default();
             Operation::AttachSession {
-                password: Password(password),
+                password: given_password(&request),
                 timeout_ms,
             }
         };
@@ -241,13 +256,51 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<'_, R, W> {
             .map_err(|_| self.overloaded())
     }
 
+    /// Here and now. Says no if the session may be a global one, of which the leader knows.
+    fn open_local(
+        &mut self,
+        request: &ConnectRequest,
+        session: SessionId,
+        timeout_ms: u32,
+    ) -> Result<bool, End> {
+        let (connection, edge) = (&self.connection, self.edge);
+        if edge.local.is_cut_off(timeout_ms) {
+            return Err(End::CutOff);
+        }
+        let (session, password) = match session {
+            SessionId::NONE => edge
+                .local
+                .open(connection.number())
+                .map_err(End::Randomness)?,
+            session => {
+                let password = given_password(request);
+                match edge.local.resume(session, password, connection.number()) {
+                    Resumed::Unknown => return Ok(false),
+                    Resumed::Refused => {
+                        connection.refuse_expired(request);
+                        return Ok(true);
+                    }
+                    Resumed::Here(None) => {}
+                    Resumed::Here(Some(before)) => edge.watches.close(before, frames::MOVED),
+                }
+                (session, password)
+            }
+        };
+        let kind = Kind::Local { timeout_ms };
+        connection.open_here(request, session, &password, timeout_ms, kind);
+        edge.watches.own_session(session, connection.number());
+        self.socket.hear(Duration::from_millis(timeout_ms.into()));
+        Ok(true)
+    }
+
     /// Without a quorum, here and now.
     fn open_read_only(&mut self, request: &ConnectRequest, timeout_ms: u32) -> Result<(), End> {
         let admission = self.edge.read_only.admit(request);
         match admission.map_err(End::Randomness)? {
             Admission::Session(session, password) => {
+                let kind = Kind::ReadOnly;
                 self.connection
-                    .open_read_only(request, session, &password, timeout_ms);
+                    .open_here(request, session, &password, timeout_ms, kind);
                 self.socket.hear(Duration::from_millis(timeout_ms.into()));
             }
             Admission::Expired => self.connection.refuse_expired(request),
@@ -319,6 +372,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<'_, R, W> {
             self.connection.received(frames);
             if let Some(session) = self.connection.session() {
                 self.edge.router.touch(session);
+            }
+            if self.connection.kind() == Kind::Global {
+                // It may just have become one: then the leader counts its silence.
+                self.socket.silent = None;
             }
         }
         Ok(pressed)
@@ -467,6 +524,12 @@ impl<R: AsyncRead + Unpin, W> Socket<R, W> {
         let (least, most) = READ_CHUNK_BYTES.into_inner();
         self.chunk = (2 * received).next_power_of_two().clamp(least, most);
     }
+}
+
+/// What the client gives as its session's password. One of another length is none that was given, and is refused
+/// as a wrong one.
+fn given_password(request: &ConnectRequest) -> Password {
+    Password(<[u8; 16]>::try_from(&*request.password).unwrap_or_default())
 }
 
 /// A password for a new session.

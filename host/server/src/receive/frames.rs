@@ -9,7 +9,7 @@ use parking_lot::RwLockReadGuard;
 use quorate_consensus::MembersChange;
 use quorate_model::acl::Identity;
 use quorate_model::call::CallRequest;
-use quorate_model::id::Zxid;
+use quorate_model::id::{SessionId, Zxid};
 use quorate_model::path::ZnodePath;
 use quorate_model::request::{CreateLifetime, CreatePath, Operation, Request, ZnodeOperation};
 use quorate_model::znode::MAX_DATA_BYTES;
@@ -21,9 +21,10 @@ use quorate_wire::{
 use sha1::{Digest as _, Sha1};
 
 use super::{Edge, acl};
+use crate::local_sessions::{self, Setting};
 use crate::members::{self, Members};
-use crate::respond::{Connection, Form, Read, SetWatches};
-use crate::route::Barrier;
+use crate::respond::{Connection, Form, Kind, Read, SetWatches};
+use crate::route::{Barrier, Overloaded};
 
 /// How many reads of one connection are answered before `apply` gets a turn.
 const READS_PER_LOCK: u32 = 64;
@@ -121,6 +122,7 @@ pub(super) fn take(
         Err(error) => return Err(error),
     };
     let xid = request.xid;
+    let kind = connection.kind();
     let asked = match request.body {
         RequestBody::Ping => {
             // Whatever its own xid was, as in ZooKeeper.
@@ -135,13 +137,15 @@ pub(super) fn take(
                 Err(_) => Taken::AuthFailed,
             });
         }
-        RequestBody::CloseSession if connection.is_read_only() => {
-            connection.reply(xid, Ok(ResponseBody::Empty), frame.len());
-            connection.end();
+        RequestBody::CloseSession if kind != Kind::Global => {
+            if let Some(session) = connection.session() {
+                context.edge.local.close(session, connection.number());
+            }
+            connection.last(xid, Ok(ResponseBody::Empty));
             return Ok(Taken::Done);
         }
         // Before anything of it is looked at, as in ZooKeeper.
-        body if !only_reads(&body) && connection.is_read_only() => {
+        body if !only_reads(&body) && kind == Kind::ReadOnly => {
             connection.reply(xid, Err(ErrorCode::NotReadOnly), frame.len());
             return Ok(Taken::Done);
         }
@@ -152,7 +156,7 @@ pub(super) fn take(
         Ok(Asked::Read(read)) => {
             let newest =
                 matches!(read, Read::Sync { .. }) || context.edge.limits.linearizable_reads;
-            let barrier = match newest && !connection.is_read_only() {
+            let barrier = match newest && kind != Kind::ReadOnly {
                 true => context.edge.router.barriers().raise(connection),
                 false => Barrier::NONE,
             };
@@ -163,16 +167,29 @@ pub(super) fn take(
                 return Ok(Taken::Done);
             };
             reads.release();
+            let edge = context.edge;
+            if needs_upgrade(edge, kind, &operation) && upgrade(edge, connection, session).is_err()
+            {
+                return Ok(Taken::Overloaded);
+            }
+            let local = matches!(connection.kind(), Kind::Local { .. });
             let request = Request {
                 session,
-                owner: Some(connection.owner()),
+                owner: Some(connection.owner()).filter(|_| !local),
                 identities: context.identities.clone(),
                 operation,
             };
             let waiter = connection.write(xid, form, frame.len());
-            connection.answer_due(&context.edge.state);
-            if context.edge.router.submit(request, waiter).is_err() {
-                return Ok(Taken::Overloaded);
+            connection.answer_due(&edge.state);
+            let submit = || edge.router.submit(request, waiter);
+            let submitted = match local {
+                true => edge.local.send(session, connection.number(), submit),
+                false => Some(submit()),
+            };
+            match submitted {
+                Some(Ok(())) => {}
+                Some(Err(Overloaded)) => return Ok(Taken::Overloaded),
+                None => connection.close(MOVED),
             }
         }
         Ok(Asked::Reconfig(members, change)) => {
@@ -182,7 +199,7 @@ pub(super) fn take(
             reads.release();
             let ask = Request {
                 session,
-                owner: Some(connection.owner()),
+                owner: Some(connection.owner()).filter(|_| kind == Kind::Global),
                 identities: context.identities.clone(),
                 operation: Operation::ReadConfiguration,
             };
@@ -191,7 +208,7 @@ pub(super) fn take(
             tokio::spawn(members.reconfigure(change, ask, connection.clone(), waiter));
         }
         Err(Broken::Answer(answer)) => connection.reply(xid, answer.into_reply(), frame.len()),
-        Err(Broken::Unknown) => connection.unknown(xid),
+        Err(Broken::Unknown) => connection.last(xid, Err(ErrorCode::Unimplemented)),
     }
     Ok(Taken::Done)
 }
@@ -199,6 +216,47 @@ pub(super) fn take(
 /// Whether a frame is a ping, which waits for nothing (rule W5).
 pub(super) fn is_ping(frame: &[u8]) -> bool {
     frame.get(4..8) == Some(&opcode::PING.to_be_bytes()[..])
+}
+
+/// Why a connection is closed whose session has another one.
+pub(super) const MOVED: &str = "its session goes on over another one";
+
+/// Whether the connection's session has to become a global one for that, and may.
+fn needs_upgrade(edge: &Edge, kind: Kind, operation: &Operation) -> bool {
+    matches!(kind, Kind::Local { .. })
+        && edge.limits.local_sessions == Setting::Upgrading
+        && local_sessions::needs_global(operation)
+}
+
+/// Has the connection's session made a global one, in front of the request that needs it.
+fn upgrade(
+    edge: &Edge,
+    connection: &Arc<Connection>,
+    session: SessionId,
+) -> Result<(), Overloaded> {
+    let Kind::Local { timeout_ms } = connection.kind() else {
+        return Ok(());
+    };
+    let submit = |password| {
+        let request = Request {
+            session,
+            owner: Some(connection.owner()),
+            identities: Arc::default(),
+            operation: Operation::OpenSession {
+                timeout_ms,
+                password,
+            },
+        };
+        edge.router.submit(request, connection.upgrade())
+    };
+    match edge.local.upgrade(session, connection.number(), submit) {
+        Some(submitted) => {
+            submitted?;
+            connection.upgraded();
+        }
+        None => connection.close(MOVED),
+    }
+    Ok(())
 }
 
 /// What needs no state and no leader to be answered.

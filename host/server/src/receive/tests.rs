@@ -23,6 +23,8 @@ use super::{Limits, serve};
 use crate::respond::{Connection, Progress};
 use crate::testing::{TestServer, connect_request};
 
+mod local;
+
 /// Longer than anything here takes, unless it hangs.
 const PATIENCE: Duration = Duration::from_secs(20);
 

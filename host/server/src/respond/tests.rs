@@ -647,7 +647,7 @@ fn an_opcode_that_does_not_exist_ends_the_connection_after_what_is_owed() {
     let connection = server.open_session();
     server.write(&connection, 1, znode(create("/a", "")), Form::Plain);
     read(&server, &connection, 2, get("/a", false));
-    connection.unknown(3);
+    connection.last(3, Err(ErrorCode::Unimplemented));
     assert_eq!(connection.progress(), Progress::Pressed, "no more is taken");
     server.step();
     assert_eq!(connection.progress(), Progress::Ending);
@@ -660,7 +660,7 @@ fn an_opcode_that_does_not_exist_ends_the_connection_after_what_is_owed() {
     assert_eq!(told, [(1, 0), (2, 0), (3, -6)]);
     assert_eq!(headers[2].zxid.0.cast_signed(), -1);
     let idle = server.open_session();
-    idle.unknown(1);
+    idle.last(1, Err(ErrorCode::Unimplemented));
     assert_eq!(idle.progress(), Progress::Ending);
     assert_eq!(sent(&idle).len(), 1);
     assert_eq!(server.edge.metrics.outstanding.get(), 0);

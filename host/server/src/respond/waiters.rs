@@ -79,6 +79,27 @@ pub(super) fn welcome(
     answer.encode_frame(out);
 }
 
+/// The request that makes a connection's local session a global one, on its way to the leader.
+pub(super) struct Upgrade(pub(super) Arc<Connection>);
+
+impl Waiter for Upgrade {
+    /// The session is local no more, so it has to become a global one, or it would be neither.
+    fn alive(&self) -> bool {
+        true
+    }
+
+    fn settle(self: Box<Self>, _state: &State, _zxid: Zxid, outcome: &Outcome) {
+        if !matches!(outcome, Outcome::Session { .. }) {
+            self.0.close("its session could not be made global");
+        }
+    }
+
+    fn abandon(self: Box<Self>, reason: &str) {
+        tracing::debug!(reason, "the upgrade of a session was abandoned");
+        self.0.close("the upgrade of its session was abandoned");
+    }
+}
+
 /// A write, on its way to the leader.
 pub(super) struct Write {
     pub(super) connection: Arc<Connection>,

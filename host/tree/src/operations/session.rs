@@ -3,13 +3,37 @@
 use quorate_model::id::{Owner, SessionId};
 use quorate_model::outcome::{Outcome, Refusal};
 use quorate_model::path::ZnodePath;
-use quorate_model::request::Password;
+use quorate_model::request::{Password, Request};
 use quorate_model::write_set::Change;
 
 use crate::apply::Records;
 use crate::operations::znode::delete_node;
 use crate::state::{IndexKey, Session};
 use crate::view::View;
+
+/// Makes a global session of the one that is local to the owner's server.
+pub(crate) fn upgrade(
+    view: &mut View,
+    session: SessionId,
+    owner: Option<Owner>,
+    password: Password,
+    timeout_ms: u32,
+) -> Result<Outcome, Refusal> {
+    let owner = owner
+        .filter(|_| session.is_local() && view.session(session).is_none())
+        .ok_or(Refusal::SessionExpired)?;
+    view.change(Change::UpgradeSession {
+        session,
+        password,
+        timeout_ms,
+        owner,
+    });
+    Ok(Outcome::Session {
+        session,
+        password,
+        timeout_ms,
+    })
+}
 
 /// Opens a session; its id is the transaction's zxid.
 pub(crate) fn open(
@@ -66,6 +90,19 @@ pub(crate) fn expect_owner(
         return Err(Refusal::SessionMoved);
     }
     Ok(found)
+}
+
+/// Whether the request is of a session that is local to its server, which minds the session's owner and end.
+pub(crate) fn is_local(request: &Request) -> bool {
+    request.session.is_local() && request.owner.is_none()
+}
+
+/// Refuses a request that may not write znodes: see [`expect_owner`].
+pub(crate) fn expect_writer(view: &View, request: &Request) -> Result<(), Refusal> {
+    match is_local(request) {
+        true => Ok(()),
+        false => expect_owner(view, request.session, request.owner).map(drop),
+    }
 }
 
 /// Ends a session: its parked calls go first, so that they are not woken by their own tickets

@@ -36,6 +36,10 @@ pub(crate) fn execute(
             let lifetime = match lifetime {
                 CreateLifetime::Persistent => Lifetime::Persistent,
                 CreateLifetime::Container => Lifetime::Container,
+                // Before anything else, as in ZooKeeper.
+                CreateLifetime::Ephemeral if view.session(session).is_none() => {
+                    return Err(Refusal::LocalSession);
+                }
                 CreateLifetime::Ephemeral => Lifetime::Session(session),
             };
             create(view, path, data, acl, lifetime, *with_stat)
