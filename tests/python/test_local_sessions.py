@@ -23,8 +23,7 @@ def started(directory, options) -> Ensemble:
 
 @pytest.fixture(scope="module")
 def ensemble(tmp_path_factory) -> Iterator[Ensemble]:
-    options = ["--local-sessions", "--min-session-timeout-ms", "1000"]
-    running = started(tmp_path_factory.mktemp("local"), options)
+    running = started(tmp_path_factory.mktemp("local"), ["--local-sessions"])
     yield running
     running.kill()
 
@@ -47,10 +46,10 @@ def report(server: Member, word: str) -> dict:
     return dict(line.split("\t") for line in lines)[word]
 
 
-def again(server: Member, client: Wire, **more) -> Wire:
+def again(server: Member, client: Wire, timeout_ms: int = 10_000, **more) -> Wire:
     return Wire(
         server.address,
-        timeout_ms=10_000,
+        timeout_ms=timeout_ms,
         session=client.session,
         password=client.password,
         last_zxid=client.last_zxid,
@@ -143,7 +142,7 @@ def test_w4_a_server_without_a_quorum_serves_no_local_session(tmp_path):
                 client.ping()
                 client.exists("/")
         with pytest.raises(Closed):
-            again(last, client)
+            again(last, client, timeout_ms=4000)
     finally:
         ensemble.kill()
 

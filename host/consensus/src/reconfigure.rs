@@ -187,7 +187,7 @@ impl Reconfiguration {
             };
             match timeout(CHANGE, self.raft.change_membership(change, false)).await {
                 Ok(Ok(_)) => Ok(()),
-                Ok(Err(error)) => Err(self.failed(&error)),
+                Ok(Err(error)) => Err(failed(&error)),
                 Err(_) => Err(ReconfigureError::Unknown(format!(
                     "the change is not done after {CHANGE:?}; a quorum does not answer"
                 ))),
@@ -229,23 +229,25 @@ impl Reconfiguration {
         }
         Ok(now)
     }
+}
 
-    fn failed(
-        &self,
-        error: &openraft::errors::RaftError<Types, openraft::errors::ClientWriteError<Types>>,
-    ) -> ReconfigureError {
-        use openraft::errors::{ClientWriteError, RaftError};
-        match error {
-            RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => {
-                ReconfigureError::NotLeading {
-                    leader: forward.leader_id.map(ServerId),
-                }
-            }
-            RaftError::APIError(ClientWriteError::ChangeMembershipError(error)) => {
-                ReconfigureError::Refused(error.to_string())
-            }
-            error => ReconfigureError::Unknown(error.to_string()),
+/// Entries of the change may be in the next leader's log: that one must not be asked as if nothing was done.
+fn lead_lost() -> ReconfigureError {
+    let why = "the lead was lost while the members were changed: see who they are now";
+    ReconfigureError::Unknown(why.into())
+}
+
+/// What became of a change that was handed to raft by a server that led.
+fn failed(
+    error: &openraft::errors::RaftError<Types, openraft::errors::ClientWriteError<Types>>,
+) -> ReconfigureError {
+    use openraft::errors::{ClientWriteError, RaftError};
+    match error {
+        RaftError::APIError(ClientWriteError::ForwardToLeader(_)) => lead_lost(),
+        RaftError::APIError(ClientWriteError::ChangeMembershipError(error)) => {
+            ReconfigureError::Refused(error.to_string())
         }
+        error => ReconfigureError::Unknown(error.to_string()),
     }
 }
 

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
-    CHANGE, Change, LOOK, Reconfiguration, alive, behind, check_address, check_quorum, refused,
-    voters,
+    CHANGE, Change, LOOK, Reconfiguration, alive, behind, check_address, check_quorum, failed,
+    lead_lost, refused, voters,
 };
 use crate::error::ReconfigureError;
 use crate::raft::{Member, Types};
@@ -88,7 +88,7 @@ impl Reconfiguration {
         self.heard_of_all(|now| self.check_survivors(now, &plan))
             .await?;
         if !plan.voters.contains(&self.server) {
-            return self.leave_the_lead(now, &plan).await;
+            return self.leave_the_lead(&now, &plan).await;
         }
 
         if !plan.new.is_empty() {
@@ -103,7 +103,12 @@ impl Reconfiguration {
             }
             return Err(error);
         }
-        let before = voters(&self.leading()?);
+        let begun = !plan.new.is_empty();
+        let now = self.leading().map_err(|error| match begun {
+            true => lead_lost(),
+            false => error,
+        })?;
+        let before = voters(&now);
         let mut gone = plan.gone;
         if before != plan.voters {
             let stays = |server: &u64| !plan.voters.contains(server) && !gone.contains(server);
@@ -138,12 +143,14 @@ impl Reconfiguration {
     /// This leader does not vote afterwards, so a voter that does takes the lead and is asked then.
     async fn leave_the_lead(
         &self,
-        now: RaftMetrics<Types>,
+        now: &RaftMetrics<Types>,
         plan: &Plan,
     ) -> Result<u64, ReconfigureError> {
-        let heirs: BTreeSet<u64> = voters(&now).intersection(&plan.voters).copied().collect();
+        let heirs: BTreeSet<u64> = voters(now).intersection(&plan.voters).copied().collect();
         for heir in heirs {
-            if self.hand_over(now.clone(), heir).await.is_ok() {
+            // Not leading any more, perhaps, since another one was elected than the heir before.
+            let now = self.leading()?;
+            if self.hand_over(now, heir).await.is_ok() {
                 let leader = Some(ServerId(heir));
                 return Err(ReconfigureError::NotLeading { leader });
             }
@@ -181,7 +188,7 @@ impl Reconfiguration {
     async fn make(&self, change: Change, retain: bool) -> Result<u64, ReconfigureError> {
         match timeout(CHANGE, self.raft.change_membership(change, retain)).await {
             Ok(Ok(done)) => Ok(done.log_id.index),
-            Ok(Err(error)) => Err(self.failed(&error)),
+            Ok(Err(error)) => Err(failed(&error)),
             Err(_) => Err(ReconfigureError::Unknown(format!(
                 "the change is not done after {CHANGE:?}; a quorum does not answer"
             ))),

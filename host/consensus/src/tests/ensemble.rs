@@ -248,6 +248,25 @@ async fn a_leader_that_is_cut_off_stops_leading_and_its_tail_is_gone_when_it_is_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_whose_leader_lost_the_lead_is_not_said_to_be_undone() {
+    let ensemble = Ensemble::three().await;
+    let (first, old) = ensemble.any_leader().await;
+    ensemble.cut(first, false);
+    let change = tokio::spawn({
+        let consensus = old.consensus.clone();
+        async move { consensus.add(ServerId(9), address(9)).await }
+    });
+    let (_, _leader) = ensemble.leader(&ensemble.others(first)).await;
+    ensemble.cut(first, true);
+    let told = within("an answer", change).await.expect("no panic");
+    assert!(
+        matches!(told, Err(ReconfigureError::Unknown(_))),
+        "{told:?}"
+    );
+    ensemble.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_follower_behind_the_purged_log_gets_a_snapshot() {
     let mut ensemble = Ensemble::start(3, 0, |config| {
         config.keep_log_bytes = 0;

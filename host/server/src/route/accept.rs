@@ -80,6 +80,7 @@ impl Acceptor {
                     },
                 },
                 ToLeader::Requests { epoch, requests } => {
+                    anyhow::ensure!(self.is_member(server), "it is no member any more");
                     for numbered in requests {
                         let of = numbered.origin.server;
                         anyhow::ensure!(of == server, "it sends a request of server {of}");
@@ -96,6 +97,7 @@ impl Acceptor {
                     sender.send(encode(&FromLeader::Changed(changed))?).await?;
                 }
                 ToLeader::ReadIndex => {
+                    self.admitted(server).await?;
                     // Without a quorum the stream ends, and whoever leads then is asked.
                     let index = self.consensus.read_index().await?;
                     sender
@@ -116,7 +118,9 @@ impl Acceptor {
                         self.touches.touch(session);
                     }
                     // Always answered: the next report waits for it, and a quorum may be there by then.
-                    let lead = match self.consensus.quorum_age() {
+                    // Who is no member hears of no quorum: what it has may be ever so old.
+                    let age = self.consensus.quorum_age();
+                    let lead = match age.filter(|_| self.is_member(server)) {
                         None => None,
                         Some(age) => Some(Lead {
                             quorum_age_ms: age.as_millis() as u64,
@@ -129,6 +133,19 @@ impl Acceptor {
                 }
             }
         }
+    }
+
+    fn is_member(&self, server: ServerId) -> bool {
+        let members = self.consensus.members();
+        members.borrow().addresses.contains_key(&server)
+    }
+
+    /// Waits until it is a member. One that was removed, and has not heard of it, asks for ever.
+    async fn admitted(&self, server: ServerId) -> anyhow::Result<()> {
+        let mut members = self.consensus.members();
+        let admitted = members.wait_for(|now| now.addresses.contains_key(&server));
+        admitted.await?;
+        Ok(())
     }
 
     /// Compares another server's state with this leader's; where it is wrong. Stops this server if its own is.
@@ -176,6 +193,7 @@ impl Acceptor {
         incarnation: Incarnation,
         first: u64,
     ) -> anyhow::Result<u64> {
+        self.admitted(server).await?;
         let mut epochs = self.inbox.epoch();
         loop {
             if let Ok(next) = self.inbox.begin(epoch, server, incarnation, first) {
