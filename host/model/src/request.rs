@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::acl::{Acl, Identity};
 use crate::call::CallRequest;
-use crate::id::{Owner, SessionId};
+use crate::id::{CallId, Owner, SessionId};
 use crate::path::{PathError, ZnodePath};
 use crate::recipe::RecipeDigest;
 
@@ -62,6 +62,8 @@ pub enum Operation {
         /// The call's.
         key: u64,
     },
+    /// The same for a call of whatever session: an operator's.
+    CancelCall(CallId),
     /// The client has seen the answers of every key up to this one.
     Acknowledge {
         /// The highest.

@@ -115,6 +115,7 @@ impl Applier {
                     ..
                 } => self.touches.open(*session, *timeout_ms),
                 Change::CloseSession { session } => self.touches.remove(*session),
+                Change::RemoveMount { path } => self.recipes.activity().forget(path),
                 Change::RemoveComponent { digest } => self.recipes.forget(digest),
                 // Every server compiles what is kept, so that whoever leads next is ready for it.
                 Change::PutComponent { digest, component } => {

@@ -1,11 +1,13 @@
 //! HTTP and JSON: calls and administration for whoever has no ZooKeeper client.
 
+mod activity;
 pub(crate) mod body;
 mod calls;
 mod cluster;
 mod extract;
 mod listener;
 mod mounts;
+mod parked;
 mod problem;
 mod recipes;
 mod sending;
@@ -104,6 +106,13 @@ impl Http {
                 "/v1/sessions/{token}/calls/{key}",
                 put(calls::call).delete(calls::cancel),
             )
+            .route("/v1/calls", get(parked::list))
+            .route(
+                "/v1/calls/{session}/{key}",
+                axum::routing::delete(parked::cancel),
+            )
+            .route("/v1/activity", get(activity::operations))
+            .route("/v1/activity/lines", get(activity::lines))
             .route("/v1/recipes", get(recipes::list))
             .route(
                 "/v1/recipes/{name}",

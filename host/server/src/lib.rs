@@ -15,6 +15,7 @@ pub mod recipes;
 
 pub mod members;
 
+pub mod activity;
 pub mod clock;
 pub mod digests;
 pub mod expiry;

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
@@ -250,6 +251,11 @@ impl Metrics {
             },
             registry: Mutex::new(registry),
         }
+    }
+
+    /// Has more told, by mount and the like.
+    pub(crate) fn collect(&self, collector: Box<dyn Collector>) {
+        self.registry.lock().register_collector(collector);
     }
 
     /// Everything as text, of the media type [`CONTENT_TYPE`].

@@ -14,6 +14,8 @@ use quorate_tree::RunTree;
 use serde_json::Value;
 use tokio::sync::Notify;
 
+use crate::activity::{Activity, Ran};
+use crate::clock::Clock;
 use crate::http::{CheckedRecipe, Description, RecipeCheck};
 use crate::metrics::Metrics;
 
@@ -24,6 +26,8 @@ pub struct Recipes(Arc<Inner>);
 struct Inner {
     sandbox: Arc<Sandbox<RunTree>>,
     metrics: Arc<Metrics>,
+    activity: Arc<Activity>,
+    clock: Arc<Clock>,
     /// What is kept and not known to be ready.
     wanted: Mutex<BTreeMap<RecipeDigest, Bytes>>,
     more: Condvar,
@@ -45,15 +49,26 @@ pub fn sandbox(cache_directory: PathBuf) -> anyhow::Result<Sandbox<RunTree>> {
 
 impl Recipes {
     /// What runs in `sandbox`.
-    pub fn new(sandbox: Arc<Sandbox<RunTree>>, metrics: Arc<Metrics>) -> Recipes {
+    pub fn new(
+        sandbox: Arc<Sandbox<RunTree>>,
+        metrics: Arc<Metrics>,
+        clock: Arc<Clock>,
+    ) -> Recipes {
         let (wanted, more, compiled) = (Mutex::default(), Condvar::new(), Arc::default());
         Recipes(Arc::new(Inner {
             sandbox,
             metrics,
+            activity: Arc::default(),
+            clock,
             wanted,
             more,
             compiled,
         }))
+    }
+
+    /// What they do here.
+    pub fn activity(&self) -> Arc<Activity> {
+        self.0.activity.clone()
     }
 
     /// Has a component compiled soon, on the worker (rule C6).
@@ -149,7 +164,21 @@ impl Runner<RunTree> for Recipes {
 
     fn run(&self, input: RunInput, tree: RunTree) -> RunReport<RunTree> {
         let woken = input.memo.is_some();
+        let (operation, zxid, at) = (input.operation.clone(), input.transaction, input.now);
+        let begun = self.0.clock.monotonic();
         let report = self.0.sandbox.run(input, tree);
+        self.0.activity.ran(&Ran {
+            mount: report.tree.mount(),
+            operation: &operation,
+            zxid,
+            at,
+            woken,
+            ending: &report.ending,
+            fuel: report.fuel,
+            took: self.0.clock.monotonic().saturating_sub(begun),
+            written_bytes: report.tree.written_bytes(),
+            log: &report.log,
+        });
         let metrics = &self.0.metrics;
         metrics.runs.inc();
         metrics.fuel.inc_by(report.fuel);

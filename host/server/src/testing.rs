@@ -103,6 +103,7 @@ impl TestServer {
                 metrics,
                 limits,
                 members: None,
+                activity: Arc::default(),
                 read_only: Arc::default(),
                 local: local_sessions::Table::new(|| 0),
                 mode: Box::new(|| Mode::Standalone),

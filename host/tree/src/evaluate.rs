@@ -365,6 +365,7 @@ impl<R: Runner<RunTree>> Evaluator<R> {
                 call::acknowledge(view, id, *key);
                 Ok(Outcome::Acknowledged)
             }
+            Operation::CancelCall(call) => self.cancel(*call),
             Operation::Cancel { key } => {
                 session::expect_owner(view, id, owner)?;
                 self.cancel(CallId {

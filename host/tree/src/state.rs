@@ -339,6 +339,23 @@ impl State {
         self.calls.values()
     }
 
+    /// The calls that are parked at a mount.
+    pub fn parked_at<'a>(
+        &'a self,
+        mount: &'a ZnodePath,
+    ) -> impl Iterator<Item = &'a ParkedCall> + 'a {
+        let first = CallId {
+            session: SessionId::NONE,
+            key: 0,
+        };
+        let from = IndexKey::CallOf(mount.clone(), first);
+        let calls = self.index.range(from..).map_while(move |key| match key {
+            IndexKey::CallOf(of, id) if of == mount => Some(*id),
+            _ => None,
+        });
+        calls.filter_map(|id| self.calls.get(&id))
+    }
+
     /// The mount at exactly this znode.
     pub fn mount(&self, path: &ZnodePath) -> Option<&Mount> {
         self.mounts.get(path)

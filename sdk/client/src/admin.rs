@@ -387,20 +387,39 @@ impl Admin {
         self.request(method, &segments)
     }
 
+    pub(crate) fn request(&self, method: Method, segments: &[&str]) -> RequestBuilder {
+        self.client.request(method, self.url(segments))
+    }
+
+    /// The same, to read, with what is given of these parameters.
+    pub(crate) fn question(
+        &self,
+        segments: &[&str],
+        parameters: &[(&str, Option<String>)],
+    ) -> RequestBuilder {
+        let mut url = self.url(segments);
+        for (name, value) in parameters {
+            if let Some(value) = value {
+                url.query_pairs_mut().append_pair(name, value);
+            }
+        }
+        self.client.request(Method::GET, url)
+    }
+
     /// The segments are escaped where a URL needs it.
-    fn request(&self, method: Method, segments: &[&str]) -> RequestBuilder {
+    fn url(&self, segments: &[&str]) -> Url {
         let mut url = self.base.clone();
         if let Ok(mut path) = url.path_segments_mut() {
             path.pop_if_empty().push("v1").extend(segments);
         }
-        self.client.request(method, url)
+        url
     }
 
     async fn send<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, ClientError> {
         self.send_within(PATIENCE, request).await
     }
 
-    async fn send_within<T: DeserializeOwned>(
+    pub(crate) async fn send_within<T: DeserializeOwned>(
         &self,
         patience: Duration,
         request: RequestBuilder,

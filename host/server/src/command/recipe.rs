@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use quorate_client::admin;
 use serde_json::json;
 
+use super::activity::{Logs, Top};
 use super::output::Output;
 use super::session::unless_interrupted;
 use super::{Global, Usage};
@@ -21,6 +22,8 @@ pub(super) enum Recipe {
     List(List),
     Show(Show),
     Remove(Remove),
+    Top(Top),
+    Logs(Logs),
 }
 
 /// Upload a recipe
@@ -80,6 +83,8 @@ impl Recipe {
                 document["mounts"] = json!(mounts);
                 output.print(pushed(&recipe, before.as_deref(), &mounts), document)?;
             }
+            Recipe::Top(top) => top.run(&admin, output).await?,
+            Recipe::Logs(logs) => logs.run(&admin, output).await?,
             Recipe::List(List {}) => {
                 let recipes = admin.recipes().await?;
                 let mounts = admin.mounts().await?;
