@@ -1,6 +1,16 @@
-//! Scenarios: scripts in the words of the command line, run against the tree and the sandbox without
-//! I/O, with the output that they are expected to have.
+//! Tests of the whole that need no server.
 
-mod scenario;
+use anyhow::{Result, anyhow};
+use quorate_workbench::Workbench;
 
-pub use scenario::run;
+/// Where scenarios run that mount the standard recipes.
+///
+/// # Errors
+/// If the sandbox cannot be set up.
+pub fn workbench() -> Result<Workbench> {
+    Workbench::new(|name| {
+        let recipe = quorate_recipes::find(name);
+        let recipe = recipe.ok_or_else(|| anyhow!("no recipe {name}"))?;
+        Ok(recipe.wasm.to_vec())
+    })
+}

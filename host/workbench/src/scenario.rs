@@ -23,19 +23,18 @@ use quorate_model::request::{
 use quorate_model::run::{RunInput, RunReport, Runner};
 use quorate_model::write_set::{Change, Entry, EpochStart, Transaction};
 use quorate_model::znode::Lifetime;
-use quorate_sandbox::{Sandbox, SandboxConfig};
+use quorate_sandbox::Sandbox;
 use quorate_tree::{Bounds, Evaluator, RunTree, SharedState, State};
 use serde_json::Value;
+
+use crate::Workbench;
 
 /// The scene's beginning: 2026-01-01, midnight.
 const BEGIN: Timestamp = Timestamp(1_767_225_600_000);
 
 /// Does what `script` says; gives the script again, with the output that it has.
-///
-/// # Errors
-/// If the script cannot be understood: which line, and why.
-pub fn run(script: &str) -> Result<String> {
-    let mut scene = Scene::new()?;
+pub(crate) fn run(workbench: &Workbench, script: &str) -> Result<String> {
+    let mut scene = Scene::new(workbench)?;
     let mut output = String::new();
     let mut skipping = false;
     for (number, line) in script.lines().enumerate() {
@@ -72,9 +71,9 @@ impl Runner<RunTree> for Shared {
     }
 }
 
-struct Scene {
+struct Scene<'a> {
+    workbench: &'a Workbench,
     state: SharedState,
-    sandbox: Arc<Sandbox<RunTree>>,
     evaluator: Evaluator<Shared>,
     now: Timestamp,
     sessions: BTreeMap<String, SessionId>,
@@ -83,15 +82,14 @@ struct Scene {
     requests: u64,
 }
 
-impl Scene {
-    fn new() -> Result<Scene> {
-        let sandbox = Arc::new(Sandbox::new(SandboxConfig::default())?);
+impl Scene<'_> {
+    fn new(workbench: &Workbench) -> Result<Scene<'_>> {
         let state = Arc::new(RwLock::new(State::new()));
-        let evaluator = open_epoch(&state, &sandbox, BEGIN)?;
+        let evaluator = open_epoch(&state, &workbench.sandbox, BEGIN)?;
         let (sessions, keys) = (BTreeMap::new(), BTreeMap::new());
         Ok(Scene {
+            workbench,
             state,
-            sandbox,
             evaluator,
             now: BEGIN,
             sessions,
@@ -117,13 +115,10 @@ impl Scene {
                 Ok(said)
             }
             ["mount", path, recipe] => {
-                let standard = quorate_recipes::all()
-                    .iter()
-                    .find(|other| other.name == recipe);
-                let standard = standard.ok_or_else(|| anyhow!("no recipe {recipe}"))?;
-                let prepared = self.sandbox.prepare(standard.wasm)?;
-                self.sandbox
-                    .make_ready(prepared.digest, &prepared.component)?;
+                let upload = (self.workbench.recipes)(recipe)?;
+                let sandbox = &self.workbench.sandbox;
+                let prepared = sandbox.prepare(&upload)?;
+                sandbox.make_ready(prepared.digest, &prepared.component)?;
                 let push = Operation::PushRecipe {
                     name: recipe.to_owned(),
                     component: prepared.component,
@@ -151,7 +146,7 @@ impl Scene {
                 self.apply()
             }
             ["new-leader"] => {
-                self.evaluator = open_epoch(&self.state, &self.sandbox, self.now)?;
+                self.evaluator = open_epoch(&self.state, &self.workbench.sandbox, self.now)?;
                 self.evaluator.tick(self.now);
                 self.apply()
             }
