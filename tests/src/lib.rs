@@ -1,16 +1,20 @@
 //! Tests of the whole that need no server.
 
-use anyhow::{Result, anyhow};
-use quorate_workbench::Workbench;
+use anyhow::{Result, bail};
+use quorate_workbench::Shelf;
 
-/// Where scenarios run that mount the standard recipes.
-///
-/// # Errors
-/// If the sandbox cannot be set up.
-pub fn workbench() -> Result<Workbench> {
-    Workbench::new(|name| {
-        let recipe = quorate_recipes::find(name);
-        let recipe = recipe.ok_or_else(|| anyhow!("no recipe {name}"))?;
-        Ok(recipe.wasm.to_vec())
-    })
+/// The standard recipes, by name.
+pub struct Standard;
+
+impl Shelf for Standard {
+    fn recipe(&self, name: &str) -> Result<Vec<u8>> {
+        match quorate_recipes::find(name) {
+            Some(recipe) => Ok(recipe.wasm.to_vec()),
+            None => bail!("there is no standard recipe {name}"),
+        }
+    }
+
+    fn text(&self, path: &str) -> Result<String> {
+        bail!("no file can be read here, {path} neither")
+    }
 }
