@@ -1,6 +1,20 @@
-//! Scenarios: scripts in the words of the command line, run against the tree and the sandbox without
-//! I/O, with the output that they are expected to have.
+//! Tests of the whole that need no server.
 
-mod scenario;
+use anyhow::{Result, bail};
+use quorate_workbench::Shelf;
 
-pub use scenario::run;
+/// The standard recipes, by name.
+pub struct Standard;
+
+impl Shelf for Standard {
+    fn recipe(&self, name: &str) -> Result<Vec<u8>> {
+        match quorate_recipes::find(name) {
+            Some(recipe) => Ok(recipe.wasm.to_vec()),
+            None => bail!("there is no standard recipe {name}"),
+        }
+    }
+
+    fn text(&self, path: &str) -> Result<String> {
+        bail!("no file can be read here, {path} neither")
+    }
+}

@@ -454,6 +454,37 @@ impl<R: Runner<RunTree>> Evaluator<R> {
         (report.ending, report.tree.created)
     }
 
+    /// How a call would end if it were made now, without a session; nothing of it is kept. None if nothing is
+    /// mounted there.
+    pub fn rehearse(&mut self, request: &CallRequest) -> Option<RunEnding> {
+        let mount = Records::mount(&self.view, &request.mount)?;
+        let call = Call {
+            id: LEAST_CALL,
+            request: request.clone(),
+            identities: Vec::new(),
+            started: self.time,
+            parked: None,
+        };
+        Some(self.run_on_trial(&call, mount))
+    }
+
+    /// How a parked call would end if it were woken now; nothing of it is kept. None if it is not parked. One that
+    /// would not wait any more has been missed by its watches.
+    pub fn rehearse_parked(&mut self, id: CallId) -> Option<RunEnding> {
+        let parked = self.view.parked(id)?;
+        let mount = Records::mount(&self.view, &parked.mount)?;
+        Some(self.run_on_trial(&Call::woken(parked), mount))
+    }
+
+    fn run_on_trial(&mut self, call: &Call, mount: Mount) -> RunEnding {
+        let (start, lines) = (self.begin(), self.log.len());
+        let (ending, _) = self.run(call, mount);
+        self.view.roll_back(start);
+        self.counter -= 1;
+        self.log.truncate(lines);
+        ending
+    }
+
     /// Runs timers and marked calls until none is due or the budget is used up.
     fn settle(&mut self) {
         if self.marked || self.due <= self.time {
