@@ -86,7 +86,7 @@ fn try_acquire(names: Vec<String>) -> Option<Grant> {
 
 fn release(names: Vec<String>) {
     for name in distinct(names) {
-        match tree::first(&name) {
+        match held(&name) {
             Some(held) if held.is_mine() => tree::delete(&path!(name, held.name)),
             _ => refuse!("this session does not hold the lock {name:?}"),
         }
@@ -95,7 +95,7 @@ fn release(names: Vec<String>) {
 
 fn holder(name: String) -> Option<Holding> {
     require_name(&name);
-    let held = tree::first(&name)?;
+    let held = held(&name)?;
     Some(Holding {
         session: held.stat.owner()?,
         token: line::number(&held.name),
@@ -114,19 +114,28 @@ fn distinct(names: Vec<String>) -> BTreeSet<String> {
 
 fn refuse_what_is_mine(names: &BTreeSet<String>) {
     for name in names {
-        if tree::first(name).is_some_and(|held| held.is_mine()) {
+        if held(name).is_some_and(|held| held.is_mine()) {
             refuse!("this session holds the lock {name:?} already: it would wait for itself");
         }
     }
 }
 
-/// A ticket of the same name in every line.
+/// The ticket that holds this lock: the first, unless its call still waits for others of its names.
+fn held(name: &str) -> Option<Child> {
+    let first = tree::first(name)?;
+    let is_first = |name| tree::child_before(name, &first.name).is_none();
+    let holds = first.text().split('/').all(is_first);
+    holds.then_some(first)
+}
+
+/// A ticket of the same name in every line, which carries the names: none has a slash.
 fn stand_in(names: &BTreeSet<String>) -> String {
+    let all = names.iter().cloned().collect::<Vec<_>>().join("/");
     let mut ticket = None;
     for name in names {
         match &ticket {
-            None => ticket = Some(tree::create_sequential(name, "ticket-", "", mine())),
-            Some(ticket) => tree::create(&path!(name, ticket), "", mine()),
+            None => ticket = Some(tree::create_sequential(name, "ticket-", &all, mine())),
+            Some(ticket) => tree::create(&path!(name, ticket), &all, mine()),
         }
     }
     ticket.expect("there is a name")
