@@ -100,8 +100,8 @@ impl Recipe {
                 document["mounts"] = json!(mounts);
                 output.print(pushed(&recipe, before.as_deref(), &mounts), document)?;
             }
-            Recipe::Top(top) => top.run(&admin, output).await?,
-            Recipe::Logs(logs) => logs.run(&admin, output).await?,
+            Recipe::Top(top) => top.run(&admin()?, output).await?,
+            Recipe::Logs(logs) => logs.run(&admin()?, output).await?,
             Recipe::List(List {}) => {
                 let admin = admin()?;
                 let recipes = admin.recipes().await?;
