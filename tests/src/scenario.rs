@@ -124,11 +124,9 @@ impl Scene {
                 let prepared = self.sandbox.prepare(standard.wasm)?;
                 self.sandbox
                     .make_ready(prepared.digest, &prepared.component)?;
-                let push = Operation::PushRecipe {
-                    name: recipe.to_owned(),
-                    component: prepared.component,
-                };
-                self.evaluate(SessionId::NONE, push)?;
+                for operation in Operation::upload(recipe, &prepared.component) {
+                    self.evaluate(SessionId::NONE, operation)?;
+                }
                 let mount = Operation::Mount {
                     path: ZnodePath::parse(path)?,
                     recipe: recipe.to_owned(),

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use quorate_model::recipe::MAX_COMPONENT_BYTES;
+
 /// What an upload may have. Checked before anything is compiled, since compiling is what costs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UploadLimits {
@@ -35,7 +37,7 @@ pub struct UploadLimits {
 impl Default for UploadLimits {
     fn default() -> UploadLimits {
         UploadLimits {
-            bytes: 8 << 20,
+            bytes: MAX_COMPONENT_BYTES,
             modules: 64,
             functions: 100_000,
             segments: 10_000,
@@ -47,6 +49,30 @@ impl Default for UploadLimits {
             type_depth: 32,
             type_nodes: 100_000,
             wit_bytes: 64 << 10,
+        }
+    }
+}
+
+/// What compiling a component may take, where it is compiled in a process of its own ([`crate::Compiler`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CompileLimits {
+    /// Seconds of a processor. What componentize-py makes of Python takes 17.
+    pub cpu_seconds: u64,
+    /// By the wall, since others want the processors too.
+    pub wall_clock: Duration,
+    /// Bytes of memory. Python takes 500 MB.
+    pub memory_bytes: u64,
+    /// Bytes of the machine code. Python's has 42 MB.
+    pub code_bytes: usize,
+}
+
+impl Default for CompileLimits {
+    fn default() -> CompileLimits {
+        CompileLimits {
+            cpu_seconds: 60,
+            wall_clock: Duration::from_secs(180),
+            memory_bytes: 2 << 30,
+            code_bytes: 256 << 20,
         }
     }
 }
@@ -117,6 +143,14 @@ impl Default for RunLimits {
 
 /// The bounds' names, as [`Exceeded`](quorate_model::run::RunEnding::Exceeded) and the metrics have them.
 pub mod bound {
+    /// [`CompileLimits::cpu_seconds`](super::CompileLimits::cpu_seconds).
+    pub const COMPILE_CPU: &str = "compile-cpu-seconds";
+    /// [`CompileLimits::wall_clock`](super::CompileLimits::wall_clock).
+    pub const COMPILE_WALL_CLOCK: &str = "compile-wall-clock";
+    /// [`CompileLimits::memory_bytes`](super::CompileLimits::memory_bytes).
+    pub const COMPILE_MEMORY: &str = "compile-memory-bytes";
+    /// [`CompileLimits::code_bytes`](super::CompileLimits::code_bytes).
+    pub const CODE: &str = "machine-code-bytes";
     /// [`RunLimits::fuel`](super::RunLimits::fuel).
     pub const FUEL: &str = "fuel";
     /// [`RunLimits::wall_clock`](super::RunLimits::wall_clock).

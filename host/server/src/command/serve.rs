@@ -8,6 +8,7 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use quorate_consensus::FirstMember;
 use quorate_model::id::ServerId;
+use quorate_sandbox::{CompileLimits, Compiler};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -233,10 +234,22 @@ impl Serve {
             listen: address("listen", listen.unwrap_or_else(|| DEFAULT_LISTEN.into()))?,
             http: address("http", http.unwrap_or_else(|| DEFAULT_HTTP.into()))?,
             limits,
+            compiler: compiler()?,
             read_only_mode: self.read_only_mode || file.read_only_mode,
             ensemble,
         })
     }
+}
+
+/// This very program, which is a compiler when it is told so: see `main`.
+fn compiler() -> Result<Option<Compiler>, Usage> {
+    Compiler::this_program(CompileLimits::default())
+        .map(Some)
+        .map_err(|error| {
+            Usage(format!(
+                "where is this program? It compiles recipes: {error}"
+            ))
+        })
 }
 
 /// A server's place in its ensemble; none if nothing is said of one.

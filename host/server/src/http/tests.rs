@@ -9,6 +9,7 @@ use axum::http::{Method, Request, StatusCode};
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use quorate_model::id::{SessionId, Zxid};
+use quorate_model::recipe::{Component, MAX_PIECE_BYTES, RecipeDigest};
 use quorate_model::request::Operation;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -30,15 +31,17 @@ impl RecipeCheck for TestCheck {
         if !upload.starts_with(b"good") {
             return Err("it is not good".into());
         }
-        let description = self.describe(&upload)?;
+        let (digest, component) = (RecipeDigest::of(&upload), Component::cut(&upload));
+        let description = self.describe(&digest, &component)?;
         Ok(CheckedRecipe {
-            component: upload,
+            digest,
+            component,
             description,
         })
     }
 
-    fn describe(&self, component: &Bytes) -> Result<Description, String> {
-        let length = Value::from(component.len());
+    fn describe(&self, _: &RecipeDigest, component: &Component) -> Result<Description, String> {
+        let length = Value::from(component.bytes());
         Ok([("operations".to_owned(), length)].into_iter().collect())
     }
 }
