@@ -20,6 +20,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("fair-lock", &["quorate-recipe"]),
         ("counter", &["quorate-recipe"]),
         ("election", &["quorate-recipe"]),
+        ("hostile", &["quorate-recipe"]),
     ])
 }
 

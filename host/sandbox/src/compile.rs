@@ -55,14 +55,6 @@ impl Compiler {
         Ok(Compiler { program, limits })
     }
 
-    /// Such a program.
-    pub fn at(program: &Path, limits: CompileLimits) -> Compiler {
-        Compiler {
-            program: program.to_owned(),
-            limits,
-        }
-    }
-
     /// The machine code of a component, for an engine with the default limits.
     pub(crate) fn compile(&self, component: &[u8]) -> Result<Vec<u8>, ReadyError> {
         let failed = |error: io::Error| ReadyError::Compile(format!("no compiler runs: {error}"));

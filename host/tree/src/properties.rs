@@ -608,7 +608,7 @@ impl World {
         assert_eq!(view.indexed(first, |_| true, usize::MAX), index);
     }
 
-    fn finish(mut self) {
+    pub(super) fn finish(mut self) {
         while !self.proposed.is_empty() {
             self.apply();
         }

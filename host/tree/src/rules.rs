@@ -12,6 +12,8 @@ use std::sync::Arc;
 use crate::properties::{Ask, PUSH, Step, World};
 use crate::{Bounds, configuration_version};
 
+mod uploads;
+
 /// A world with one session, in which the recipe of steps is mounted at `/m`.
 fn mounted(sealed: bool) -> (World, SessionId) {
     let mut world = World::new();

@@ -124,6 +124,40 @@ impl Api {
     }
 }
 
+#[tokio::test]
+async fn a_component_is_uploaded_in_pieces_once_and_named_by_its_digest() {
+    let api = Api::new();
+    let mut upload = b"good".to_vec();
+    upload.resize(2 * MAX_PIECE_BYTES + 5, b'x');
+    let digest = RecipeDigest::of(&upload);
+    let state = || api.server.edge.state.read();
+    let named = json!({"digest": digest.to_string()});
+    let (status, body) = api
+        .ask(Method::POST, "/v1/recipes/one", named.to_string())
+        .await;
+    assert_eq!((status, error(&body).0), (404, "no-component"), "{body}");
+
+    let before = state().last_zxid().0;
+    let (status, body) = api
+        .ask(Method::PUT, "/v1/recipes/one", upload.clone())
+        .await;
+    assert_eq!((status, &body["digest"]), (201, &json!(digest.to_string())));
+    // The question whether it is known, three pieces, the name.
+    assert_eq!(body["zxid"], before + 5);
+    assert_eq!(state().component(&digest).unwrap().joined(), upload);
+    assert_eq!(state().uploads().count(), 0);
+
+    // What is known costs its name, whether it is sent again or not.
+    let (_, again) = api.ask(Method::PUT, "/v1/recipes/two", upload).await;
+    assert_eq!(again["zxid"], before + 6);
+    let (status, body) = api
+        .ask(Method::POST, "/v1/recipes/three", named.to_string())
+        .await;
+    assert_eq!((status, &body["zxid"]), (201, &json!(before + 7)), "{body}");
+    assert_eq!(state().recipe("three").unwrap().digest, digest);
+    assert_eq!(state().components().count(), 1);
+}
+
 fn error(body: &Value) -> (&str, &str) {
     let error = &body["error"];
     (
