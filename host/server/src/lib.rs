@@ -12,6 +12,7 @@ pub mod four_letter;
 pub mod http;
 
 pub mod recipes;
+pub mod upload;
 
 pub mod members;
 

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
-use quorate_model::recipe::RecipeDigest;
+use quorate_model::recipe::{Component, RecipeDigest};
 use quorate_model::run::{RunEnding, RunInput, RunReport, Runner};
-use quorate_sandbox::{Sandbox, SandboxConfig, UploadLimits, interface_of};
+use quorate_sandbox::{Compiler, ReadyError, Sandbox, SandboxConfig, UploadLimits, interface_of};
 use quorate_tree::RunTree;
 use serde_json::Value;
 use tokio::sync::Notify;
@@ -28,20 +28,24 @@ struct Inner {
     metrics: Arc<Metrics>,
     activity: Arc<Activity>,
     clock: Arc<Clock>,
-    /// What is kept and not known to be ready.
-    wanted: Mutex<BTreeMap<RecipeDigest, Bytes>>,
+    /// What is kept and not known to be ready. No more than the state keeps.
+    wanted: Mutex<BTreeMap<RecipeDigest, Component>>,
     more: Condvar,
     /// Another one is ready.
     compiled: Arc<Notify>,
 }
 
-/// A sandbox that keeps what it compiles in `cache_directory`.
+/// A sandbox that keeps what it compiles in `cache_directory`, and has it compiled by `compiler`, if there is one.
 ///
 /// # Errors
 /// If the engine does not start, or the directory cannot be made.
-pub fn sandbox(cache_directory: PathBuf) -> anyhow::Result<Sandbox<RunTree>> {
+pub fn sandbox(
+    cache_directory: PathBuf,
+    compiler: Option<Compiler>,
+) -> anyhow::Result<Sandbox<RunTree>> {
     let config = SandboxConfig {
         cache_directory: Some(cache_directory),
+        compiler,
         ..SandboxConfig::default()
     };
     Sandbox::new(config).context("the sandbox does not start")
@@ -72,7 +76,7 @@ impl Recipes {
     }
 
     /// Has a component compiled soon, on the worker (rule C6).
-    pub fn prepare(&self, digest: RecipeDigest, component: Bytes) {
+    pub fn prepare(&self, digest: RecipeDigest, component: Component) {
         self.0.wanted.lock().insert(digest, component);
         self.0.more.notify_one();
     }
@@ -107,11 +111,24 @@ impl Recipes {
             let Some((digest, component)) = next else {
                 return;
             };
-            if let Err(error) = self.0.sandbox.make_ready(digest, &component) {
+            if let Err(error) = self.make_ready(digest, &component.joined()) {
                 tracing::error!(%digest, "a recipe cannot be made ready: {error}");
             }
             self.0.compiled.notify_one();
         }
+    }
+
+    /// Loads or compiles a component; waits while another one is.
+    fn make_ready(&self, digest: RecipeDigest, component: &[u8]) -> Result<(), ReadyError> {
+        let metrics = &self.0.metrics;
+        metrics.compiling.inc();
+        let made = self.0.sandbox.make_ready(digest, component);
+        metrics.compiling.dec();
+        match made {
+            Ok(_) => metrics.compiled.inc(),
+            Err(_) => metrics.compile_failures.inc(),
+        };
+        made.map(|_| ())
     }
 
     /// Makes a component of an upload and compiles it; both take long.
@@ -121,13 +138,12 @@ impl Recipes {
             .sandbox
             .prepare(upload)
             .map_err(|error| error.to_string())?;
-        self.0
-            .sandbox
-            .make_ready(prepared.digest, &prepared.component)
+        self.make_ready(prepared.digest, &prepared.component)
             .map_err(|error| error.to_string())?;
         let description = description(&prepared.interface)?;
         Ok(CheckedRecipe {
-            component: prepared.component,
+            digest: prepared.digest,
+            component: Component::cut(&prepared.component),
             description,
         })
     }
@@ -145,12 +161,15 @@ impl RecipeCheck for Recipes {
         self.check(&upload)
     }
 
-    fn describe(&self, component: &Bytes) -> Result<Description, String> {
-        let known = self.0.sandbox.interface(&RecipeDigest::of(component));
-        match known {
+    fn describe(
+        &self,
+        digest: &RecipeDigest,
+        component: &Component,
+    ) -> Result<Description, String> {
+        match self.0.sandbox.interface(digest) {
             Some(interface) => description(&interface),
             None => {
-                let interface = interface_of(component, &UploadLimits::default());
+                let interface = interface_of(&component.joined(), &UploadLimits::default());
                 description(&interface.map_err(|error| error.to_string())?)
             }
         }

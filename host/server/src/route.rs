@@ -441,7 +441,7 @@ fn request_bytes(request: &Request) -> usize {
             .map(|operation| 100 + znode(operation) + list(operation))
             .sum(),
         Operation::Call(call) => call.arguments.len(),
-        Operation::PushRecipe { component, .. } => component.len(),
+        Operation::UploadPiece { piece, .. } => piece.len(),
         _ => 0,
     };
     200 + identities + payload

@@ -225,10 +225,9 @@ impl TestServer {
 
     /// Mounts the test's recipe.
     pub(crate) fn mount(&self, at: &str) {
-        self.ask(Operation::PushRecipe {
-            name: "test".into(),
-            component: Bytes::from_static(b"a component"),
-        });
+        for operation in Operation::upload("test", &Bytes::from_static(b"a component")) {
+            self.ask(operation);
+        }
         let (_, outcome) = self.ask(Operation::Mount {
             path: path(at),
             recipe: "test".into(),
