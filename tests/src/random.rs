@@ -233,11 +233,9 @@ impl World {
             transactions: 0,
             events: VecDeque::new(),
         };
-        let push = Operation::PushRecipe {
-            name: "recipe".into(),
-            component: recipe.component.clone(),
-        };
-        world.evaluate(SessionId::NONE, push);
+        for operation in Operation::upload("recipe", &recipe.component) {
+            world.evaluate(SessionId::NONE, operation);
+        }
         let mount = Operation::Mount {
             path: mount_path(),
             recipe: "recipe".into(),

@@ -13,10 +13,15 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("quorate-tree", &["quorate-model"]),
         ("quorate-sandbox", &["quorate-model"]),
         ("quorate-consensus", &["quorate-model"]),
+        (
+            "quorate-workbench",
+            &["quorate-model", "quorate-sandbox", "quorate-tree"],
+        ),
         ("quorate-recipes", &[]),
         ("quorate-client", &["quorate-model", "quorate-wire"]),
         ("quorate-recipe", &["quorate-recipe-macros"]),
         ("quorate-recipe-macros", &[]),
+        ("hostile", RECIPE),
     ])
 }
 

@@ -2,10 +2,13 @@
 //!
 //! A line that begins with `>` is a command; what follows, up to an empty line, is its output. Commands
 //! are `session a` and the like for the scene, and `a: …` for what the client of session `a` asks for, in
-//! the words of the command line.
+//! the words of the command line. `docs/testing-recipes.md` has them all.
 
-use std::collections::BTreeMap;
+mod help;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -14,7 +17,7 @@ use parking_lot::RwLock;
 use quorate_model::acl::{Acl, Identity};
 use quorate_model::call::{CallRequest, Ending};
 use quorate_model::id::{CallId, Incarnation, Origin, ServerId, SessionId, Timestamp};
-use quorate_model::outcome::{Outcome, ZnodeOutcome};
+use quorate_model::outcome::{Outcome, Refusal, ZnodeOutcome};
 use quorate_model::path::ZnodePath;
 use quorate_model::recipe::RecipeDigest;
 use quorate_model::request::{
@@ -23,19 +26,27 @@ use quorate_model::request::{
 use quorate_model::run::{RunInput, RunReport, Runner};
 use quorate_model::write_set::{Change, Entry, EpochStart, Transaction};
 use quorate_model::znode::Lifetime;
-use quorate_sandbox::{Sandbox, SandboxConfig};
-use quorate_tree::{Bounds, Evaluator, RunTree, SharedState, State};
+use quorate_sandbox::{Interface, Sandbox};
+use quorate_tree::{Bounds, Evaluator, RunTree, SharedState, SnapshotError, State};
 use serde_json::Value;
 
+use crate::properties::{Checker, Violation};
+use crate::words::words;
+use crate::{Shelf, Workbench};
+
 /// The scene's beginning: 2026-01-01, midnight.
-const BEGIN: Timestamp = Timestamp(1_767_225_600_000);
+pub(crate) const BEGIN: Timestamp = Timestamp(1_767_225_600_000);
+
+/// How long a session lives without its client, in milliseconds.
+const SESSION_TIMEOUT_MS: u32 = 10_000;
+
+/// How often what was left over for later is gone on with at once. A server goes on for ever; a scenario in
+/// which calls wake each other without end has to end.
+const MAX_ROUNDS: usize = 20;
 
 /// Does what `script` says; gives the script again, with the output that it has.
-///
-/// # Errors
-/// If the script cannot be understood: which line, and why.
-pub fn run(script: &str) -> Result<String> {
-    let mut scene = Scene::new()?;
+pub(crate) fn run(workbench: &Workbench, shelf: &dyn Shelf, script: &str) -> Result<String> {
+    let mut scene = Scene::new(workbench, shelf)?;
     let mut output = String::new();
     let mut skipping = false;
     for (number, line) in script.lines().enumerate() {
@@ -60,7 +71,7 @@ pub fn run(script: &str) -> Result<String> {
 }
 
 #[derive(Clone)]
-struct Shared(Arc<Sandbox<RunTree>>);
+pub(crate) struct Shared(Arc<Sandbox<RunTree>>);
 
 impl Runner<RunTree> for Shared {
     fn ready(&self, digest: &RecipeDigest) -> bool {
@@ -72,66 +83,133 @@ impl Runner<RunTree> for Shared {
     }
 }
 
-struct Scene {
-    state: SharedState,
-    sandbox: Arc<Sandbox<RunTree>>,
-    evaluator: Evaluator<Shared>,
-    now: Timestamp,
+/// A state and its leader, with made-up sessions and time.
+pub(crate) struct Scene<'a> {
+    workbench: &'a Workbench,
+    shelf: &'a dyn Shelf,
+    pub(crate) state: SharedState,
+    pub(crate) evaluator: Evaluator<Shared>,
+    pub(crate) now: Timestamp,
     sessions: BTreeMap<String, SessionId>,
+    /// Sessions without a client, and when each ends.
+    crashed: BTreeMap<String, Timestamp>,
     /// The last key that each session has used.
     keys: BTreeMap<String, u64>,
     requests: u64,
+    /// The session that the last request opened.
+    opened: Option<SessionId>,
+    /// What the last request was refused for, before anything ran.
+    pub(crate) refused: Option<Refusal>,
+    history: History,
+    checker: Option<Checker>,
 }
 
-impl Scene {
-    fn new() -> Result<Scene> {
-        let sandbox = Arc::new(Sandbox::new(SandboxConfig::default())?);
+/// What has happened to calls, for whoever checks it.
+#[derive(Default)]
+struct History {
+    /// The call that is being evaluated, if it is one.
+    asked: Option<CallRequest>,
+    parked: BTreeSet<CallId>,
+    events: Vec<Event>,
+}
+
+/// Something that happened to a call or a session, in the order of the transactions.
+#[derive(Clone, Debug)]
+pub(crate) enum Event {
+    /// A call has run for the first time.
+    Called {
+        id: CallId,
+        mount: ZnodePath,
+        operation: String,
+        arguments: String,
+    },
+    /// It has its answer.
+    Ended { id: CallId, ending: Ending },
+    /// A session has ended, and its calls with it.
+    SessionEnded(SessionId),
+}
+
+impl Scene<'_> {
+    pub(crate) fn new<'a>(workbench: &'a Workbench, shelf: &'a dyn Shelf) -> Result<Scene<'a>> {
         let state = Arc::new(RwLock::new(State::new()));
-        let evaluator = open_epoch(&state, &sandbox, BEGIN)?;
-        let (sessions, keys) = (BTreeMap::new(), BTreeMap::new());
+        let evaluator = open_epoch(&state, &workbench.sandbox, BEGIN)?;
         Ok(Scene {
+            workbench,
+            shelf,
             state,
-            sandbox,
             evaluator,
             now: BEGIN,
-            sessions,
-            keys,
+            sessions: BTreeMap::new(),
+            crashed: BTreeMap::new(),
+            keys: BTreeMap::new(),
             requests: 0,
+            opened: None,
+            refused: None,
+            history: History::default(),
+            checker: None,
         })
     }
 
-    fn command(&mut self, command: &str) -> Result<String> {
-        if let Some((session, asked)) = command.split_once(": ") {
-            return self.ask(session, asked);
+    /// Does it, and says what came of it; and, if something is checked, what of that does not hold any more.
+    pub(crate) fn command(&mut self, command: &str) -> Result<String> {
+        self.refused = None;
+        let mut said = self.execute(command)?;
+        let events = std::mem::take(&mut self.history.events);
+        if let Some(mut checker) = self.checker.take() {
+            for violation in checker.check(self, &events)? {
+                writeln!(said, "{violation}")?;
+            }
+            self.checker = Some(checker);
         }
-        let words: Vec<&str> = command.split_whitespace().collect();
+        Ok(said)
+    }
+
+    /// What was found so far not to hold.
+    pub(crate) fn violations(&self) -> &[Violation] {
+        self.checker.as_ref().map_or(&[], Checker::violations)
+    }
+
+    /// Who checks, if somebody does.
+    pub(crate) fn checker(&self) -> Option<&Checker> {
+        self.checker.as_ref()
+    }
+
+    /// From here on, `checker` does.
+    pub(crate) fn set_checker(&mut self, checker: Checker) {
+        self.checker = Some(checker);
+    }
+
+    fn execute(&mut self, command: &str) -> Result<String> {
+        if let Some((session, asked)) = command.split_once(": ")
+            && !session.contains(char::is_whitespace)
+        {
+            return self.ask(command, session, asked);
+        }
+        let words = words(command);
         match words[..] {
             ["session", name] => {
                 let operation = Operation::OpenSession {
-                    timeout_ms: 10_000,
+                    timeout_ms: SESSION_TIMEOUT_MS,
                     password: Password([0; 16]),
                 };
+                self.opened = None;
                 let said = self.evaluate(SessionId::NONE, operation)?;
-                let opened = SessionId(self.state.read().last_zxid().0);
+                let opened = self.opened.context("no session was opened")?;
                 self.sessions.insert(name.to_owned(), opened);
+                self.crashed.remove(name);
                 Ok(said)
             }
             ["mount", path, recipe] => {
-                let standard = quorate_recipes::all()
-                    .iter()
-                    .find(|other| other.name == recipe);
-                let standard = standard.ok_or_else(|| anyhow!("no recipe {recipe}"))?;
-                let prepared = self.sandbox.prepare(standard.wasm)?;
-                self.sandbox
-                    .make_ready(prepared.digest, &prepared.component)?;
-                let push = Operation::PushRecipe {
-                    name: recipe.to_owned(),
-                    component: prepared.component,
-                };
-                self.evaluate(SessionId::NONE, push)?;
+                let prepared = self.workbench.prepare(&self.shelf.recipe(recipe)?)?;
+                // Of a file, its name.
+                let name = Path::new(recipe).file_stem().and_then(|stem| stem.to_str());
+                let name = name.unwrap_or(recipe).to_owned();
+                for operation in Operation::upload(&name, &prepared.component) {
+                    self.evaluate(SessionId::NONE, operation)?;
+                }
                 let mount = Operation::Mount {
                     path: ZnodePath::parse(path)?,
-                    recipe: recipe.to_owned(),
+                    recipe: name,
                     digest: None,
                     parameters: None,
                     sealed: true,
@@ -144,32 +222,119 @@ impl Scene {
                     path: ZnodePath::parse(path)?,
                 },
             ),
-            ["expire", name] => self.evaluate(self.session(name)?, Operation::ExpireSession),
-            ["pass", milliseconds] => {
-                self.now = self.now.plus(milliseconds.parse()?);
-                self.evaluator.tick(self.now);
-                self.apply()
+            ["expire", name] => {
+                let session = self.session(name)?;
+                self.crashed.remove(name);
+                self.evaluate(session, Operation::ExpireSession)
             }
-            ["new-leader"] => {
-                self.evaluator = open_epoch(&self.state, &self.sandbox, self.now)?;
-                self.evaluator.tick(self.now);
-                self.apply()
+            ["crash", name] => {
+                let session = self.session(name)?;
+                if self.state.read().session(session).is_none() {
+                    bail!("{name} cannot crash: its session has ended");
+                }
+                let end = self.now.plus(SESSION_TIMEOUT_MS.into());
+                self.crashed.insert(name.to_owned(), end);
+                Ok(format!(
+                    "crashed: its session ends in {SESSION_TIMEOUT_MS} ms\n"
+                ))
+            }
+            ["pass", milliseconds] => {
+                let milliseconds = milliseconds.parse().ok();
+                let milliseconds = milliseconds.context("it is written `pass MILLISECONDS`")?;
+                self.pass(milliseconds)
+            }
+            ["new-leader"] => self.new_leader(),
+            ["restart"] => {
+                let mut state = self.state.write();
+                let components = state.begin_snapshot();
+                let chunks: Vec<Vec<u8>> = std::iter::from_fn(|| state.snapshot_chunk()).collect();
+                drop(state);
+                let chunks = chunks.into_iter().map(Ok::<_, SnapshotError>);
+                let loaded = State::load(components.into_iter().map(Ok), chunks)?;
+                self.state = Arc::new(RwLock::new(loaded));
+                self.new_leader()
             }
             ["tree", path] => self.tree(&ZnodePath::parse(path)?),
-            _ => bail!("no such command"),
+            ["check", path, file] => {
+                let text = self.shelf.text(file)?;
+                let properties = crate::properties::parse(&text)
+                    .with_context(|| format!("{file} cannot be used"))?;
+                let checker = Checker::new(&properties, self, &ZnodePath::parse(path)?)
+                    .with_context(|| format!("{file} cannot be used"))?;
+                let said = format!("checked: {}\n", checker.names());
+                self.checker = Some(checker);
+                Ok(said)
+            }
+            _ => bail!(help::not_understood(command)),
         }
     }
 
-    fn session(&self, name: &str) -> Result<SessionId> {
+    /// Time passes; sessions without a client end when theirs has come.
+    fn pass(&mut self, milliseconds: u64) -> Result<String> {
+        let until = self.now.plus(milliseconds);
+        let mut said = String::new();
+        loop {
+            let next = self.crashed.iter().min_by_key(|(_, end)| **end);
+            let Some((name, end)) = next.filter(|(_, end)| **end <= until) else {
+                break;
+            };
+            let (name, end) = (name.clone(), *end);
+            self.now = self.now.max(end);
+            let ended = self.execute(&format!("expire {name}"))?;
+            let rest = ended.replacen("session ended\n", "", 1);
+            write!(said, "  {name}: its session ended\n{rest}")?;
+        }
+        self.now = until;
+        self.evaluator.tick(self.now);
+        said += &self.apply()?;
+        Ok(said)
+    }
+
+    fn new_leader(&mut self) -> Result<String> {
+        self.evaluator = open_epoch(&self.state, &self.workbench.sandbox, self.now)?;
+        self.evaluator.tick(self.now);
+        self.apply()
+    }
+
+    /// The interface of what is mounted there.
+    pub(crate) fn interface(&self, mount: &ZnodePath) -> Result<Arc<Interface>> {
+        let state = self.state.read();
+        let digest = state.mount(mount).map(|mount| mount.digest);
+        let digest = digest.with_context(|| format!("nothing is mounted at {mount}"))?;
+        let interface = self.workbench.sandbox.interface(&digest);
+        interface.context("what is mounted is not ready")
+    }
+
+    /// How long it takes, in milliseconds, until a moment comes that something waits for.
+    pub(crate) fn next_due(&self) -> Option<u64> {
+        let ends = self.crashed.values().copied();
+        let due = ends.fold(self.evaluator.next_due(), Timestamp::min);
+        let wait = due.0.checked_sub(self.now.0)?;
+        (due.0 != u64::MAX && wait > 0).then_some(wait)
+    }
+
+    /// The names of the sessions that have not ended.
+    pub(crate) fn live_sessions(&self) -> Vec<String> {
+        let state = self.state.read();
+        let live = self.sessions.iter();
+        live.filter(|(_, session)| state.session(**session).is_some())
+            .map(|(name, _)| name.clone())
+            .collect()
+    }
+
+    pub(crate) fn session(&self, name: &str) -> Result<SessionId> {
         self.sessions
             .get(name)
             .copied()
-            .ok_or_else(|| anyhow!("no session {name}"))
+            .ok_or_else(|| anyhow!("there is no session {name}: write `> session {name}` first"))
     }
 
-    fn ask(&mut self, name: &str, asked: &str) -> Result<String> {
+    fn ask(&mut self, command: &str, name: &str, asked: &str) -> Result<String> {
         let session = self.session(name)?;
-        let words: Vec<&str> = asked.split_whitespace().collect();
+        if self.crashed.contains_key(name) {
+            bail!("{name} has crashed: open another session for it, with another name");
+        }
+        let words = words(asked);
         let path = |text: &str| ZnodePath::parse(text);
         let data = |words: &[&str]| Bytes::from(words.join(" "));
         let operation = match words[..] {
@@ -223,7 +388,7 @@ impl Scene {
                     acknowledged: 0,
                 })
             }
-            _ => bail!("no such command"),
+            _ => bail!(help::not_understood(command)),
         };
         self.evaluate(session, operation)
     }
@@ -246,18 +411,35 @@ impl Scene {
             identities: Arc::new(identities),
             operation,
         };
+        self.history.asked = match &request.operation {
+            Operation::Call(call) => Some(call.clone()),
+            _ => None,
+        };
         self.evaluator.evaluate(&request, Some(origin), self.now);
         self.apply()
     }
 
-    /// Applies what was evaluated, and tells it.
+    /// Applies what was evaluated, and what was left over for later, and tells it.
     fn apply(&mut self) -> Result<String> {
+        let mut said = self.apply_batch()?;
+        for _ in 0..MAX_ROUNDS {
+            if !self.evaluator.has_left_over() {
+                break;
+            }
+            self.evaluator.tick(self.now);
+            said += &self.apply_batch()?;
+        }
+        Ok(said)
+    }
+
+    fn apply_batch(&mut self) -> Result<String> {
         let Some(batch) = self.evaluator.take_batch(usize::MAX) else {
             return Ok(String::new());
         };
         let mut said = String::new();
         for transaction in &batch.transactions {
             self.tell(transaction, &mut said);
+            self.record(transaction);
         }
         let verdict = self
             .state
@@ -272,6 +454,50 @@ impl Scene {
             writeln!(said, "  log {:?}: {}", line.line.level, line.line.message)?;
         }
         Ok(said)
+    }
+
+    /// Notes what happened to calls and sessions.
+    fn record(&mut self, transaction: &Transaction) {
+        match &transaction.outcome {
+            Some(Outcome::Session { session, .. }) => self.opened = Some(*session),
+            Some(Outcome::Refused(refusal)) => self.refused = Some(refusal.clone()),
+            _ => {}
+        }
+        let History {
+            asked,
+            parked,
+            events,
+        } = &mut self.history;
+        for change in &transaction.changes {
+            match change {
+                Change::Park(call) if parked.insert(call.id) => events.push(Event::Called {
+                    id: call.id,
+                    mount: call.mount.clone(),
+                    operation: call.operation.clone(),
+                    arguments: call.arguments.clone(),
+                }),
+                Change::PutAnswer { call: id, answer } => {
+                    // Not parked before: it was asked for just now, and ran once.
+                    if !parked.remove(id)
+                        && let Some(call) = asked.take()
+                    {
+                        events.push(Event::Called {
+                            id: *id,
+                            mount: call.mount,
+                            operation: call.operation,
+                            arguments: call.arguments,
+                        });
+                    }
+                    let ending = answer.ending.clone();
+                    events.push(Event::Ended { id: *id, ending });
+                }
+                Change::CloseSession { session } => {
+                    parked.retain(|id| id.session != *session);
+                    events.push(Event::SessionEnded(*session));
+                }
+                _ => {}
+            }
+        }
     }
 
     fn tell(&self, transaction: &Transaction, said: &mut String) {
@@ -295,12 +521,12 @@ impl Scene {
         }
     }
 
-    fn name(&self, session: SessionId) -> &str {
+    pub(crate) fn name(&self, session: SessionId) -> &str {
         let known = self.sessions.iter().find(|(_, other)| **other == session);
         known.map_or("?", |(name, _)| name)
     }
 
-    fn call(&self, call: CallId) -> String {
+    pub(crate) fn call(&self, call: CallId) -> String {
         format!("{}@{}", self.name(call.session), call.key)
     }
 
