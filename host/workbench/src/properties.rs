@@ -12,6 +12,9 @@ mod grows;
 mod holds;
 mod moves;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
@@ -166,12 +169,16 @@ impl Checker {
         &mut self,
         scene: &mut Scene<'_>,
         events: &[Event],
+        is_settled: bool,
     ) -> Result<Vec<Violation>> {
         let mut found = Vec::new();
         for event in events {
             self.note(scene, event, &mut found);
         }
-        self.settled(scene, &mut found)?;
+        self.open.values_mut().for_each(|call| call.waited = true);
+        if is_settled {
+            self.settled(scene, &mut found)?;
+        }
         found.retain(|violation| !self.violations.contains(violation));
         found.truncate(MAX_VIOLATIONS.saturating_sub(self.violations.len()));
         self.violations.extend(found.iter().cloned());
@@ -205,6 +212,11 @@ impl Checker {
                 self.tallies[place].called += 1;
                 self.rules.iter_mut().for_each(|rule| rule.called(&call));
                 self.open.insert(*id, call);
+            }
+            Event::Parked(id) => {
+                if let Some(call) = self.open.get_mut(id) {
+                    call.parks_again = None;
+                }
             }
             Event::Ended { id, ending } => {
                 let Some(call) = self.open.remove(id) else {
@@ -245,8 +257,35 @@ impl Checker {
         }
     }
 
+    /// Whether a call waits that would not, were it woken. One that goes on also right behind its last run does not
+    /// look whether its turn has come: nothing can be told of it.
+    fn find_stuck(&mut self, scene: &mut Scene<'_>, found: &mut Vec<Violation>) {
+        let exempt = &self.may_be_stuck;
+        let waiting = self.open.values_mut();
+        let waiting = waiting.filter(|call| !exempt.contains(&call.operation));
+        for call in waiting.take(MAX_REHEARSED) {
+            if call.parks_again == Some(false) {
+                continue;
+            }
+            let Some(ending) = scene.evaluator.rehearse_parked(call.id) else {
+                continue;
+            };
+            let what = goes_on(ending);
+            if call.parks_again.is_none() {
+                call.parks_again = Some(what.is_none());
+            } else if let Some(what) = what {
+                let what = format!(
+                    "{call} waits, but {what} if it were run again: it watches nothing of what has changed"
+                );
+                found.push(Violation {
+                    property: "stuck",
+                    what,
+                });
+            }
+        }
+    }
+
     fn settled(&mut self, scene: &mut Scene<'_>, found: &mut Vec<Violation>) -> Result<()> {
-        self.open.values_mut().for_each(|call| call.waited = true);
         if scene.evaluator.has_wakes() {
             let what = "calls wake each other, or themselves, without end".to_owned();
             found.push(Violation {
@@ -262,20 +301,7 @@ impl Checker {
             let said = rule.settled(&waiting, scene.now);
             found.extend(said.into_iter().map(|what| Violation { property, what }));
         }
-        for call in waiting.iter().take(MAX_REHEARSED) {
-            if self.may_be_stuck.contains(&call.operation) {
-                continue;
-            }
-            if let Some(what) = scene.evaluator.rehearse_parked(call.id).and_then(goes_on) {
-                let what = format!(
-                    "{call} waits, but {what} if it were run again: it watches nothing of what has changed"
-                );
-                found.push(Violation {
-                    property: "stuck",
-                    what,
-                });
-            }
-        }
+        self.find_stuck(scene, found);
         for always in &self.always {
             if let Some(what) = self.observe(always, scene)? {
                 found.push(Violation {

@@ -26,6 +26,8 @@ pub(super) enum Step {
     Crash { client: usize },
     /// Time passes.
     Pass { milliseconds: u64 },
+    /// What the next step wakes waits until the one after it.
+    Busy,
     /// Another leader.
     NewLeader,
     /// All servers begin again.
@@ -40,7 +42,7 @@ impl Step {
             | Step::Cancel { client }
             | Step::Expire { client }
             | Step::Crash { client } => Some(client),
-            Step::Pass { .. } | Step::NewLeader | Step::Restart => None,
+            Step::Pass { .. } | Step::Busy | Step::NewLeader | Step::Restart => None,
         }
     }
 }
@@ -156,6 +158,7 @@ impl<'a> Player<'a> {
                 command
             }
             Step::Pass { milliseconds } => format!("pass {milliseconds}"),
+            Step::Busy => "busy".into(),
             Step::NewLeader => "new-leader".into(),
             Step::Restart => "restart".into(),
         };
@@ -172,8 +175,11 @@ impl<'a> Player<'a> {
             }
         }
         let tallies = self.scene.checker().map(|checker| {
+            let is_called =
+                |operation: &str| self.calls.iter().any(|call| call.operation() == operation);
             let tallies = checker.tallies();
             tallies
+                .filter(|(operation, tally)| tally.called > 0 || is_called(operation))
                 .map(|(operation, tally)| (operation.to_owned(), tally))
                 .collect()
         });

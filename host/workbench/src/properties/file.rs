@@ -69,6 +69,8 @@ pub(crate) enum Failure {
     Crash,
     /// Time passes: deadlines, leases, sessions of clients that are gone.
     Pass,
+    /// Other requests come between what wakes a call and its run.
+    Busy,
     /// Another leader.
     NewLeader,
     /// All servers begin again from a snapshot.
@@ -77,8 +79,8 @@ pub(crate) enum Failure {
 
 impl Failure {
     fn all() -> Vec<Failure> {
-        use Failure::{Cancel, Crash, Expire, NewLeader, Pass, Restart};
-        vec![Cancel, Expire, Crash, Pass, NewLeader, Restart]
+        use Failure::{Busy, Cancel, Crash, Expire, NewLeader, Pass, Restart};
+        vec![Cancel, Expire, Crash, Pass, Busy, NewLeader, Restart]
     }
 }
 
