@@ -256,7 +256,7 @@ def test_explore_finds_the_bug_in_a_broken_lock(project):
     manifest = project.read("Cargo.toml")
     project.write("Cargo.toml", manifest.replace('name = "turnstile"', 'name = "eager-lock"'))
     project.source((REPOSITORY / "tests/recipes/eager_lock.rs").read_text())
-    project.write("explore.toml", (REPOSITORY / "tests/properties/eager-lock.toml").read_text())
+    project.write("explore.toml", (REPOSITORY / "tests/recipes/eager-lock.toml").read_text())
     project.build()
     done = project("--json", "recipe", "explore")
     assert done.returncode == 1, done.stderr

@@ -31,12 +31,15 @@ use crate::scenario::{Event, Scene};
 use crate::words::words;
 
 use call::Call;
-pub(crate) use call::arguments;
+pub(crate) use call::{arguments, field};
 use file::{Always, Operations};
 pub(crate) use file::{Failure, Properties, parse};
 
 /// How many parked calls are run on trial after one step.
 const MAX_REHEARSED: usize = 100;
+
+/// How many of its results a session can use in later calls.
+const MAX_RESULTS: usize = 20;
 
 /// How many violations one scenario tells.
 const MAX_VIOLATIONS: usize = 20;
@@ -95,6 +98,8 @@ pub(crate) struct Checker {
     /// Calls that have begun and not ended.
     open: BTreeMap<CallId, Call>,
     begun: u64,
+    /// What each session was given, the last [`MAX_RESULTS`] of it.
+    results: BTreeMap<SessionId, Vec<Value>>,
     violations: Vec<Violation>,
     tallies: Vec<Tally>,
 }
@@ -134,6 +139,7 @@ impl Checker {
             leaves_nothing: properties.leaves_nothing,
             open: BTreeMap::new(),
             begun: 0,
+            results: BTreeMap::new(),
             violations: Vec::new(),
             tallies: vec![Tally::default(); interface.operations.len()],
             interface,
@@ -148,6 +154,11 @@ impl Checker {
         names.extend(["stuck", "trap", "endless"]);
         names.dedup();
         names.join(", ")
+    }
+
+    /// What a session was given, the last one last.
+    pub(crate) fn results(&self, session: SessionId) -> &[Value] {
+        self.results.get(&session).map_or(&[], Vec::as_slice)
     }
 
     pub(crate) fn violations(&self) -> &[Violation] {
@@ -246,6 +257,13 @@ impl Checker {
                     let property = rule.name();
                     let said = rule.ended(&call, result.as_ref(), scene.now);
                     found.extend(said.into_iter().map(|what| Violation { property, what }));
+                }
+                if let Some(result) = result {
+                    let results = self.results.entry(id.session).or_default();
+                    results.push(result);
+                    if results.len() > MAX_RESULTS {
+                        results.remove(0);
+                    }
                 }
             }
             Event::SessionEnded(session) => {

@@ -177,6 +177,13 @@ impl Scene<'_> {
         self.checker.as_ref().map_or(&[], Checker::violations)
     }
 
+    /// What a session was given, if somebody checks.
+    pub(crate) fn results(&self, session: SessionId) -> &[Value] {
+        self.checker
+            .as_ref()
+            .map_or(&[], |checker| checker.results(session))
+    }
+
     /// Who checks, if somebody does.
     pub(crate) fn checker(&self) -> Option<&Checker> {
         self.checker.as_ref()

@@ -125,16 +125,17 @@ impl<'a> Player<'a> {
                 if self.waiting(*client).len() >= self.properties.waiting {
                     return Ok(false);
                 }
+                let given = self.live(*client).map(|(_, session)| session);
+                let given = given.map_or(&[][..], |session| self.scene.results(session));
+                let Some(words) = self.calls[*call].with(choices, self.fresh + 1, given) else {
+                    return Ok(false);
+                };
                 let name = self.session_of(*client)?;
                 if self.is_over() {
                     return Ok(true);
                 }
                 self.fresh += 1;
-                let pattern = &self.calls[*call];
-                let words = pattern.with(choices, self.fresh);
-                let (operation, rest) = words.split_once(' ').unwrap_or((&words, ""));
-                let command = format!("{name}: call {} {operation} {rest}", self.mount);
-                command.trim_end().to_owned()
+                self.call(&name, &words)
             }
             Step::Cancel { client } => {
                 let Some(key) = self.waiting(*client).first().copied() else {
@@ -190,6 +191,24 @@ impl<'a> Player<'a> {
             steps: self.steps,
             commands: self.commands,
         })
+    }
+
+    /// What is called before anything else, by a client of its own.
+    pub(super) fn begin(&mut self) -> Result<()> {
+        const NAME: &str = "begin";
+        if !self.properties.begin.is_empty() {
+            self.command(format!("session {NAME}"))?;
+        }
+        for words in &self.properties.begin {
+            self.command(self.call(NAME, words))?;
+        }
+        Ok(())
+    }
+
+    fn call(&self, name: &str, words: &str) -> String {
+        let (operation, rest) = words.split_once(' ').unwrap_or((words, ""));
+        let command = format!("{name}: call {} {operation} {rest}", self.mount);
+        command.trim_end().to_owned()
     }
 
     fn command(&mut self, command: String) -> Result<()> {

@@ -51,6 +51,11 @@ impl Call {
         }
     }
 
+    /// Whether its operation has that parameter, and it was given.
+    pub(super) fn has(&self, parameter: &str) -> bool {
+        self.arguments.iter().any(|(name, _)| name == parameter)
+    }
+
     /// An argument as JSON, `null` if it was left out.
     pub(super) fn argument(&self, parameter: &str) -> &Value {
         let found = self.arguments.iter().find(|(name, _)| name == parameter);
@@ -79,7 +84,7 @@ pub(super) fn gives(result: &Value) -> bool {
 }
 
 /// A field of a result, such as `grant.token`; `.` is the result itself.
-pub(super) fn field<'a>(result: &'a Value, path: &str) -> &'a Value {
+pub(crate) fn field<'a>(result: &'a Value, path: &str) -> &'a Value {
     let names = path.split('.').filter(|name| !name.is_empty());
     names.fold(result, |value, name| {
         value.get(name).unwrap_or(&Value::Null)

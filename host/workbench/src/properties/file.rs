@@ -22,6 +22,9 @@ pub(crate) struct Properties {
     /// Where.
     #[serde(default = "default_mount")]
     pub(crate) mount: String,
+    /// What is called before anything else.
+    #[serde(default)]
+    pub(crate) begin: Vec<String>,
     /// What clients may call.
     #[serde(default)]
     pub(crate) calls: Vec<String>,
@@ -90,7 +93,8 @@ impl Failure {
 pub(super) struct Holds {
     /// A call of these that gives something has it.
     pub(super) take: Operations,
-    /// A call of these gives one of it back.
+    /// A call of these gives one of it back: that with the token which it names, if it has a parameter that is called as
+    /// the token's field, else one of the session's.
     #[serde(default)]
     pub(super) give: Operations,
     /// The parameter that says what is held; without it there is one thing.
