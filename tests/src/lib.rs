@@ -1,4 +1,6 @@
-//! Tests of the whole that need no server.
+//! Tests of the whole that need no server: scenarios, and random schedules of calls, in [`random`].
+
+pub mod random;
 
 use anyhow::{Result, bail};
 use quorate_workbench::Shelf;

@@ -4,8 +4,10 @@ mod cluster;
 mod serve;
 mod zoo_cfg;
 
+mod activity;
 mod call;
 mod mount;
+mod parked;
 mod recipe;
 
 mod watch;
@@ -146,7 +148,7 @@ enum Command {
     Mount(mount::Mount),
     Mounts(mount::Mounts),
     Unmount(mount::Unmount),
-    Call(call::Call),
+    Call(parked::CallCommand),
     Ls(znode::Ls),
     Get(znode::Get),
     Set(znode::Set),

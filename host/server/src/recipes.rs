@@ -7,13 +7,15 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
-use quorate_model::recipe::RecipeDigest;
+use quorate_model::recipe::{Component, RecipeDigest};
 use quorate_model::run::{RunEnding, RunInput, RunReport, Runner};
-use quorate_sandbox::{Sandbox, SandboxConfig, UploadLimits, interface_of};
+use quorate_sandbox::{Compiler, ReadyError, Sandbox, SandboxConfig, UploadLimits, interface_of};
 use quorate_tree::RunTree;
 use serde_json::Value;
 use tokio::sync::Notify;
 
+use crate::activity::{Activity, Ran};
+use crate::clock::Clock;
 use crate::http::{CheckedRecipe, Description, RecipeCheck};
 use crate::metrics::Metrics;
 
@@ -24,20 +26,26 @@ pub struct Recipes(Arc<Inner>);
 struct Inner {
     sandbox: Arc<Sandbox<RunTree>>,
     metrics: Arc<Metrics>,
-    /// What is kept and not known to be ready.
-    wanted: Mutex<BTreeMap<RecipeDigest, Bytes>>,
+    activity: Arc<Activity>,
+    clock: Arc<Clock>,
+    /// What is kept and not known to be ready. No more than the state keeps.
+    wanted: Mutex<BTreeMap<RecipeDigest, Component>>,
     more: Condvar,
     /// Another one is ready.
     compiled: Arc<Notify>,
 }
 
-/// A sandbox that keeps what it compiles in `cache_directory`.
+/// A sandbox that keeps what it compiles in `cache_directory`, and has it compiled by `compiler`, if there is one.
 ///
 /// # Errors
 /// If the engine does not start, or the directory cannot be made.
-pub fn sandbox(cache_directory: PathBuf) -> anyhow::Result<Sandbox<RunTree>> {
+pub fn sandbox(
+    cache_directory: PathBuf,
+    compiler: Option<Compiler>,
+) -> anyhow::Result<Sandbox<RunTree>> {
     let config = SandboxConfig {
         cache_directory: Some(cache_directory),
+        compiler,
         ..SandboxConfig::default()
     };
     Sandbox::new(config).context("the sandbox does not start")
@@ -45,19 +53,30 @@ pub fn sandbox(cache_directory: PathBuf) -> anyhow::Result<Sandbox<RunTree>> {
 
 impl Recipes {
     /// What runs in `sandbox`.
-    pub fn new(sandbox: Arc<Sandbox<RunTree>>, metrics: Arc<Metrics>) -> Recipes {
+    pub fn new(
+        sandbox: Arc<Sandbox<RunTree>>,
+        metrics: Arc<Metrics>,
+        clock: Arc<Clock>,
+    ) -> Recipes {
         let (wanted, more, compiled) = (Mutex::default(), Condvar::new(), Arc::default());
         Recipes(Arc::new(Inner {
             sandbox,
             metrics,
+            activity: Arc::default(),
+            clock,
             wanted,
             more,
             compiled,
         }))
     }
 
+    /// What they do here.
+    pub fn activity(&self) -> Arc<Activity> {
+        self.0.activity.clone()
+    }
+
     /// Has a component compiled soon, on the worker (rule C6).
-    pub fn prepare(&self, digest: RecipeDigest, component: Bytes) {
+    pub fn prepare(&self, digest: RecipeDigest, component: Component) {
         self.0.wanted.lock().insert(digest, component);
         self.0.more.notify_one();
     }
@@ -92,11 +111,24 @@ impl Recipes {
             let Some((digest, component)) = next else {
                 return;
             };
-            if let Err(error) = self.0.sandbox.make_ready(digest, &component) {
+            if let Err(error) = self.make_ready(digest, &component.joined()) {
                 tracing::error!(%digest, "a recipe cannot be made ready: {error}");
             }
             self.0.compiled.notify_one();
         }
+    }
+
+    /// Loads or compiles a component; waits while another one is.
+    fn make_ready(&self, digest: RecipeDigest, component: &[u8]) -> Result<(), ReadyError> {
+        let metrics = &self.0.metrics;
+        metrics.compiling.inc();
+        let made = self.0.sandbox.make_ready(digest, component);
+        metrics.compiling.dec();
+        match made {
+            Ok(_) => metrics.compiled.inc(),
+            Err(_) => metrics.compile_failures.inc(),
+        };
+        made.map(|_| ())
     }
 
     /// Makes a component of an upload and compiles it; both take long.
@@ -106,13 +138,12 @@ impl Recipes {
             .sandbox
             .prepare(upload)
             .map_err(|error| error.to_string())?;
-        self.0
-            .sandbox
-            .make_ready(prepared.digest, &prepared.component)
+        self.make_ready(prepared.digest, &prepared.component)
             .map_err(|error| error.to_string())?;
         let description = description(&prepared.interface)?;
         Ok(CheckedRecipe {
-            component: prepared.component,
+            digest: prepared.digest,
+            component: Component::cut(&prepared.component),
             description,
         })
     }
@@ -130,12 +161,15 @@ impl RecipeCheck for Recipes {
         self.check(&upload)
     }
 
-    fn describe(&self, component: &Bytes) -> Result<Description, String> {
-        let known = self.0.sandbox.interface(&RecipeDigest::of(component));
-        match known {
+    fn describe(
+        &self,
+        digest: &RecipeDigest,
+        component: &Component,
+    ) -> Result<Description, String> {
+        match self.0.sandbox.interface(digest) {
             Some(interface) => description(&interface),
             None => {
-                let interface = interface_of(component, &UploadLimits::default());
+                let interface = interface_of(&component.joined(), &UploadLimits::default());
                 description(&interface.map_err(|error| error.to_string())?)
             }
         }
@@ -149,7 +183,21 @@ impl Runner<RunTree> for Recipes {
 
     fn run(&self, input: RunInput, tree: RunTree) -> RunReport<RunTree> {
         let woken = input.memo.is_some();
+        let (operation, zxid, at) = (input.operation.clone(), input.transaction, input.now);
+        let begun = self.0.clock.monotonic();
         let report = self.0.sandbox.run(input, tree);
+        self.0.activity.ran(&Ran {
+            mount: report.tree.mount(),
+            operation: &operation,
+            zxid,
+            at,
+            woken,
+            ending: &report.ending,
+            fuel: report.fuel,
+            took: self.0.clock.monotonic().saturating_sub(begun),
+            written_bytes: report.tree.written_bytes(),
+            log: &report.log,
+        });
         let metrics = &self.0.metrics;
         metrics.runs.inc();
         metrics.fuel.inc_by(report.fuel);

@@ -103,6 +103,7 @@ impl TestServer {
                 metrics,
                 limits,
                 members: None,
+                activity: Arc::default(),
                 read_only: Arc::default(),
                 local: local_sessions::Table::new(|| 0),
                 mode: Box::new(|| Mode::Standalone),
@@ -224,10 +225,9 @@ impl TestServer {
 
     /// Mounts the test's recipe.
     pub(crate) fn mount(&self, at: &str) {
-        self.ask(Operation::PushRecipe {
-            name: "test".into(),
-            component: Bytes::from_static(b"a component"),
-        });
+        for operation in Operation::upload("test", &Bytes::from_static(b"a component")) {
+            self.ask(operation);
+        }
         let (_, outcome) = self.ask(Operation::Mount {
             path: path(at),
             recipe: "test".into(),

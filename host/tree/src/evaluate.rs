@@ -9,7 +9,7 @@ use quorate_model::call::{CallRequest, Ending, Watch};
 use quorate_model::id::{CallId, Origin, SessionId, Timestamp, Zxid};
 use quorate_model::outcome::{Outcome, Refusal};
 use quorate_model::path::ZnodePath;
-use quorate_model::recipe::Mount;
+use quorate_model::recipe::{Mount, RecipeDigest};
 use quorate_model::request::{Operation, Request};
 use quorate_model::run::{LogLine, RunEnding, Runner};
 use quorate_model::write_set::{Batch, Change, Transaction};
@@ -52,6 +52,18 @@ pub struct Bounds {
     pub unmount_step: usize,
     /// A parked call over whose run so many epochs ended is ended (rule S5).
     pub lost_epochs: u32,
+    /// Components that are being uploaded (rule C2).
+    pub uploads: u64,
+    /// How many bytes those will have when they are whole.
+    pub upload_bytes: u64,
+    /// An upload is dropped when no piece has come for so long, in milliseconds.
+    pub upload_patience_ms: u64,
+    /// Components that are kept, each once however many names and mounts it has. They are held in memory.
+    pub components: u64,
+    /// How many bytes those have.
+    pub component_bytes: u64,
+    /// Names of recipes.
+    pub recipes: u64,
 }
 
 impl Default for Bounds {
@@ -70,6 +82,12 @@ impl Default for Bounds {
             runs_at_once: 64,
             unmount_step: 100,
             lost_epochs: 3,
+            uploads: 8,
+            upload_bytes: 128 << 20,
+            upload_patience_ms: 60_000,
+            components: 1_000,
+            component_bytes: 1 << 30,
+            recipes: 2_000,
         }
     }
 }
@@ -315,7 +333,23 @@ impl<R: Runner<RunTree>> Evaluator<R> {
                 session::close(view, id);
                 Ok(Outcome::SessionClosed)
             }
-            Operation::PushRecipe { name, component } => recipe::push(view, name, component),
+            Operation::UploadPiece {
+                digest,
+                bytes,
+                offset,
+                piece,
+            } => {
+                let request = recipe::PieceRequest {
+                    digest: *digest,
+                    bytes: *bytes,
+                    offset: *offset,
+                    piece,
+                };
+                recipe::upload(view, &self.bounds, &request)
+            }
+            Operation::PushRecipe { name, digest } => {
+                recipe::push(view, &self.bounds, name, *digest)
+            }
             Operation::RemoveRecipe { name } => recipe::remove(view, name),
             Operation::Mount {
                 path,
@@ -365,6 +399,7 @@ impl<R: Runner<RunTree>> Evaluator<R> {
                 call::acknowledge(view, id, *key);
                 Ok(Outcome::Acknowledged)
             }
+            Operation::CancelCall(call) => self.cancel(*call),
             Operation::Cancel { key } => {
                 session::expect_owner(view, id, owner)?;
                 self.cancel(CallId {
@@ -499,7 +534,9 @@ impl<R: Runner<RunTree>> Evaluator<R> {
         let never = Timestamp(u64::MAX);
         let lease = self.first_lease(never).map(|(moment, _)| moment);
         let alarm = self.first_alarm(never).map(|(moment, _)| moment);
-        self.due = lease.into_iter().chain(alarm).min().unwrap_or(never);
+        let upload = self.first_upload(never).map(|(moment, _)| moment);
+        let due = lease.into_iter().chain(alarm).chain(upload);
+        self.due = due.min().unwrap_or(never);
         let any_mark = IndexKey::Mark(Zxid::ZERO, LEAST_CALL);
         let is_mark = |key: &IndexKey| matches!(key, IndexKey::Mark(..));
         self.marked = !self.view.indexed(any_mark, is_mark, 1).is_empty();
@@ -520,6 +557,10 @@ impl<R: Runner<RunTree>> Evaluator<R> {
                 self.finish(None, SessionId::NONE, None, None);
             } else if let Some((_, id)) = self.first_alarm(self.time) {
                 self.ring(id);
+            } else if let Some((_, digest)) = self.first_upload(self.time) {
+                self.begin();
+                self.view.change(Change::DropUpload { digest });
+                self.finish(None, SessionId::NONE, None, None);
             } else {
                 let Some(id) = self.next_mark(&mut from) else {
                     return true;
@@ -681,6 +722,7 @@ impl<R: Runner<RunTree>> Evaluator<R> {
                 } => {
                     self.due = self.due.min(*moment);
                 }
+                Change::PutPiece { upload, .. } => self.due = self.due.min(upload.until),
                 Change::Park(parked) => {
                     let moments = parked.watches.iter().filter_map(|watch| match watch {
                         Watch::Time(moment) => Some(*moment),
@@ -711,6 +753,15 @@ impl<R: Runner<RunTree>> Evaluator<R> {
         let due = |key: &IndexKey| matches!(key, IndexKey::Lease(moment, _) if *moment <= until);
         match self.view.indexed(from, due, 1).pop()? {
             IndexKey::Lease(moment, path) => Some((moment, path)),
+            _ => None,
+        }
+    }
+
+    fn first_upload(&self, until: Timestamp) -> Option<(Timestamp, RecipeDigest)> {
+        let from = IndexKey::Upload(Timestamp(0), RecipeDigest([0; 32]));
+        let due = |key: &IndexKey| matches!(key, IndexKey::Upload(moment, _) if *moment <= until);
+        match self.view.indexed(from, due, 1).pop()? {
+            IndexKey::Upload(moment, digest) => Some((moment, digest)),
             _ => None,
         }
     }
@@ -756,7 +807,7 @@ fn change_bytes(change: &Change) -> usize {
         | Change::SetLifetime { path, .. } => path.as_str().len(),
         Change::Park(call) => parked_bytes(call) as usize,
         Change::PutAnswer { answer, .. } => answer_bytes(answer) as usize,
-        Change::PutComponent { component, .. } => component.len(),
+        Change::PutPiece { piece, .. } => piece.len(),
         _ => 0,
     };
     32 + payload

@@ -18,6 +18,8 @@ pub struct RunTree {
     mount: Mount,
     /// The znodes of lifetime `session` that the run created.
     pub(crate) created: Vec<ZnodePath>,
+    /// Bytes of paths and data written so far.
+    written_bytes: u64,
 }
 
 impl RunTree {
@@ -26,7 +28,22 @@ impl RunTree {
             view,
             mount,
             created: Vec::new(),
+            written_bytes: 0,
         }
+    }
+
+    /// Where the recipe is mounted.
+    pub fn mount(&self) -> &ZnodePath {
+        &self.mount.path
+    }
+
+    /// Bytes of paths and data that the run has written so far, those that it has undone itself included.
+    pub fn written_bytes(&self) -> u64 {
+        self.written_bytes
+    }
+
+    fn count_written(&mut self, path: &ZnodePath, data: &[u8]) {
+        self.written_bytes += (path.as_str().len() + data.len()) as u64;
     }
 
     fn absolute(&self, path: &RelativePath) -> Result<ZnodePath, Breach> {
@@ -108,6 +125,7 @@ impl RunTree {
         if let Some(parent) = path.parent() {
             self.expect_parent(&parent)?;
         }
+        self.count_written(path, &data);
         create_node(&mut self.view, path, data, Acl::open(), lifetime);
         if matches!(lifetime, Lifetime::Session(_)) {
             self.created.push(path.clone());
@@ -186,6 +204,7 @@ impl TreeAccess for RunTree {
         let path = self.below(path, "set the data of")?;
         expect_data_fits(&data)?;
         let stat = self.view.stat(&path).ok_or(TreeError::NoNode)?;
+        self.count_written(&path, &data);
         set_data(&mut self.view, &path, &stat, data);
         Ok(())
     }
@@ -197,6 +216,7 @@ impl TreeAccess for RunTree {
         if stat.children > 0 && !lifetime.allows_children() {
             return Err(TreeError::NotEmpty);
         }
+        self.count_written(&path, &[]);
         self.view.change(Change::SetLifetime { path, lifetime });
         Ok(())
     }
@@ -207,6 +227,7 @@ impl TreeAccess for RunTree {
         if stat.children > 0 {
             return Err(TreeError::NotEmpty);
         }
+        self.count_written(&path, &[]);
         delete_node(&mut self.view, &path);
         Ok(())
     }

@@ -219,11 +219,9 @@ impl Scene<'_> {
                 // Of a file, its name.
                 let name = Path::new(recipe).file_stem().and_then(|stem| stem.to_str());
                 let name = name.unwrap_or(recipe).to_owned();
-                let push = Operation::PushRecipe {
-                    name: name.clone(),
-                    component: prepared.component,
-                };
-                self.evaluate(SessionId::NONE, push)?;
+                for operation in Operation::upload(&name, &prepared.component) {
+                    self.evaluate(SessionId::NONE, operation)?;
+                }
                 let mount = Operation::Mount {
                     path: ZnodePath::parse(path)?,
                     recipe: name,
@@ -267,10 +265,11 @@ impl Scene<'_> {
             ["new-leader"] => self.new_leader(),
             ["restart"] => {
                 let mut state = self.state.write();
-                state.begin_snapshot();
+                let components = state.begin_snapshot();
                 let chunks: Vec<Vec<u8>> = std::iter::from_fn(|| state.snapshot_chunk()).collect();
                 drop(state);
-                let loaded = State::load(chunks.into_iter().map(Ok::<_, SnapshotError>))?;
+                let chunks = chunks.into_iter().map(Ok::<_, SnapshotError>);
+                let loaded = State::load(components.into_iter().map(Ok), chunks)?;
                 self.state = Arc::new(RwLock::new(loaded));
                 self.new_leader()
             }

@@ -214,10 +214,7 @@ fn operator(sim: &mut Sim<'_>, hosts: &[Arc<Host>], mounted: Arc<AtomicBool>) {
         for (recipe, mount) in MOUNTS {
             let prepared = prepared(&hosts[0].sandbox, recipe)?;
             let digest = prepared.digest;
-            let push = Operation::PushRecipe {
-                name: recipe.into(),
-                component: prepared.component,
-            };
+            let push = Operation::upload(recipe, &prepared.component);
             let mount = Operation::Mount {
                 path: ZnodePath::parse(mount)?,
                 recipe: recipe.into(),
@@ -225,7 +222,7 @@ fn operator(sim: &mut Sim<'_>, hosts: &[Arc<Host>], mounted: Arc<AtomicBool>) {
                 parameters: None,
                 sealed: true,
             };
-            for operation in [push, mount] {
+            for operation in push.into_iter().chain([mount]) {
                 let mut place = 0;
                 loop {
                     let router = hosts[place % hosts.len()]

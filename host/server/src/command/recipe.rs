@@ -15,6 +15,7 @@ use clap::{Args, Subcommand};
 use quorate_client::admin;
 use serde_json::json;
 
+use super::activity::{Logs, Top};
 use super::output::Output;
 use super::session::unless_interrupted;
 use super::{Global, Usage};
@@ -33,6 +34,8 @@ pub(super) enum Recipe {
     List(List),
     Show(Show),
     Remove(Remove),
+    Top(Top),
+    Logs(Logs),
 }
 
 /// Upload a recipe
@@ -97,6 +100,8 @@ impl Recipe {
                 document["mounts"] = json!(mounts);
                 output.print(pushed(&recipe, before.as_deref(), &mounts), document)?;
             }
+            Recipe::Top(top) => top.run(&admin()?, output).await?,
+            Recipe::Logs(logs) => logs.run(&admin()?, output).await?,
             Recipe::List(List {}) => {
                 let admin = admin()?;
                 let recipes = admin.recipes().await?;

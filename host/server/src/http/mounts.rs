@@ -58,10 +58,7 @@ pub(super) async fn show(State(http): State<Arc<Http>>, Path(path): Path<String>
         .mount(&path)
         .ok_or_else(|| Problem::refused(&Refusal::NotMounted(path.clone())))?;
     let mut shown = shown(mount);
-    let parked = state
-        .parked_calls()
-        .filter(|call| call.mount == path)
-        .count();
+    let parked = state.parked_at(&path).count();
     shown["parked_calls"] = parked.into();
     shown["next_sequence"] = mount.next_sequence.into();
     let parameters = state.node(&path).map(|node| node.data).unwrap_or_default();

@@ -39,6 +39,7 @@ fn body(form: &Form, outcome: &Outcome) -> Reply {
         | Outcome::Removed
         | Outcome::Mounted(_)
         | Outcome::Unmounted { .. }
+        | Outcome::Uploaded { .. }
         | Outcome::VersionRaised => return Err(ErrorCode::SystemError),
     })
 }
