@@ -91,7 +91,7 @@ def test_a_new_project_builds_and_passes_all_that_comes_with_it(made):
     page = made.works("check", COMPONENT)
     assert page.startswith(f"{COMPONENT}: a server takes it, ")
     assert "\npass(name: string) -> u64\n    Lets one more through; says how many that makes.\n" in page
-    assert made.works("test") == "scenarios/turnstile.txt: passed, 12 commands\n"
+    assert made.works("test") == "scenarios/turnstile.txt: passed, 11 commands\n"
     said = made.works("explore", "--runs", "200")
     assert said.startswith("200 runs, ") and "checked: grows, stuck, trap, endless\n" in said
     # The versions of what it stands on are those that came with it: cargo added the project alone.
@@ -146,7 +146,7 @@ def test_a_scenario_that_goes_otherwise_is_shown_and_blessed(project):
     project.write(scenario, right.replace("= 2\n  b@1 = 2\n", "= 3\n  b@1 = 2\n"))
     failed = project.fails("test")
     assert failed.stdout == (
-        f"{scenario}: failed, 12 commands\n"
+        f"{scenario}: failed, 11 commands\n"
         "line 21:\n"
         "    > a: call /turnstile pass north\n"
         "  - = 3\n"
@@ -156,7 +156,7 @@ def test_a_scenario_that_goes_otherwise_is_shown_and_blessed(project):
     assert "--bless writes it down" in failed.stderr
     assert "blessed" in project.works("test", "--bless")
     assert project.read(scenario) == right
-    assert project.works("test", scenario) == f"{scenario}: passed, 12 commands\n"
+    assert project.works("test", scenario) == f"{scenario}: passed, 11 commands\n"
 
 
 def test_scenarios_teach_what_can_be_written(project):
@@ -256,7 +256,7 @@ def test_explore_finds_the_bug_in_a_broken_lock(project):
     manifest = project.read("Cargo.toml")
     project.write("Cargo.toml", manifest.replace('name = "turnstile"', 'name = "eager-lock"'))
     project.source((REPOSITORY / "tests/recipes/eager_lock.rs").read_text())
-    project.write("explore.toml", (REPOSITORY / "tests/properties/eager-lock.toml").read_text())
+    project.write("explore.toml", (REPOSITORY / "tests/recipes/eager-lock.toml").read_text())
     project.build()
     done = project("--json", "recipe", "explore")
     assert done.returncode == 1, done.stderr
