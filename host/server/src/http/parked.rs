@@ -39,17 +39,18 @@ pub(super) async fn list(State(http): State<Arc<Http>>, Query(page): Query<Page>
     let mount = page.mount.as_deref().map(ZnodePath::parse).transpose();
     let mount = mount.map_err(|error| Problem::bad_request(format!("mount: {error}")))?;
     let limit = page.limit.unwrap_or(MAX_CALLS).min(MAX_CALLS);
-    let state = http.state()?;
-    let calls: &mut dyn Iterator<Item = &ParkedCall> = match &mount {
-        None => &mut state.parked_calls(),
-        Some(mount) => &mut state.parked_at(mount),
-    };
     let mut number = 0;
-    let calls = calls.inspect(|_| number += 1);
-    let oldest: Vec<ParkedCall> = oldest(calls, limit).into_iter().cloned().collect();
-    let (now, zxid) = (state.last_time(), state.last_zxid());
+    let (oldest, now, zxid) = {
+        let state = http.state()?;
+        let calls: &mut dyn Iterator<Item = &ParkedCall> = match &mount {
+            None => &mut state.parked_calls(),
+            Some(mount) => &mut state.parked_at(mount),
+        };
+        let oldest = oldest(calls.inspect(|_| number += 1), limit);
+        let oldest: Vec<ParkedCall> = oldest.into_iter().cloned().collect();
+        (oldest, state.last_time(), state.last_zxid())
+    };
     // Their arguments are read into JSON without the state's lock.
-    drop(state);
     let calls: Vec<Value> = oldest.iter().map(|call| shown(call, now.0)).collect();
     let body = json!({"calls": calls, "number": number});
     Ok(Answer::new(zxid, body))
