@@ -16,7 +16,7 @@ use quorate_model::call::{CallRequest, Ending};
 use quorate_model::id::{CallId, Incarnation, Origin, ServerId, SessionId, Timestamp};
 use quorate_model::outcome::{Outcome, ZnodeOutcome};
 use quorate_model::path::ZnodePath;
-use quorate_model::recipe::RecipeDigest;
+use quorate_model::recipe::{MountSettings, RecipeDigest};
 use quorate_model::request::{
     CreateLifetime, CreatePath, Operation, Password, Request, ZnodeOperation,
 };
@@ -65,6 +65,10 @@ struct Shared(Arc<Sandbox<RunTree>>);
 impl Runner<RunTree> for Shared {
     fn ready(&self, digest: &RecipeDigest) -> bool {
         self.0.ready(digest)
+    }
+
+    fn fits(&self, digest: &RecipeDigest, operation: &str, arguments: &str) -> bool {
+        self.0.fits(digest, operation, arguments)
     }
 
     fn run(&self, input: RunInput, tree: RunTree) -> RunReport<RunTree> {
@@ -127,14 +131,16 @@ impl Scene {
                 let push = Operation::PushRecipe {
                     name: recipe.to_owned(),
                     component: prepared.component,
+                    version: prepared.interface.version.clone(),
+                    exports: prepared.interface.exports(),
                 };
                 self.evaluate(SessionId::NONE, push)?;
                 let mount = Operation::Mount {
                     path: ZnodePath::parse(path)?,
                     recipe: recipe.to_owned(),
                     digest: None,
-                    parameters: None,
-                    sealed: true,
+                    settings: MountSettings::default(),
+                    upgrade: false,
                 };
                 self.evaluate(SessionId::NONE, mount)
             }
@@ -313,7 +319,7 @@ impl Scene {
             Outcome::Znode(ZnodeOutcome::Set(stat)) => format!("set, version {}", stat.version),
             Outcome::Answered(answer) => ending(&answer.ending),
             Outcome::Parked => "parked".into(),
-            Outcome::Mounted(_) => "mounted".into(),
+            Outcome::Mounted { .. } => "mounted".into(),
             Outcome::Unmounted { ended_calls } => {
                 format!("unmounted, parked calls ended: {ended_calls}")
             }

@@ -8,13 +8,13 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use quorate_model::recipe::RecipeDigest;
-use quorate_model::run::{RunEnding, RunInput, RunReport, Runner};
-use quorate_sandbox::{Sandbox, SandboxConfig, UploadLimits, interface_of};
+use quorate_model::run::{Invocation, RunEnding, RunInput, RunReport, Runner};
+use quorate_sandbox::{Interface, Sandbox, SandboxConfig, UploadLimits, interface_of};
 use quorate_tree::RunTree;
 use serde_json::Value;
 use tokio::sync::Notify;
 
-use crate::http::{CheckedRecipe, Description, RecipeCheck};
+use crate::http::{CheckedRecipe, Description, ParkedKind, RecipeCheck};
 use crate::metrics::Metrics;
 
 /// The sandbox, and the worker that compiles for it. Cloning is cheap.
@@ -99,6 +99,17 @@ impl Recipes {
         }
     }
 
+    /// Of a component that was checked before, whether it is compiled here or not.
+    fn interface_of(&self, component: &Bytes) -> Result<Arc<Interface>, String> {
+        let known = self.0.sandbox.interface(&RecipeDigest::of(component));
+        match known {
+            Some(interface) => Ok(interface),
+            None => interface_of(component, &UploadLimits::default())
+                .map(Arc::new)
+                .map_err(|error| error.to_string()),
+        }
+    }
+
     /// Makes a component of an upload and compiles it; both take long.
     fn check(&self, upload: &[u8]) -> Result<CheckedRecipe, String> {
         let prepared = self
@@ -113,12 +124,14 @@ impl Recipes {
         let description = description(&prepared.interface)?;
         Ok(CheckedRecipe {
             component: prepared.component,
+            version: prepared.interface.version.clone(),
+            exports: prepared.interface.exports(),
             description,
         })
     }
 }
 
-fn description(interface: &quorate_sandbox::Interface) -> Result<Description, String> {
+fn description(interface: &Interface) -> Result<Description, String> {
     match serde_json::to_value(interface.describe()) {
         Ok(Value::Object(description)) => Ok(description),
         other => Err(format!("its description is no object: {other:?}")),
@@ -131,14 +144,16 @@ impl RecipeCheck for Recipes {
     }
 
     fn describe(&self, component: &Bytes) -> Result<Description, String> {
-        let known = self.0.sandbox.interface(&RecipeDigest::of(component));
-        match known {
-            Some(interface) => description(&interface),
-            None => {
-                let interface = interface_of(component, &UploadLimits::default());
-                description(&interface.map_err(|error| error.to_string())?)
-            }
-        }
+        let interface = self.interface_of(component)?;
+        description(&interface)
+    }
+
+    fn misfits(&self, component: &Bytes, calls: &[ParkedKind]) -> Result<u64, String> {
+        let interface = self.interface_of(component)?;
+        let misfits = calls
+            .iter()
+            .filter(|call| interface.accepts(&call.operation, &call.arguments).is_err());
+        Ok(misfits.map(|call| call.count).sum())
     }
 }
 
@@ -147,8 +162,15 @@ impl Runner<RunTree> for Recipes {
         Runner::ready(self.0.sandbox.as_ref(), digest)
     }
 
+    fn fits(&self, digest: &RecipeDigest, operation: &str, arguments: &str) -> bool {
+        self.0.sandbox.fits(digest, operation, arguments)
+    }
+
     fn run(&self, input: RunInput, tree: RunTree) -> RunReport<RunTree> {
         let woken = input.memo.is_some();
+        if let Invocation::Guard(_) = input.invocation {
+            self.0.metrics.guards.inc();
+        }
         let report = self.0.sandbox.run(input, tree);
         let metrics = &self.0.metrics;
         metrics.runs.inc();
@@ -161,6 +183,9 @@ impl Runner<RunTree> for Recipes {
             RunEnding::Trapped(_) | RunEnding::Exceeded { .. }
         ) {
             metrics.runs_failed.inc();
+        }
+        if let RunEnding::Exceeded { bound, .. } = &report.ending {
+            metrics.reached(bound);
         }
         report
     }

@@ -246,6 +246,8 @@ async fn push_standard_recipes(server: &Server) -> anyhow::Result<()> {
         let push = Operation::PushRecipe {
             name: standard.name.to_owned(),
             component: checked.component,
+            version: checked.version,
+            exports: checked.exports,
         };
         let (_, outcome) = server.router.ask(administration(push)).await?;
         if let Outcome::Refused(refusal) = outcome {

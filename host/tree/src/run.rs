@@ -16,15 +16,18 @@ use crate::view::View;
 pub struct RunTree {
     pub(crate) view: View,
     mount: Mount,
+    /// Whether it belongs to a session: only such a run gives a znode to one (rule C10).
+    of_session: bool,
     /// The znodes of lifetime `session` that the run created.
     pub(crate) created: Vec<ZnodePath>,
 }
 
 impl RunTree {
-    pub(crate) fn new(view: View, mount: Mount) -> RunTree {
+    pub(crate) fn new(view: View, mount: Mount, of_session: bool) -> RunTree {
         RunTree {
             view,
             mount,
+            of_session,
             created: Vec::new(),
         }
     }
@@ -49,6 +52,10 @@ impl RunTree {
     fn expect_lifetime(&self, lifetime: Lifetime) -> Result<(), TreeError> {
         match lifetime {
             Lifetime::Persistent | Lifetime::Container => Ok(()),
+            Lifetime::Session(_) if !self.of_session => Err(Breach(
+                "a standing run has no session, so it gives no znode the lifetime of one".into(),
+            )
+            .into()),
             Lifetime::Session(session) => {
                 self.view.session(session).map(|_| ()).ok_or(TreeError::NoSession)
             }

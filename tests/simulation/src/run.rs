@@ -208,6 +208,7 @@ fn prepared(sandbox: &Sandbox<RunTree>, recipe: &str) -> anyhow::Result<Prepared
 
 /// Keeps the recipes and mounts them, through whichever server is up.
 fn operator(sim: &mut Sim<'_>, hosts: &[Arc<Host>], mounted: Arc<AtomicBool>) {
+    use quorate_model::recipe::MountSettings;
     use quorate_model::request::Operation;
     let hosts = hosts.to_vec();
     sim.client("operator", async move {
@@ -217,13 +218,15 @@ fn operator(sim: &mut Sim<'_>, hosts: &[Arc<Host>], mounted: Arc<AtomicBool>) {
             let push = Operation::PushRecipe {
                 name: recipe.into(),
                 component: prepared.component,
+                version: prepared.interface.version.clone(),
+                exports: prepared.interface.exports(),
             };
             let mount = Operation::Mount {
                 path: ZnodePath::parse(mount)?,
                 recipe: recipe.into(),
                 digest: Some(digest),
-                parameters: None,
-                sealed: true,
+                settings: MountSettings::default(),
+                upgrade: false,
             };
             for operation in [push, mount] {
                 let mut place = 0;

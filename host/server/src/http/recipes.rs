@@ -10,7 +10,7 @@ use axum::http::StatusCode;
 use bytes::Bytes;
 use quorate_model::id::SessionId;
 use quorate_model::outcome::{Outcome, Refusal};
-use quorate_model::recipe::Recipe;
+use quorate_model::recipe::{Exports, Recipe, RecipeDigest, RecipeVersion};
 use quorate_model::request::Operation;
 use serde_json::{Map, Value, json};
 use tokio::time::timeout;
@@ -42,6 +42,12 @@ pub trait RecipeCheck: Send + Sync + 'static {
     /// What is wrong with it and what to do, for its author.
     fn prepare(&self, upload: Bytes) -> Result<CheckedRecipe, String>;
 
+    /// How many of these parked calls do not fit a component that was checked before.
+    ///
+    /// # Errors
+    /// Why that cannot be told, for the operator.
+    fn misfits(&self, component: &Bytes, calls: &[ParkedKind]) -> Result<u64, String>;
+
     /// What a component offers that was checked before.
     ///
     /// # Errors
@@ -49,11 +55,26 @@ pub trait RecipeCheck: Send + Sync + 'static {
     fn describe(&self, component: &Bytes) -> Result<Description, String>;
 }
 
+/// Parked calls of the same operation with the same arguments.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParkedKind {
+    /// As it was called.
+    pub operation: String,
+    /// As JSON.
+    pub arguments: String,
+    /// How many.
+    pub count: u64,
+}
+
 /// An upload that has passed.
 #[derive(Clone, Debug)]
 pub struct CheckedRecipe {
     /// What is kept.
     pub component: Bytes,
+    /// The version of its WIT package, if that has one.
+    pub version: Option<String>,
+    /// What it exports beside its operations.
+    pub exports: Exports,
     /// What it offers.
     pub description: Description,
 }
@@ -70,7 +91,7 @@ pub(super) async fn list(State(http): State<Arc<Http>>) -> Answered {
         .map(|recipe| {
             let mounts: Vec<&str> = state
                 .mounts()
-                .filter(|mount| mount.digest == recipe.digest)
+                .filter(|mount| mount.digest == recipe.current.digest)
                 .map(|mount| mount.path.as_str())
                 .collect();
             let mut shown = shown(recipe);
@@ -85,9 +106,22 @@ pub(super) async fn list(State(http): State<Arc<Http>>) -> Answered {
 pub(super) async fn show(State(http): State<Arc<Http>>, Path(name): Path<String>) -> Answered {
     let (found, zxid) = {
         let state = http.state()?;
-        let found = state
-            .recipe(&name)
-            .and_then(|recipe| Some((shown(recipe), state.component(&recipe.digest)?.clone())));
+        let found = state.recipe(&name).and_then(|recipe| {
+            let component = state.component(&recipe.current.digest)?.clone();
+            let mut shown = shown(recipe);
+            let mounts = |version: &RecipeVersion| -> Vec<&str> {
+                let mounts = state.mounts();
+                let mounts = mounts.filter(|it| it.recipe == name && it.digest == version.digest);
+                mounts.map(|mount| mount.path.as_str()).collect()
+            };
+            let versions = recipe.versions().map(|version| {
+                let mut one = of_version(version);
+                one.insert("mounts".into(), mounts(version).into());
+                Value::Object(one)
+            });
+            shown.insert("versions".into(), versions.collect());
+            Some((shown, component))
+        });
         (found, state.last_zxid())
     };
     let (mut body, component) =
@@ -125,12 +159,27 @@ pub(super) async fn push(
     let operation = Operation::PushRecipe {
         name: name.clone(),
         component: recipe.component,
+        version: recipe.version,
+        exports: recipe.exports,
     };
     match http.ask(SessionId::NONE, peer, operation).await? {
         (zxid, Outcome::Pushed(digest)) => {
             let mut body = recipe.description;
+            // They go on with what they were mounted with, until they are upgraded.
+            let outdated: Vec<Value> = {
+                let state = http.state()?;
+                let mounts = state.mounts();
+                mounts
+                    .filter(|mount| mount.recipe == name && mount.digest != digest)
+                    .map(|mount| {
+                        let digest = mount.digest.to_string();
+                        json!({"path": mount.path.as_str(), "digest": digest})
+                    })
+                    .collect()
+            };
             body.insert("name".into(), name.into());
             body.insert("digest".into(), digest.to_string().into());
+            body.insert("outdated_mounts".into(), outdated.into());
             Ok(Answer::of(zxid, body).with_status(StatusCode::CREATED))
         }
         (_, other) => Err(Problem::unexpected(other)),
@@ -143,10 +192,24 @@ pub(super) async fn remove(
     Extension(peer): Extension<Peer>,
     Path(name): Path<String>,
 ) -> Answered {
-    match http
-        .ask(SessionId::NONE, peer, Operation::RemoveRecipe { name })
-        .await?
-    {
+    forget(&http, peer, name, None).await
+}
+
+/// `DELETE /v1/recipes/<name>/<digest>`
+pub(super) async fn remove_version(
+    State(http): State<Arc<Http>>,
+    Extension(peer): Extension<Peer>,
+    Path((name, digest)): Path<(String, String)>,
+) -> Answered {
+    let digest = digest
+        .parse::<RecipeDigest>()
+        .map_err(Problem::bad_request)?;
+    forget(&http, peer, name, Some(digest)).await
+}
+
+async fn forget(http: &Http, peer: Peer, name: String, digest: Option<RecipeDigest>) -> Answered {
+    let operation = Operation::RemoveRecipe { name, digest };
+    match http.ask(SessionId::NONE, peer, operation).await? {
         (zxid, Outcome::Removed) => Ok(Answer::new(zxid, json!({}))),
         (_, other) => Err(Problem::unexpected(other)),
     }
@@ -154,7 +217,7 @@ pub(super) async fn remove(
 
 impl Http {
     /// Runs what takes long where it holds nobody up.
-    async fn blocking<T: Send + 'static>(
+    pub(super) async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Problem> {
@@ -170,11 +233,19 @@ impl Http {
 }
 
 fn shown(recipe: &Recipe) -> Map<String, Value> {
+    let mut shown = of_version(&recipe.current);
+    shown.insert("name".into(), recipe.name.as_str().into());
+    shown
+}
+
+fn of_version(version: &RecipeVersion) -> Map<String, Value> {
     let members = [
-        ("name", recipe.name.as_str().into()),
-        ("digest", recipe.digest.to_string().into()),
-        ("bytes", recipe.size.into()),
-        ("pushed_at", recipe.pushed_at.0.into()),
+        ("digest", version.digest.to_string().into()),
+        ("version", version.version.clone().into()),
+        ("bytes", version.size.into()),
+        ("pushed_at", version.pushed_at.0.into()),
+        ("guard", version.exports.guard.into()),
+        ("standing", version.exports.standing.into()),
     ];
     members
         .map(|(name, value): (&str, Value)| (name.to_owned(), value))

@@ -47,6 +47,7 @@ pub(super) async fn metrics(State(http): State<Arc<Http>>) -> Response {
         parked_calls: counts.parked_calls,
         answers: counts.answers,
         mounts: counts.mounts,
+        mounts_suspended: counts.suspended,
         recipes: counts.recipes,
         watches: http.edge.watches.count() as u64,
         last_zxid: last_zxid.0,

@@ -9,6 +9,7 @@ use axum::http::{Method, Request, StatusCode};
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use quorate_model::id::{SessionId, Zxid};
+use quorate_model::recipe::Exports;
 use quorate_model::request::Operation;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -17,7 +18,9 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tower::ServiceExt as _;
 
-use super::{CheckedRecipe, Description, Http, Peer, RecipeCheck, ZXID_HEADER, parse_zxid, serve};
+use super::{
+    CheckedRecipe, Description, Http, ParkedKind, Peer, RecipeCheck, ZXID_HEADER, parse_zxid, serve,
+};
 use crate::testing::TestServer;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -33,8 +36,15 @@ impl RecipeCheck for TestCheck {
         let description = self.describe(&upload)?;
         Ok(CheckedRecipe {
             component: upload,
+            version: None,
+            exports: Exports::default(),
             description,
         })
+    }
+
+    fn misfits(&self, _: &Bytes, calls: &[ParkedKind]) -> Result<u64, String> {
+        let misfits = calls.iter().filter(|call| call.operation == "wait");
+        Ok(misfits.map(|call| call.count).sum())
     }
 
     fn describe(&self, component: &Bytes) -> Result<Description, String> {

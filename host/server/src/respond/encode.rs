@@ -37,7 +37,9 @@ fn body(form: &Form, outcome: &Outcome) -> Reply {
         | Outcome::Session { .. }
         | Outcome::Pushed(_)
         | Outcome::Removed
-        | Outcome::Mounted(_)
+        | Outcome::Mounted { .. }
+        | Outcome::MountSet
+        | Outcome::Resumed
         | Outcome::Unmounted { .. }
         | Outcome::VersionRaised => return Err(ErrorCode::SystemError),
     })
