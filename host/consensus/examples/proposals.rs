@@ -15,10 +15,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quorate_consensus::{
-    Chunks, Config, Consensus, FirstMember, InstallError, StateMachine, Tcp, Verdict,
+    Chunks, Components, Config, Consensus, FirstMember, InstallError, StateMachine, Tcp, Verdict,
 };
 use quorate_model::id::{ServerId, SessionId, Timestamp};
 use quorate_model::path::ZnodePath;
+use quorate_model::recipe::{Component, RecipeDigest};
 use quorate_model::write_set::{Batch, Change, Entry, Transaction};
 use tokio::net::TcpListener;
 
@@ -32,12 +33,14 @@ impl StateMachine for Nothing {
     fn apply(&self, _: &Entry) -> Verdict {
         Verdict::Applied
     }
-    fn begin_snapshot(&self) {}
+    fn begin_snapshot(&self) -> Vec<(RecipeDigest, Component)> {
+        Vec::new()
+    }
     fn snapshot_chunk(&self) -> Option<Vec<u8>> {
         None
     }
     fn abandon_snapshot(&self) {}
-    fn install(&self, _: &mut Chunks<'_>) -> Result<(), InstallError> {
+    fn install(&self, _: &mut Components<'_>, _: &mut Chunks<'_>) -> Result<(), InstallError> {
         Ok(())
     }
 }

@@ -21,8 +21,11 @@
 //! use std::sync::Arc;
 //!
 //! use parking_lot::Mutex;
-//! use quorate_consensus::{Chunks, Config, Consensus, InstallError, Resolution, StateMachine, Verdict};
+//! use quorate_consensus::{
+//!     Chunks, Components, Config, Consensus, InstallError, Resolution, StateMachine, Verdict,
+//! };
 //! use quorate_model::id::{Incarnation, ServerId, Timestamp};
+//! use quorate_model::recipe::{Component, RecipeDigest};
 //! use quorate_model::write_set::{Entry, EpochStart};
 //!
 //! /// A state that is nothing but its epoch.
@@ -43,8 +46,9 @@
 //!             _ => Verdict::NoOp,
 //!         }
 //!     }
-//!     fn begin_snapshot(&self) {
+//!     fn begin_snapshot(&self) -> Vec<(RecipeDigest, Component)> {
 //!         *self.snapshot.lock() = Some(*self.now.lock());
+//!         Vec::new()
 //!     }
 //!     fn snapshot_chunk(&self) -> Option<Vec<u8>> {
 //!         self.snapshot.lock().take().map(|epoch| epoch.to_le_bytes().to_vec())
@@ -52,7 +56,7 @@
 //!     fn abandon_snapshot(&self) {
 //!         self.snapshot.lock().take();
 //!     }
-//!     fn install(&self, chunks: &mut Chunks<'_>) -> Result<(), InstallError> {
+//!     fn install(&self, _: &mut Components<'_>, chunks: &mut Chunks<'_>) -> Result<(), InstallError> {
 //!         for chunk in chunks {
 //!             let chunk = chunk?;
 //!             let epoch = chunk.try_into().map_err(|_| InstallError::Content("length".into()))?;
@@ -103,6 +107,7 @@ mod reconfigure;
 mod state_machine;
 
 mod command;
+mod components;
 mod directory;
 mod disk;
 mod failover;
@@ -129,4 +134,4 @@ pub use peer::transport::{Opening, Socket, Tcp, Transport};
 pub use proposal::{MAX_IN_FLIGHT, Proposal, Resolution};
 pub use reconfigure::{CAUGHT_UP_ENTRIES, MembersChange, NewMember};
 pub use snapshot::MAX_CHUNK_BYTES;
-pub use state_machine::{Chunks, InstallError, StateMachine, Verdict};
+pub use state_machine::{Chunks, Components, InstallError, StateMachine, Verdict};

@@ -9,6 +9,7 @@ use futures_util::{Stream, TryStreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine, Snapshot};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use parking_lot::Mutex;
+use quorate_model::recipe::{Component, RecipeDigest};
 use tokio::sync::Notify;
 
 use crate::command::Command;
@@ -96,7 +97,7 @@ impl Machine {
             upkeep,
         };
         if let Some(file) = machine.upkeep.snapshots.current() {
-            let installed = install(machine.inner.as_ref(), &file);
+            let installed = install(machine.inner.as_ref(), &machine.upkeep.snapshots, &file);
             installed.map_err(|error| match error {
                 InstallError::Read(error) => OpenError::SnapshotDamaged {
                     path: file.path.clone(),
@@ -152,9 +153,18 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
         .unwrap_or("it panicked")
 }
 
-fn install(inner: &dyn StateMachine, file: &SnapshotFile) -> Result<(), InstallError> {
+fn install(
+    inner: &dyn StateMachine,
+    snapshots: &SnapshotStore,
+    file: &SnapshotFile,
+) -> Result<(), InstallError> {
+    let needed = file.needed().iter();
+    let mut components = needed.map(|needed| {
+        let component = snapshots.components.read(needed)?;
+        Ok((needed.digest, component))
+    });
     let mut chunks = file.chunks()?;
-    inner.install(&mut chunks)?;
+    inner.install(&mut components, &mut chunks)?;
     // The state may know its own end; the file's end must have been reached and be whole all the same.
     match chunks.next() {
         None => Ok(()),
@@ -207,8 +217,9 @@ impl RaftStateMachine<Types> for Machine {
         self.upkeep.wanted.store(false, Ordering::Relaxed);
         self.bytes_since = 0;
         self.entries_since = 0;
-        self.inner.begin_snapshot();
+        let components = self.inner.begin_snapshot();
         SnapshotBuilder(Some(Build {
+            components,
             inner: self.inner.clone(),
             meta: SnapshotMeta {
                 last_log_id: self.last_applied,
@@ -229,7 +240,7 @@ impl RaftStateMachine<Types> for Machine {
         self.inner.abandon_snapshot();
         let (inner, upkeep) = (self.inner.clone(), self.upkeep.clone());
         let installed = disk::wait_for(self.upkeep.disk.as_ref(), move || {
-            install(inner.as_ref(), &file).map_err(io::Error::other)?;
+            install(inner.as_ref(), &upkeep.snapshots, &file).map_err(io::Error::other)?;
             upkeep.snapshots.adopt(&file)
         });
         if let Err(error) = installed.await.flatten() {
@@ -263,6 +274,8 @@ impl RaftStateMachine<Types> for Machine {
 pub(crate) struct SnapshotBuilder(Option<Build>);
 
 struct Build {
+    /// Given to what is being written, with the first step.
+    components: Vec<(RecipeDigest, Component)>,
     inner: Arc<dyn StateMachine>,
     meta: SnapshotMeta,
     cancelled: Arc<AtomicBool>,
@@ -272,12 +285,12 @@ struct Build {
 }
 
 impl Build {
-    /// Writes one chunk; at the end, gives the snapshot that is on disk. Blocks meanwhile.
+    /// Writes one chunk, or one component; at the end, gives the snapshot that is on disk. Blocks meanwhile.
     fn step(&mut self) -> io::Result<Option<SnapshotFile>> {
         let snapshots = &self.upkeep.snapshots;
         let mut writing = match self.writing.take() {
             Some(writing) => writing,
-            None => snapshots.begin(self.meta.clone())?,
+            None => snapshots.begin(self.meta.clone(), std::mem::take(&mut self.components))?,
         };
         let chunk = self.inner.snapshot_chunk();
         // Asked afterwards, as an abandoned snapshot also ends with none.
@@ -290,6 +303,10 @@ impl Build {
         match chunk {
             Some(chunk) => {
                 writing.chunk(&chunk)?;
+                self.writing = Some(writing);
+                Ok(None)
+            }
+            None if snapshots.write_component(&mut writing)? => {
                 self.writing = Some(writing);
                 Ok(None)
             }

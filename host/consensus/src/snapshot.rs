@@ -3,29 +3,39 @@
 //!
 //! A file begins with a head of 16 bytes (magic, version, four zero bytes), then come frames, integers
 //! little-endian: kind (1), length of the body (4), CRC-32 of the frame's number, kind, length and body
-//! (4), body. The first frame says which instant the snapshot is of, the last one how many chunks there are.
+//! (4), body. The first frame says which instant the snapshot is of, and which components it needs
+//! ([`crate::components`]); the last one how many chunks there are.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
+use quorate_model::recipe::{Component, RecipeDigest};
 use serde::{Deserialize, Serialize};
 
+use crate::components::{ComponentStore, Held, Needed};
 use crate::error::OpenError;
 use crate::log::recover::sync_dir;
 use crate::raft::{LogId, MembershipRecord, SnapshotMeta, StoredMembership, log_id};
 
 /// The format version of a snapshot file that this build writes, and the only one it reads.
-pub(crate) const SNAPSHOT_VERSION: u32 = 2;
+pub(crate) const SNAPSHOT_VERSION: u32 = 3;
 
 /// The largest chunk.
 pub const MAX_CHUNK_BYTES: usize = 16 << 20;
 
 /// So much is written between two syncs: the log's own syncs wait for what the disk has been given before them.
-const SYNC_BYTES: u64 = 1 << 20;
+pub(crate) const SYNC_BYTES: u64 = 1 << 20;
+
+/// So much of an old snapshot is given back to the file system at once.
+const REMOVE_BYTES: u64 = 8 << 20;
+
+/// Between two such steps.
+const REMOVE_REST: Duration = Duration::from_millis(10);
 
 const MAGIC: [u8; 8] = *b"quorsnap";
 const HEAD_BYTES: usize = 16;
@@ -41,25 +51,28 @@ struct Instant {
     last: Option<(u64, u64)>,
     membership_at: Option<(u64, u64)>,
     membership: MembershipRecord,
+    components: Vec<Needed>,
 }
 
 impl Instant {
-    fn of(meta: &SnapshotMeta) -> Instant {
+    fn of(meta: &SnapshotMeta, components: Vec<Needed>) -> Instant {
         let pair = |id: &LogId| (id.leader_id.term, id.index);
         Instant {
             last: meta.last_log_id.as_ref().map(pair),
             membership_at: meta.last_membership.log_id().as_ref().map(pair),
             membership: meta.last_membership.membership().into(),
+            components,
         }
     }
 
-    fn meta(self) -> Result<SnapshotMeta, String> {
+    fn meta(self) -> Result<(SnapshotMeta, Vec<Needed>), String> {
         let id = |(term, index)| log_id(term, index);
         let membership = self.membership.membership()?;
-        Ok(SnapshotMeta {
+        let meta = SnapshotMeta {
             last_log_id: self.last.map(id),
             last_membership: StoredMembership::new(self.membership_at.map(id), membership),
-        })
+        };
+        Ok((meta, self.components))
     }
 }
 
@@ -68,9 +81,14 @@ impl Instant {
 pub(crate) struct SnapshotFile {
     pub(crate) path: PathBuf,
     pub(crate) meta: SnapshotMeta,
+    /// Without its components.
     pub(crate) bytes: u64,
+    /// None for the snapshot of nothing.
+    pub(crate) components: Option<Arc<Held>>,
     /// Of a received one: the file goes when nobody holds it any more, unless it was put in place.
     _partial: Option<Arc<Partial>>,
+    /// Counts who may read the file.
+    users: Arc<()>,
 }
 
 /// A file that is not a snapshot yet. Dropped, it is removed.
@@ -78,18 +96,26 @@ pub(crate) struct SnapshotFile {
 pub(crate) struct Partial(PathBuf);
 
 impl Partial {
+    pub(crate) fn new(path: PathBuf) -> Partial {
+        Partial(path)
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 
-    /// Reads the file from its start to its end, with all of its checksums, and makes it durable.
-    pub(crate) fn check(self) -> io::Result<SnapshotFile> {
-        let (chunks, meta) = Chunks::open(&self.0)?;
+    /// Reads the file from its start to its end, with all of its checksums, and makes it durable. The components
+    /// that it needs must be those that are held.
+    pub(crate) fn check(self, components: Arc<Held>) -> io::Result<SnapshotFile> {
+        let (chunks, meta, needed) = Chunks::open(&self.0)?;
         for chunk in chunks {
             chunk?;
         }
         if meta.last_log_id.is_none() {
             return Err(damaged("it is of no instant".into()));
+        }
+        if needed != components.needed() {
+            return Err(damaged("it needs other components than was said".into()));
         }
         let file = File::open(&self.0)?;
         file.sync_all()?;
@@ -97,7 +123,9 @@ impl Partial {
             path: self.0.clone(),
             meta,
             bytes: file.metadata()?.len(),
+            components: Some(components),
             _partial: Some(Arc::new(self)),
+            users: Arc::default(),
         })
     }
 }
@@ -112,14 +140,20 @@ impl Drop for Partial {
 impl SnapshotFile {
     /// Its chunks, each checked as it is read.
     pub(crate) fn chunks(&self) -> io::Result<Chunks> {
-        let (chunks, _) = Chunks::open(&self.path)?;
+        let (chunks, ..) = Chunks::open(&self.path)?;
         Ok(chunks)
+    }
+
+    /// The components that it needs.
+    pub(crate) fn needed(&self) -> &[Needed] {
+        self.components.as_ref().map_or(&[], |held| held.needed())
     }
 }
 
 /// The directory of snapshots.
 pub(crate) struct SnapshotStore {
     dir: PathBuf,
+    pub(crate) components: Arc<ComponentStore>,
     /// The newest whole one. Locked for a moment only: `apply` asks for it.
     current: Mutex<Option<SnapshotFile>>,
     /// Held while one is put in place, so that two are not at once.
@@ -141,6 +175,9 @@ impl SnapshotStore {
                 fs::remove_file(&path).map_err(OpenError::io("remove", &path))?;
                 continue;
             }
+            if ComponentStore::is_component(&path) {
+                continue;
+            }
             let id = parse_name(&path).ok_or_else(|| OpenError::Foreign {
                 path: path.clone(),
                 found: "its name is not that of a snapshot".into(),
@@ -151,12 +188,13 @@ impl SnapshotStore {
         }
         let store = SnapshotStore {
             dir: dir.to_owned(),
+            components: ComponentStore::new(dir),
             current: Mutex::default(),
             placing: Mutex::default(),
             received: AtomicU64::new(0),
         };
         if let Some((id, path)) = newest {
-            let meta = read_meta(&path)?;
+            let (meta, needed) = read_meta(&path)?;
             if meta.last_log_id != Some(id) {
                 let found = "its name and its content are of different instants".into();
                 return Err(OpenError::SnapshotDamaged { path, found });
@@ -168,9 +206,13 @@ impl SnapshotStore {
                 path,
                 meta,
                 bytes,
+                components: Some(Arc::new(store.components.hold(needed))),
                 _partial: None,
+                users: Arc::default(),
             });
         }
+        let swept = store.components.sweep();
+        swept.map_err(OpenError::io("tidy up", dir))?;
         Ok(store)
     }
 
@@ -187,8 +229,14 @@ impl SnapshotStore {
             .map_or(0, |current| current.bytes)
     }
 
-    /// Begins a snapshot of `meta`'s instant.
-    pub(crate) fn begin(&self, meta: SnapshotMeta) -> io::Result<Writing> {
+    /// Begins a snapshot of `meta`'s instant, which needs these components.
+    pub(crate) fn begin(
+        &self,
+        meta: SnapshotMeta,
+        components: Vec<(RecipeDigest, Component)>,
+    ) -> io::Result<Writing> {
+        let needed: Vec<Needed> = components.iter().map(Needed::of).collect();
+        let held = Arc::new(self.components.hold(needed.clone()));
         let partial = Partial(self.dir.join(format!("{}.partial", name(&meta))));
         let mut out = FrameWriter {
             file: BufWriter::with_capacity(1 << 20, File::create(partial.path())?),
@@ -197,27 +245,49 @@ impl SnapshotStore {
             synced: 0,
         };
         out.head()?;
-        let instant = postcard::to_stdvec(&Instant::of(&meta)).map_err(io::Error::other)?;
+        let instant = postcard::to_stdvec(&Instant::of(&meta, needed)).map_err(io::Error::other)?;
         out.frame(META, &instant)?;
         Ok(Writing {
             partial,
             meta,
             out,
             chunks: 0,
+            components,
+            held,
         })
     }
 
     /// Makes a snapshot that was written to its end durable, and puts it in place.
     pub(crate) fn finish(&self, mut writing: Writing) -> io::Result<SnapshotFile> {
+        while self.write_component(&mut writing)? {}
         writing.out.frame(END, &writing.chunks.to_le_bytes())?;
         writing.out.file.flush()?;
         writing.out.file.get_ref().sync_all()?;
         let partial = writing.partial.path();
-        self.place(partial, &writing.meta, writing.out.bytes)
+        self.place(partial, &writing.meta, writing.out.bytes, &writing.held)
+    }
+
+    /// Writes the next component that is not on disk, if there is one. They come behind the chunks: what changes
+    /// meanwhile need not wait for them any more.
+    pub(crate) fn write_component(&self, writing: &mut Writing) -> io::Result<bool> {
+        while let Some((digest, component)) = writing.components.pop() {
+            let needed = Needed::of(&(digest, component.clone()));
+            if !self.components.has(&needed) {
+                self.components.write(&digest, &component)?;
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Puts a whole and synced file in place, and removes the older ones.
-    fn place(&self, from: &Path, meta: &SnapshotMeta, bytes: u64) -> io::Result<SnapshotFile> {
+    fn place(
+        &self,
+        from: &Path,
+        meta: &SnapshotMeta,
+        bytes: u64,
+        components: &Arc<Held>,
+    ) -> io::Result<SnapshotFile> {
         let _placing = self.placing.lock();
         if let Some(current) = self.current()
             && current.meta.last_log_id >= meta.last_log_id
@@ -232,15 +302,24 @@ impl SnapshotStore {
             path,
             meta: meta.clone(),
             bytes,
+            components: Some(components.clone()),
             _partial: None,
+            users: Arc::default(),
         };
-        *self.current.lock() = Some(file.clone());
+        let old = self.current.lock().replace(file.clone());
+        // Nobody gets at it any more who has not got it.
+        let read = old.filter(|old| Arc::strong_count(&old.users) > 1);
+        let read = read.map(|old| old.path);
         for entry in fs::read_dir(&self.dir)? {
             let path = entry?.path();
             if path != file.path && parse_name(&path).is_some() {
-                fs::remove_file(path)?;
+                match read.as_ref() == Some(&path) {
+                    true => fs::remove_file(path)?,
+                    false => remove_in_steps(&path)?,
+                }
             }
         }
+        self.components.sweep()?;
         Ok(file)
     }
 
@@ -258,9 +337,26 @@ impl SnapshotStore {
         {
             return Ok(());
         }
-        self.place(&received.path, &received.meta, received.bytes)
+        let components = received
+            .components
+            .as_ref()
+            .ok_or_else(|| damaged("it is of no instant".into()))?;
+        self.place(&received.path, &received.meta, received.bytes, components)
             .map(|_| ())
     }
+}
+
+/// Removes a file that nobody reads. While a large one goes at once, the file system lets every sync wait: for
+/// 170 MiB, 40 ms were measured on ext4, and none above the usual in steps.
+fn remove_in_steps(path: &Path) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).open(path)?;
+    let mut left = file.metadata()?.len();
+    while left > REMOVE_BYTES {
+        left -= REMOVE_BYTES;
+        file.set_len(left)?;
+        std::thread::sleep(REMOVE_REST);
+    }
+    fs::remove_file(path)
 }
 
 fn name(meta: &SnapshotMeta) -> String {
@@ -285,6 +381,9 @@ pub(crate) struct Writing {
     meta: SnapshotMeta,
     out: FrameWriter,
     chunks: u64,
+    /// Not looked at yet.
+    components: Vec<(RecipeDigest, Component)>,
+    held: Arc<Held>,
 }
 
 impl Writing {
@@ -348,8 +447,8 @@ fn frame_sum(number: u64, kind: u8, body: &[u8]) -> u32 {
     sum.finalize()
 }
 
-/// Reads the instant that a snapshot is of.
-fn read_meta(path: &Path) -> Result<SnapshotMeta, OpenError> {
+/// Reads the instant that a snapshot is of, and what it needs.
+fn read_meta(path: &Path) -> Result<(SnapshotMeta, Vec<Needed>), OpenError> {
     let damaged = |error: io::Error| OpenError::SnapshotDamaged {
         path: path.to_owned(),
         found: error.to_string(),
@@ -366,8 +465,8 @@ fn read_meta(path: &Path) -> Result<SnapshotMeta, OpenError> {
             reads,
         });
     }
-    let (_, meta) = Chunks::open(path).map_err(damaged)?;
-    Ok(meta)
+    let (_, meta, needed) = Chunks::open(path).map_err(damaged)?;
+    Ok((meta, needed))
 }
 
 /// The chunks of a snapshot file.
@@ -378,7 +477,7 @@ pub(crate) struct Chunks {
 }
 
 impl Chunks {
-    fn open(path: &Path) -> io::Result<(Chunks, SnapshotMeta)> {
+    fn open(path: &Path) -> io::Result<(Chunks, SnapshotMeta, Vec<Needed>)> {
         let file = BufReader::with_capacity(1 << 20, File::open(path)?);
         let mut chunks = Chunks {
             file,
@@ -396,8 +495,8 @@ impl Chunks {
         }
         let instant: Instant =
             postcard::from_bytes(&body).map_err(|error| damaged(error.to_string()))?;
-        let meta = instant.meta().map_err(damaged)?;
-        Ok((chunks, meta))
+        let (meta, needed) = instant.meta().map_err(damaged)?;
+        Ok((chunks, meta, needed))
     }
 
     fn frame(&mut self) -> io::Result<(u8, Vec<u8>)> {
@@ -439,7 +538,7 @@ impl Chunks {
     }
 }
 
-fn damaged(found: String) -> io::Error {
+pub(crate) fn damaged(found: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, found)
 }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use quorate_model::recipe::{Component, RecipeDigest};
 use quorate_model::write_set::Entry;
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +18,9 @@ pub enum Verdict {
 /// The chunks of a snapshot, in order. A chunk that was damaged, or an end that is missing, is an error.
 pub type Chunks<'a> = dyn Iterator<Item = io::Result<Vec<u8>>> + 'a;
 
+/// A snapshot's components with their digests, which have been checked. One that was damaged, or is missing, is an error.
+pub type Components<'a> = dyn Iterator<Item = io::Result<(RecipeDigest, Component)>> + 'a;
+
 /// The replicated state.
 ///
 /// `apply`, `begin_snapshot` and `install` are called one after the other, never two at a time.
@@ -27,19 +31,24 @@ pub trait StateMachine: Send + Sync + 'static {
     fn apply(&self, entry: &Entry) -> Verdict;
 
     /// Marks this instant: the chunks that follow are the state as it is now (rule N1). At most one
-    /// snapshot is being taken at a time; a new `begin_snapshot` ends the one before.
-    fn begin_snapshot(&self);
+    /// snapshot is being taken at a time; a new `begin_snapshot` ends the one before. Gives the components that the
+    /// snapshot needs. They are no part of its chunks: each is written beside the snapshots, once.
+    fn begin_snapshot(&self) -> Vec<(RecipeDigest, Component)>;
 
-    /// The next piece of the snapshot that was begun, `None` at its end. Entries go on being applied
+    /// The next piece of the snapshot that was begun, `None` at its end, and from then on. Entries go on being applied
     /// between pieces (rule N2). A piece holds 1 to [`MAX_CHUNK_BYTES`](crate::MAX_CHUNK_BYTES) bytes.
     fn snapshot_chunk(&self) -> Option<Vec<u8>>;
 
     /// The snapshot that was begun is not wanted any more. Also called when none was begun.
     fn abandon_snapshot(&self);
 
-    /// Replaces the whole state by a snapshot's. The chunks are those that `snapshot_chunk` gave, here
-    /// or on another server. After an error the state is not used any more.
-    fn install(&self, chunks: &mut Chunks<'_>) -> Result<(), InstallError>;
+    /// Replaces the whole state by a snapshot's. The components are those that `begin_snapshot` gave, the chunks those
+    /// that `snapshot_chunk` gave, here or on another server. After an error the state is not used any more.
+    fn install(
+        &self,
+        components: &mut Components<'_>,
+        chunks: &mut Chunks<'_>,
+    ) -> Result<(), InstallError>;
 }
 
 /// A snapshot could not be installed.

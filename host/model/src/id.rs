@@ -149,7 +149,7 @@ impl CallId {
 
     /// Whether it is a mount's, which no client made.
     pub fn is_standing(self) -> bool {
-        self.session == SessionId::NONE
+        self.session == SessionId::NONE && self.key > 0
     }
 }
 

@@ -62,6 +62,11 @@ pub enum Outcome {
     Refused(Refusal),
     /// `/zookeeper/config` is to be shown as it is now.
     Configuration,
+    /// So much of the component is there.
+    Uploaded {
+        /// From its beginning.
+        bytes: u64,
+    },
 }
 
 /// What one znode operation did.
@@ -234,4 +239,7 @@ pub enum Refusal {
         "the session is local to its server: it has no ephemeral znodes and makes no calls. Connect to a server without local sessions, or one that upgrades them"
     )]
     LocalSession,
+    /// Nobody has uploaded such a component, or not all of it.
+    #[error("there is no component {0}: upload it")]
+    NoComponent(RecipeDigest),
 }

@@ -81,6 +81,97 @@ pub struct RecipeVersion {
     pub pushed_at: Timestamp,
 }
 
+/// The largest component, in bytes: interpreted languages make some of 20 MB.
+pub const MAX_COMPONENT_BYTES: usize = 32 << 20;
+
+/// The largest piece that a component is uploaded in, in bytes: small enough that other requests' entries are not
+/// held up behind its own.
+pub const MAX_PIECE_BYTES: usize = 256 << 10;
+
+/// A component's bytes. They stay in the pieces that they came in: nobody who holds a lock ever copies all of them.
+/// Cloning is cheap.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Component {
+    pieces: Arc<[Bytes]>,
+    bytes: u64,
+}
+
+impl Component {
+    /// Of these pieces, in order.
+    pub fn new(pieces: impl IntoIterator<Item = Bytes>) -> Component {
+        let pieces: Arc<[Bytes]> = pieces.into_iter().collect();
+        let bytes = pieces.iter().map(|piece| piece.len() as u64).sum();
+        Component { pieces, bytes }
+    }
+
+    /// The same bytes, cut into pieces of the largest size, without copying them.
+    pub fn cut(bytes: &Bytes) -> Component {
+        let pieces = (0..bytes.len())
+            .step_by(MAX_PIECE_BYTES)
+            .map(|from| bytes.slice(from..bytes.len().min(from + MAX_PIECE_BYTES)));
+        Component::new(pieces)
+    }
+
+    /// In order.
+    pub fn pieces(&self) -> &[Bytes] {
+        &self.pieces
+    }
+
+    /// How many bytes it has.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// What stands from `offset` to the end of a piece; none at the end.
+    pub fn piece_at(&self, offset: u64) -> Option<Bytes> {
+        let mut before = 0;
+        for piece in self.pieces.iter() {
+            let behind = before + piece.len() as u64;
+            if offset < behind {
+                return Some(piece.slice((offset - before) as usize..));
+            }
+            before = behind;
+        }
+        None
+    }
+
+    /// All of it in one piece, for which it may have to be copied.
+    pub fn joined(&self) -> Bytes {
+        match &*self.pieces {
+            [piece] => piece.clone(),
+            pieces => pieces.concat().into(),
+        }
+    }
+
+    /// What it is known by.
+    pub fn digest(&self) -> RecipeDigest {
+        let mut hasher = Sha256::new();
+        self.pieces.iter().for_each(|piece| hasher.update(piece));
+        RecipeDigest(hasher.finalize().into())
+    }
+}
+
+impl fmt::Debug for Component {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Component({} bytes)", self.bytes)
+    }
+}
+
+/// A component that is being uploaded, piece by piece, and that no name has yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upload {
+    /// Of the whole component.
+    pub digest: RecipeDigest,
+    /// How many bytes the whole component has.
+    pub bytes: u64,
+    /// How many of them have come.
+    pub received: u64,
+    /// In how many pieces.
+    pub pieces: u32,
+    /// When it is dropped, unless another piece comes before.
+    pub until: Timestamp,
+}
+
 /// An uploaded recipe: a name for components, each of which is kept once by its digest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recipe {
@@ -145,4 +236,28 @@ pub struct MountSettings {
     pub bounds: Vec<(Bound, Option<u64>)>,
     /// Who may call; everybody by default.
     pub callers: Option<Vec<Identity>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_component_in_pieces_is_the_same_component() {
+        let bytes = Bytes::from(
+            (0..2 * MAX_PIECE_BYTES + 5)
+                .map(|at| (at % 251) as u8)
+                .collect::<Vec<_>>(),
+        );
+        let component = Component::cut(&bytes);
+        assert_eq!(component.pieces().len(), 3);
+        assert_eq!(component.bytes(), bytes.len() as u64);
+        assert_eq!(component.joined(), bytes);
+        assert_eq!(component.digest(), RecipeDigest::of(&bytes));
+        let from = MAX_PIECE_BYTES + 3;
+        let rest = component.piece_at(from as u64);
+        assert_eq!(rest, Some(bytes.slice(from..2 * MAX_PIECE_BYTES)));
+        assert_eq!(component.piece_at(bytes.len() as u64), None);
+        assert_eq!(Component::cut(&Bytes::new()).joined(), Bytes::new());
+    }
 }

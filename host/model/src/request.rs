@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::acl::{Acl, Identity};
 use crate::call::CallRequest;
-use crate::id::{Owner, SessionId};
+use crate::id::{CallId, Owner, SessionId};
 use crate::path::{PathError, ZnodePath};
-use crate::recipe::{Exports, MountSettings, RecipeDigest};
+use crate::recipe::{Component, Exports, MountSettings, RecipeDigest};
 
 /// Proves to a server that a client may go on with a session: random bytes, chosen when it is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,17 +62,31 @@ pub enum Operation {
         /// The call's.
         key: u64,
     },
+    /// The same for a call of whatever session: an operator's.
+    CancelCall(CallId),
     /// The client has seen the answers of every key up to this one.
     Acknowledge {
         /// The highest.
         key: u64,
     },
-    /// Keep a component under a name. It has passed the upload check.
+    /// A piece of a component that has passed the upload check. Answered with how many bytes are there: if the piece
+    /// is not the next one, nothing is done, and whoever uploads goes on from there.
+    UploadPiece {
+        /// Of the whole component: whoever uploads the same one goes on with this upload.
+        digest: RecipeDigest,
+        /// Of the whole component.
+        bytes: u64,
+        /// How many of them stand before the piece.
+        offset: u64,
+        /// At most [`MAX_PIECE_BYTES`](crate::recipe::MAX_PIECE_BYTES).
+        piece: Bytes,
+    },
+    /// Keep a component, which was uploaded or is kept already, under a name.
     PushRecipe {
         /// What operators will call it.
         name: String,
-        /// The component.
-        component: Bytes,
+        /// Of the component.
+        digest: RecipeDigest,
         /// The version of its WIT package, if that has one.
         version: Option<String>,
         /// What it exports beside its operations.
@@ -129,6 +143,37 @@ pub enum Operation {
         /// Higher than the ensemble's.
         version: u32,
     },
+}
+
+impl Operation {
+    /// What uploads a component and keeps it under a name, in order, if nobody else does so meanwhile.
+    pub fn upload(
+        name: &str,
+        component: &Bytes,
+        version: Option<String>,
+        exports: Exports,
+    ) -> Vec<Operation> {
+        let cut = Component::cut(component);
+        let (digest, bytes) = (cut.digest(), cut.bytes());
+        let mut offset = 0;
+        let mut operations = Vec::new();
+        for piece in cut.pieces() {
+            operations.push(Operation::UploadPiece {
+                digest,
+                bytes,
+                offset,
+                piece: piece.clone(),
+            });
+            offset += piece.len() as u64;
+        }
+        operations.push(Operation::PushRecipe {
+            name: name.to_owned(),
+            digest,
+            version,
+            exports,
+        });
+        operations
+    }
 }
 
 /// One change to one znode, or a condition on it.

@@ -13,7 +13,7 @@ use crate::call::{Answer, ParkedCall};
 use crate::id::{CallId, Incarnation, Origin, Owner, ServerId, SessionId, Timestamp};
 use crate::outcome::Outcome;
 use crate::path::ZnodePath;
-use crate::recipe::{Mount, Recipe, RecipeDigest};
+use crate::recipe::{Mount, Recipe, RecipeDigest, Upload};
 use crate::request::Password;
 use crate::znode::Lifetime;
 
@@ -21,7 +21,7 @@ use crate::znode::Lifetime;
 ///
 /// It goes up when what is there already gets another form: servers before and after that cannot be mixed,
 /// and the peers' hello says so. What is only added goes by [`ENSEMBLE_VERSION`].
-pub const FORMAT_VERSION: u32 = 5;
+pub const FORMAT_VERSION: u32 = 6;
 
 /// The newest version of the changes that this build can apply (rule S7). The state keeps the version that its
 /// ensemble is at: the leader raises it once every member reads more, and nothing lowers it.
@@ -32,7 +32,7 @@ pub const FORMAT_VERSION: u32 = 5;
 /// version or above. An entry that has it then always stands behind the one that raised the version, and a build that cannot
 /// read it has stopped there.
 ///
-/// Versions: 1, everything that [`FORMAT_VERSION`] 5 began with.
+/// Versions: 1, everything that [`FORMAT_VERSION`] 6 began with.
 pub const ENSEMBLE_VERSION: u32 = 1;
 
 /// The ensemble is at a version that this build does not read: it may neither serve nor vote on what it cannot apply.
@@ -188,12 +188,22 @@ pub enum Change {
         /// The session's low-water mark afterwards.
         key: u64,
     },
-    /// A component is kept.
-    PutComponent {
-        /// Of the component.
+    /// The next piece of a component has come.
+    PutPiece {
+        /// The upload afterwards.
+        upload: Upload,
+        /// The piece.
+        piece: Bytes,
+    },
+    /// An unfinished upload is forgotten.
+    DropUpload {
+        /// Of the whole component.
         digest: RecipeDigest,
-        /// The checked component.
-        component: Bytes,
+    },
+    /// An upload is whole, and is a component that is kept from now on.
+    KeepComponent {
+        /// Which.
+        digest: RecipeDigest,
     },
     /// A component is forgotten: no name and no mount has it any more.
     RemoveComponent {

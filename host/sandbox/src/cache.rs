@@ -103,8 +103,8 @@ fn create_private(directory: &Path) -> io::Result<()> {
     reason = "compiled code is loaded as it is; see the caller's promise"
 )]
 pub(crate) fn deserialize(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
-    // SAFETY: `code` is what `Engine::precompile_component` gave in this process, or in an earlier one
-    // of the same engine and settings, then read from a directory that only the server writes to and
-    // found whole by its checksum.
+    // SAFETY: `code` is what `Engine::precompile_component` gave in this process, in its child that is
+    // the same program, or in an earlier one of the same engine and settings, then read from a directory
+    // that only the server writes to and found whole by its checksum.
     unsafe { Component::deserialize(engine, code) }
 }

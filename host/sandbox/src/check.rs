@@ -84,7 +84,10 @@ pub enum UploadError {
         operation: String,
         what: &'static str,
     },
-    #[error("the upload exceeds the bound {bound}: it has {found}, and {limit} is the most")]
+    #[error(
+        "the upload exceeds the bound {bound}: it has {found}, and {limit} is the most{remedy}",
+        remedy = remedy(.bound)
+    )]
     TooLarge {
         bound: &'static str,
         found: usize,
@@ -99,6 +102,30 @@ impl UploadError {
             found,
             limit,
         }
+    }
+}
+
+/// What an author can do about it.
+fn remedy(bound: &str) -> &'static str {
+    match bound {
+        "bytes" | "code-bytes" | "functions" => {
+            ": build it for size (in Rust, opt-level = \"s\", lto and strip), or leave parts out"
+        }
+        "segments" => {
+            ": the engine walks every segment at each run, so fold them into few, as `wasm-opt \
+             --memory-packing` does, or a tool that keeps the memory of a runtime that has started"
+        }
+        "function-bytes" => {
+            ": split that function, or forbid the compiler to inline so much into it"
+        }
+        "modules" | "memories" | "tables" | "globals" | "types" | "imports" | "exports" => {
+            ": link its modules into one, and export what is called from outside only"
+        }
+        "nesting" | "type-nesting" | "type-depth" => ": make it flatter",
+        "operations" | "name-bytes" | "type-bytes" | "type-nodes" | "wit-bytes" => {
+            ": make the interface smaller, or two recipes of it"
+        }
+        _ => "",
     }
 }
 
@@ -242,13 +269,38 @@ struct Counts {
     segments: usize,
     memories: usize,
     tables: usize,
+    globals: usize,
+    types: usize,
+    imports: usize,
+    exports: usize,
     type_bytes: usize,
+    code_bytes: usize,
+    /// Of the largest.
+    function_bytes: usize,
+    /// Modules and components that have begun and not ended.
+    open: usize,
+    /// The most that there were at once, within the outermost.
+    nesting: usize,
 }
 
 impl Counts {
     fn add(&mut self, payload: &Payload<'_>) {
         match payload {
+            Payload::Version { .. } => {
+                self.open += 1;
+                self.nesting = self.nesting.max(self.open - 1);
+            }
+            Payload::End(_) => self.open = self.open.saturating_sub(1),
             Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => self.modules += 1,
+            Payload::CodeSectionStart { size, .. } => self.code_bytes += *size as usize,
+            Payload::CodeSectionEntry(body) => {
+                self.function_bytes = self.function_bytes.max(body.range().len());
+            }
+            Payload::GlobalSection(section) => self.globals += section.count() as usize,
+            Payload::TypeSection(section) => self.types += section.count() as usize,
+            Payload::ImportSection(section) => self.imports += section.count() as usize,
+            Payload::ExportSection(section) => self.exports += section.count() as usize,
+            Payload::ComponentExportSection(section) => self.exports += section.count() as usize,
             Payload::InstanceSection(section) => self.modules += section.count() as usize,
             Payload::ComponentInstanceSection(section) => self.modules += section.count() as usize,
             Payload::FunctionSection(section) => self.functions += section.count() as usize,
@@ -272,6 +324,13 @@ impl Counts {
             ("segments", self.segments, limits.segments),
             ("memories", self.memories, limits.memories),
             ("tables", self.tables, limits.tables),
+            ("globals", self.globals, limits.globals),
+            ("types", self.types, limits.types),
+            ("imports", self.imports, limits.imports),
+            ("exports", self.exports, limits.exports),
+            ("code-bytes", self.code_bytes, limits.code_bytes),
+            ("function-bytes", self.function_bytes, limits.function_bytes),
+            ("nesting", self.nesting, limits.nesting),
             ("type-bytes", self.type_bytes, limits.type_bytes),
         ];
         match bounds.into_iter().find(|(_, found, limit)| found > limit) {

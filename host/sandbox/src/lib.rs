@@ -62,6 +62,7 @@ mod json;
 
 mod abi;
 mod cache;
+mod compile;
 mod engine;
 mod host;
 mod link;
@@ -69,9 +70,10 @@ mod run;
 mod runs;
 
 pub use check::{PreparedRecipe, UploadError, interface_of, prepare};
+pub use compile::{COMPILE_COMMAND, Compiler, compile_child};
 pub use interface::{
     Definition, Interface, Named, Operation, OperationDescription, ParameterDescription,
     RecipeDescription, Type, TypeDescription, abi_version,
 };
-pub use limits::{RunLimits, UploadLimits, bound};
+pub use limits::{CompileLimits, RunLimits, UploadLimits, bound};
 pub use run::{ReadyError, Sandbox, SandboxConfig, SandboxError, host_fuel};

@@ -3,12 +3,19 @@
 use std::time::Duration;
 
 use quorate_model::bound::{Bound, MountBounds};
+use quorate_model::recipe::MAX_COMPONENT_BYTES;
 
 /// What an upload may have. Checked before anything is compiled, since compiling is what costs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UploadLimits {
     /// Bytes of the upload, and of the component made of it. Compiling takes some 30 times as much memory.
     pub bytes: usize,
+    /// Bytes of all functions' code: compiling takes about a second for each MiB.
+    pub code_bytes: usize,
+    /// Bytes of one function's code: what compiling it takes grows faster than its length.
+    pub function_bytes: usize,
+    /// How deep modules and components stand in one another.
+    pub nesting: usize,
     /// Core modules, nested components and instances, each. A component that wit-component makes of one
     /// module has three modules; interpreted languages link a dozen.
     pub modules: usize,
@@ -20,12 +27,22 @@ pub struct UploadLimits {
     pub memories: usize,
     /// Tables in all modules.
     pub tables: usize,
+    /// Globals in all modules. Each is made at every instantiation.
+    pub globals: usize,
+    /// Types of functions, and the like, in all modules.
+    pub types: usize,
+    /// Imports of all modules: each is linked at every instantiation.
+    pub imports: usize,
+    /// Exports of all modules and components.
+    pub exports: usize,
     /// Bytes of the sections that declare the component's types: they are read by recursion.
     pub type_bytes: usize,
     /// How deep declarations of types stand in one another.
     pub type_nesting: usize,
     /// Operations.
     pub operations: usize,
+    /// Bytes of the name of an interface, an operation or a parameter.
+    pub name_bytes: usize,
     /// How deep an operation's parameter or result may nest.
     pub type_depth: usize,
     /// Nodes of all operations' types written out, shared parts counted each time.
@@ -37,19 +54,67 @@ pub struct UploadLimits {
 impl Default for UploadLimits {
     fn default() -> UploadLimits {
         UploadLimits {
-            bytes: 8 << 20,
+            bytes: MAX_COMPONENT_BYTES,
+            code_bytes: 24 << 20,
+            function_bytes: 1 << 20,
+            nesting: 8,
             modules: 64,
             functions: 100_000,
             segments: 10_000,
             memories: 4,
             tables: 16,
+            globals: 50_000,
+            types: 50_000,
+            imports: 50_000,
+            exports: 50_000,
             type_bytes: 128 << 10,
             type_nesting: 16,
             operations: 1_000,
+            name_bytes: 256,
             type_depth: 32,
             type_nodes: 100_000,
             wit_bytes: 64 << 10,
         }
+    }
+}
+
+/// What compiling a component may take, where it is compiled in a process of its own ([`crate::Compiler`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CompileLimits {
+    /// Seconds of a processor. What componentize-py makes of Python takes 17.
+    pub cpu_seconds: u64,
+    /// By the wall, since others want the processors too.
+    pub wall_clock: Duration,
+    /// Bytes of memory. Python takes 500 MB.
+    pub memory_bytes: u64,
+    /// Bytes of the machine code. Python's has 42 MB.
+    pub code_bytes: usize,
+}
+
+/// How long a compilation may take by the wall, for each second of a processor.
+const WALL_PER_CPU_SECOND: u64 = 3;
+
+impl CompileLimits {
+    /// The same with another bound on time: by a processor, and in proportion by the wall.
+    pub fn with_cpu_seconds(self, cpu_seconds: u64) -> CompileLimits {
+        let wall = cpu_seconds.saturating_mul(WALL_PER_CPU_SECOND);
+        CompileLimits {
+            cpu_seconds,
+            wall_clock: Duration::from_secs(wall),
+            ..self
+        }
+    }
+}
+
+impl Default for CompileLimits {
+    fn default() -> CompileLimits {
+        CompileLimits {
+            cpu_seconds: 0,
+            wall_clock: Duration::ZERO,
+            memory_bytes: 2 << 30,
+            code_bytes: 256 << 20,
+        }
+        .with_cpu_seconds(60)
     }
 }
 
@@ -147,6 +212,14 @@ fn size(value: u64) -> usize {
 
 /// The bounds' names, as [`Exceeded`](quorate_model::run::RunEnding::Exceeded) and the metrics have them.
 pub mod bound {
+    /// [`CompileLimits::cpu_seconds`](super::CompileLimits::cpu_seconds).
+    pub const COMPILE_CPU: &str = "compile-cpu-seconds";
+    /// [`CompileLimits::wall_clock`](super::CompileLimits::wall_clock).
+    pub const COMPILE_WALL_CLOCK: &str = "compile-wall-clock";
+    /// [`CompileLimits::memory_bytes`](super::CompileLimits::memory_bytes).
+    pub const COMPILE_MEMORY: &str = "compile-memory-bytes";
+    /// [`CompileLimits::code_bytes`](super::CompileLimits::code_bytes).
+    pub const CODE: &str = "machine-code-bytes";
     /// [`RunLimits::fuel`](super::RunLimits::fuel).
     pub const FUEL: &str = "fuel";
     /// [`RunLimits::wall_clock`](super::RunLimits::wall_clock).

@@ -17,6 +17,7 @@ use wasmtime::{AsContextMut as _, Engine, Store, Trap, WasmBacktrace};
 use crate::abi::Change;
 use crate::cache::{self, Cache};
 use crate::check::{self, PreparedRecipe, UploadError};
+use crate::compile::{self, Compiler};
 use crate::engine::{self, EngineLimits};
 use crate::host::{self, Run, charge_answer};
 use crate::interface::{Interface, abi_version};
@@ -39,6 +40,9 @@ pub struct SandboxConfig {
     pub concurrent_runs: usize,
     /// Components that are ready to run. Beyond it the one whose last run is longest ago has to be made ready again.
     pub ready_recipes: usize,
+    /// Compiles in a process of its own, for the default limits of runs and uploads; none to compile in this one,
+    /// which nothing bounds.
+    pub compiler: Option<Compiler>,
     /// Where compiled components are kept; none to keep them in memory only. As trusted as the server's
     /// binary, so it must belong to the server alone.
     pub cache_directory: Option<PathBuf>,
@@ -51,6 +55,7 @@ impl Default for SandboxConfig {
             upload: UploadLimits::default(),
             concurrent_runs: 8,
             ready_recipes: 1_024,
+            compiler: None,
             cache_directory: None,
         }
     }
@@ -70,6 +75,14 @@ pub enum ReadyError {
     /// The engine refuses it.
     #[error("the recipe cannot be compiled: {0}")]
     Compile(String),
+    /// It takes more to compile than it may.
+    #[error("the recipe exceeds the bound {bound} when it is compiled: {message}")]
+    TooMuch {
+        /// The bound's name.
+        bound: &'static str,
+        /// For people.
+        message: String,
+    },
     /// The bytes have another digest.
     #[error("the component's digest is {0}, which is not the one it is kept under")]
     WrongDigest(RecipeDigest),
@@ -186,13 +199,12 @@ impl<T: TreeAccess> Sandbox<T> {
         {
             return Ok(compiled);
         }
-        let compile = |component| {
-            let code = self.engine.precompile_component(component)?;
-            let compiled = cache::deserialize(&self.engine, &code)?;
-            Ok((code, compiled))
+        let code = match &self.config.compiler {
+            Some(compiler) => compiler.compile(component)?,
+            None => compile::in_this_process(&self.engine, component)?,
         };
-        let (code, compiled) = compile(component)
-            .map_err(|error: wasmtime::Error| ReadyError::Compile(format!("{error:#}")))?;
+        let compiled = cache::deserialize(&self.engine, &code)
+            .map_err(|error| ReadyError::Compile(format!("{error:#}")))?;
         if let Some(cache) = &self.cache {
             // A full disk costs the next start its compilation, no more.
             let _ = cache.store(digest, &code);

@@ -145,6 +145,7 @@ fn bounds_are_named() {
     let component = wat::parse_str(
         r#"(component
             (core module $m
+                (import "a" "b" (global i32)) (global i32 (i32.const 0)) (type (func (param i32)))
                 (memory 1) (memory 1) (table 1 funcref) (data (i32.const 0) "a") (data (i32.const 1) "b")
                 (func (export "f")) (func))
             (core instance (instantiate $m))
@@ -157,7 +158,7 @@ fn bounds_are_named() {
     // The last function does not validate, but the counts are held before that.
     let component = component.unwrap();
     type Change = fn(&mut UploadLimits);
-    let cases: [(Change, &str); 7] = [
+    let cases: [(Change, &str); 14] = [
         (|it| it.bytes = 100, "bytes"),
         (|it| it.modules = 2, "modules"),
         (|it| it.functions = 1, "functions"),
@@ -165,13 +166,48 @@ fn bounds_are_named() {
         (|it| it.memories = 1, "memories"),
         (|it| it.tables = 0, "tables"),
         (|it| it.type_bytes = 3, "type-bytes"),
+        (|it| it.globals = 0, "globals"),
+        (|it| it.types = 1, "types"),
+        (|it| it.imports = 0, "imports"),
+        (|it| it.exports = 1, "exports"),
+        (|it| it.code_bytes = 3, "code-bytes"),
+        (|it| it.function_bytes = 1, "function-bytes"),
+        (|it| it.nesting = 0, "nesting"),
     ];
     for (change, name) in cases {
         match prepare(&component, &limits(change)) {
-            Err(UploadError::TooLarge { bound, .. }) => assert_eq!(bound, name),
+            Err(error @ UploadError::TooLarge { bound, .. }) => {
+                assert_eq!(bound, name);
+                assert_says(&error, &["is the most"]);
+            }
             other => panic!("{name}: {other:?}"),
         }
     }
+}
+
+#[test]
+fn names_of_the_interface_are_bounded() {
+    let component = wat::parse_str(
+        r#"(component
+            (core module $m (func (export "f") (param i32)))
+            (core instance $i (instantiate $m))
+            (func (export "a-name") (param "a-longer-name" u32) (canon lift (core func $i "f"))))"#,
+    )
+    .unwrap();
+    let mut limits = UploadLimits::default();
+    assert!(prepare(&component, &limits).is_ok());
+    limits.name_bytes = 12;
+    let error = prepare(&component, &limits).unwrap_err();
+    assert_says(&error, &["name-bytes", "it has 13"]);
+}
+
+#[test]
+fn components_in_components_are_bounded() {
+    let mut text = "(component)".to_owned();
+    for _ in 0..20 {
+        text = format!("(component {text})");
+    }
+    assert_says(&refused_text(&text), &["nesting", "9", "8 is the most"]);
 }
 
 #[test]

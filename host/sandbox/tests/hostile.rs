@@ -277,6 +277,233 @@ fn parking_and_refusing() {
     assert_eq!(mounted.call(1, "refuse", ""), refused);
 }
 
+/// What gives a core module the interfaces `tree` and `log`.
+const TREE_IMPORTS: &str = r#"
+    (import "quorate:recipe/types@0.1.0" (instance $types
+        (type $e (enum "no-node" "node-exists" "not-empty" "no-session"))
+        (export "error" (type (eq $e)))
+        (type $l (variant (case "persistent") (case "container") (case "session" u64) (case "until" u64)))
+        (export "lifetime" (type (eq $l)))))
+    (alias export $types "error" (type $error))
+    (alias export $types "lifetime" (type $lifetime))
+    (import "quorate:recipe/tree@0.1.0" (instance $tree
+        (alias outer 1 $error (type $e0))
+        (export "error" (type $e (eq $e0)))
+        (alias outer 1 $lifetime (type $l0))
+        (export "lifetime" (type $l (eq $l0)))
+        (export "create" (func (param "path" string) (param "data" (list u8)) (param "lifetime" $l)
+            (result (result (error $e)))))
+        (export "delete" (func (param "path" string) (result (result (error $e)))))))
+    (import "quorate:recipe/log@0.1.0" (instance $log
+        (type $v (enum "debug" "info" "warn" "error"))
+        (export "level" (type $level (eq $v)))
+        (export "write" (func (param "level" $level) (param "message" string)))))
+    (core module $libc (memory (export "memory") 1))
+    (core instance $libc (instantiate $libc))
+    (core func $create (canon lower (func $tree "create") (memory (core memory $libc "memory"))))
+    (core func $delete (canon lower (func $tree "delete") (memory (core memory $libc "memory"))))
+    (core func $write (canon lower (func $log "write") (memory (core memory $libc "memory"))))
+    (core instance $host
+        (export "memory" (memory $libc "memory")) (export "create" (func $create))
+        (export "delete" (func $delete)) (export "write" (func $write)))
+"#;
+/// `$put` creates at a path a persistent znode with so many bytes of data from 0.
+const TREE_CORE: &str = r#"
+    (import "host" "memory" (memory 1))
+    (import "host" "create" (func $create (param i32 i32 i32 i32 i32 i64 i32)))
+    (import "host" "delete" (func $delete (param i32 i32 i32)))
+    (import "host" "write" (func $write (param i32 i32 i32)))
+    (func $put (param $path i32) (param $length i32) (param $data i32)
+        (call $create (local.get $path) (local.get $length) (i32.const 0) (local.get $data)
+            (i32.const 0) (i64.const 0) (i32.const 1024)))
+"#;
+
+#[test]
+fn changes_that_lie_touch_nothing() {
+    let sandbox = sandbox(|limits| limits.tree_operations = 100);
+    let hostile = Hostile {
+        imports: TREE_IMPORTS,
+        module: TREE_CORE.into(),
+        operations: String::new(),
+    };
+    // At 0 a good name, and what is none: two dots, an absolute path, no UTF-8, a zero.
+    let hostile = hostile
+        .core(r#"(data (i32.const 0) "good../x/abs\c3\28a\00b")"#)
+        .operation(
+            "good",
+            "(call $put (i32.const 0) (i32.const 4) (i32.const 1))",
+        )
+        .operation(
+            "up",
+            "(call $put (i32.const 4) (i32.const 4) (i32.const 1))",
+        )
+        .operation(
+            "absolute",
+            "(call $put (i32.const 7) (i32.const 4) (i32.const 1))",
+        )
+        .operation(
+            "garbled",
+            "(call $put (i32.const 11) (i32.const 2) (i32.const 1))",
+        )
+        .operation(
+            "zero",
+            "(call $put (i32.const 13) (i32.const 3) (i32.const 1))",
+        )
+        .operation(
+            "beyond",
+            "(call $put (i32.const 0) (i32.const 65537) (i32.const 1))",
+        )
+        .operation(
+            "negative",
+            "(call $put (i32.const 0) (i32.const -1) (i32.const 1))",
+        )
+        .operation(
+            "data",
+            "(call $put (i32.const 0) (i32.const 4) (i32.const 2147483647))",
+        )
+        .operation(
+            "case",
+            "(call $create (i32.const 0) (i32.const 4) (i32.const 0) (i32.const 1) (i32.const 9)
+                (i64.const 0) (i32.const 1024))",
+        )
+        .operation(
+            "answer",
+            "(call $create (i32.const 0) (i32.const 4) (i32.const 0) (i32.const 1) (i32.const 0)
+                (i64.const 0) (i32.const 65535))",
+        )
+        .operation(
+            "mount",
+            "(call $delete (i32.const 0) (i32.const 0) (i32.const 1024))",
+        )
+        .operation(
+            "level",
+            "(call $write (i32.const 9) (i32.const 0) (i32.const 4))",
+        )
+        .operation(
+            "line",
+            "(call $write (i32.const 1) (i32.const 11) (i32.const 2))",
+        )
+        .operation(
+            "talk",
+            "(loop (call $write (i32.const 1) (i32.const 0) (i32.const 4)) (br 0))",
+        )
+        .operation(
+            "shout",
+            "(loop (call $write (i32.const 1) (i32.const 2048) (i32.const 60000)) (br 0))",
+        )
+        .operation(
+            "ask",
+            "(loop (call $delete (i32.const 0) (i32.const 4) (i32.const 1024)) (br 0))",
+        )
+        .operation(
+            "half",
+            "(call $put (i32.const 0) (i32.const 4) (i32.const 1)) unreachable",
+        );
+    let mut mounted = Mounted::new(&sandbox, &hostile.build());
+    let before = mounted.tree.clone();
+    for (operation, part) in [
+        ("up", ".."),
+        ("absolute", "/abs"),
+        ("garbled", "utf-8"),
+        ("zero", ""),
+        ("beyond", "out of bounds"),
+        ("negative", "out of bounds"),
+        ("data", "out of bounds"),
+        ("case", ""),
+        ("answer", ""),
+        ("level", ""),
+        ("line", "utf-8"),
+        ("half", "unreachable"),
+    ] {
+        assert_traps(&mounted.call(1, operation, ""), part);
+        assert_eq!(mounted.tree.nodes, before.nodes, "{operation}");
+    }
+    assert_exceeds(&mounted.call(1, "talk", ""), bound::LOG_LINES);
+    assert_eq!(mounted.log.len(), 100);
+    assert_exceeds(&mounted.call(1, "shout", ""), bound::LOG_BYTES);
+    assert_exceeds(&mounted.call(1, "ask", ""), bound::TREE_OPERATIONS);
+    assert_eq!(mounted.tree.nodes, before.nodes);
+    assert_eq!(mounted.call(1, "good", ""), returned("null"));
+    assert_eq!(mounted.tree.paths(), ["", "good"]);
+}
+
+/// The host asks the recipe for memory to put an argument into.
+#[test]
+fn memory_for_arguments_that_is_none() {
+    let sandbox = sandbox(|_| {});
+    for (code, part) in [
+        ("i32.const -1", ""),
+        ("i32.const 65530", ""),
+        ("unreachable", "unreachable"),
+        ("i32.const 0", "null"),
+    ] {
+        let text = format!(
+            r#"(component
+                (core module $module (memory (export "m") 1)
+                    (func (export "realloc") (param i32 i32 i32 i32) (result i32) {code})
+                    (func (export "take") (param i32 i32)))
+                (core instance $m (instantiate $module))
+                (func (export "take") (param "text" string)
+                    (canon lift (core func $m "take") (memory (core memory $m "m")) (realloc (core func $m "realloc")))))"#
+        );
+        let mut mounted = Mounted::new(&sandbox, &wat::parse_str(text).unwrap());
+        let ending = mounted.call(1, "take", r#"["some text"]"#);
+        if part == "null" {
+            // Its own memory, and its own business.
+            assert_eq!(ending, returned("null"));
+        } else {
+            assert_traps(&ending, part);
+        }
+    }
+    let text = r#"(component
+        (core module $module (memory (export "m") 1)
+            (func (export "realloc") (param i32 i32 i32 i32) (result i32) (loop (br 0)) i32.const 0)
+            (func (export "take") (param i32 i32)))
+        (core instance $m (instantiate $module))
+        (func (export "take") (param "text" string)
+            (canon lift (core func $m "take") (memory (core memory $m "m")) (realloc (core func $m "realloc")))))"#;
+    let mut mounted = Mounted::new(&sandbox, &wat::parse_str(text).unwrap());
+    assert_exceeds(&mounted.call(1, "take", r#"["x"]"#), bound::FUEL);
+}
+
+#[test]
+fn bombs_of_instances_memories_and_tables_are_refused_as_uploads() {
+    let sandbox = sandbox(|_| {});
+    let refused = |inside: &str| {
+        let text = format!(
+            r#"(component {inside}
+                (core module $module (func (export "good")))
+                (core instance $m (instantiate $module))
+                (func (export "good") (canon lift (core func $m "good"))))"#
+        );
+        let upload = wat::parse_str(text).unwrap();
+        let error = sandbox.prepare(&upload).map(drop).unwrap_err();
+        error.to_string()
+    };
+    let empty = "(core module $e)";
+    let instances = "(core instance (instantiate $e))".repeat(200);
+    let memories = "(core module (memory 1))".repeat(5);
+    let tables = format!("(core module {})", "(table 1 funcref)".repeat(17));
+    for (inside, bound) in [
+        (format!("{empty}{instances}"), "modules"),
+        (memories, "memories"),
+        (tables, "tables"),
+    ] {
+        let message = refused(&inside);
+        assert!(
+            message.contains(&format!("the bound {bound}:")),
+            "{message}"
+        );
+    }
+    // A table as large as there may be none is found before a run, or ends it.
+    let large = Hostile::new()
+        .core("(table 200000 funcref)")
+        .operation("good", "");
+    let prepared = sandbox.prepare(&large.build()).unwrap();
+    let ready = sandbox.make_ready(prepared.digest, &prepared.component);
+    assert!(ready.is_err(), "{ready:?}");
+}
+
 #[test]
 fn host_calls_cost_fuel() {
     let sandbox = sandbox(|limits| limits.fuel = 1_000_000);

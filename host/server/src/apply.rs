@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, RwLockWriteGuard};
-use quorate_consensus::{Chunks, InstallError, StateMachine, Verdict};
+use quorate_consensus::{Chunks, Components, InstallError, StateMachine, Verdict};
 use quorate_model::id::{Incarnation, Origin, SessionId, Zxid};
+use quorate_model::recipe::{Component, RecipeDigest};
 use quorate_model::write_set::{Change, Entry, Transaction};
 use quorate_tree::{SharedState, SnapshotError, State};
 use tokio::sync::watch;
@@ -94,7 +95,7 @@ impl Applier {
     }
 
     /// What is kept per session and per recipe beside the state.
-    fn follow(&self, zxid: Zxid, transaction: &Transaction) {
+    fn follow(&self, state: &State, zxid: Zxid, transaction: &Transaction) {
         if transaction.origin.is_some() {
             // Its client has waited for this (rule W5).
             self.touches.touch(transaction.session);
@@ -115,10 +116,13 @@ impl Applier {
                     ..
                 } => self.touches.open(*session, *timeout_ms),
                 Change::CloseSession { session } => self.touches.remove(*session),
+                Change::RemoveMount { path } => self.recipes.activity().forget(path),
                 Change::RemoveComponent { digest } => self.recipes.forget(digest),
                 // Every server compiles what is kept, so that whoever leads next is ready for it.
-                Change::PutComponent { digest, component } => {
-                    self.recipes.prepare(*digest, component.clone());
+                Change::KeepComponent { digest } => {
+                    if let Some(component) = state.component(digest) {
+                        self.recipes.prepare(*digest, component.clone());
+                    }
                 }
                 _ => {}
             }
@@ -134,7 +138,7 @@ impl StateMachine for Applier {
         self.router.precede(origins.next().flatten(), &state);
         let applied = state.apply(entry, |state, zxid, transaction| {
             self.metrics.applied.inc();
-            self.follow(zxid, transaction);
+            self.follow(state, zxid, transaction);
             self.watches.notify(zxid, transaction);
             if let (Some(origin), Some(outcome)) = (transaction.origin, &transaction.outcome) {
                 self.router.settle(origin, state, zxid, outcome);
@@ -163,8 +167,8 @@ impl StateMachine for Applier {
         }
     }
 
-    fn begin_snapshot(&self) {
-        self.state.write().begin_snapshot();
+    fn begin_snapshot(&self) -> Vec<(RecipeDigest, Component)> {
+        self.state.write().begin_snapshot()
     }
 
     fn snapshot_chunk(&self) -> Option<Vec<u8>> {
@@ -189,7 +193,11 @@ impl StateMachine for Applier {
         self.snapshot_written.notify_all();
     }
 
-    fn install(&self, chunks: &mut Chunks<'_>) -> Result<(), InstallError> {
+    fn install(
+        &self,
+        components: &mut Components<'_>,
+        chunks: &mut Chunks<'_>,
+    ) -> Result<(), InstallError> {
         // Rule S3: whoever was connected has missed answers and events.
         let reason = "the server has installed a snapshot";
         self.watches.close_all(reason);
@@ -198,7 +206,8 @@ impl StateMachine for Applier {
         let old = std::mem::replace(&mut *self.state.write(), State::vacant());
         drop(old);
         let chunks = chunks.map(|chunk| chunk.map_err(Broken::from));
-        let loaded = State::load(chunks).map_err(|broken| broken.0)?;
+        let components = components.map(|component| component.map_err(Broken::from));
+        let loaded = State::load(components, chunks).map_err(|broken| broken.0)?;
         for (session, value) in loaded.sessions() {
             self.touches.open(session, value.timeout_ms);
         }

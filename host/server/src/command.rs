@@ -4,8 +4,10 @@ mod cluster;
 mod serve;
 mod zoo_cfg;
 
+mod activity;
 mod call;
 mod mount;
+mod parked;
 mod recipe;
 
 mod watch;
@@ -147,7 +149,7 @@ enum Command {
     Mounts(mount::Mounts),
     Unmount(mount::Unmount),
     Resume(mount::Resume),
-    Call(call::Call),
+    Call(parked::CallCommand),
     Ls(znode::Ls),
     Get(znode::Get),
     Set(znode::Set),

@@ -1,11 +1,13 @@
 //! HTTP and JSON: calls and administration for whoever has no ZooKeeper client.
 
+mod activity;
 pub(crate) mod body;
 mod calls;
 mod cluster;
 mod extract;
 mod listener;
 mod mounts;
+mod parked;
 mod problem;
 mod recipes;
 mod sending;
@@ -38,6 +40,7 @@ pub use listener::serve;
 pub use recipes::{CheckedRecipe, Description, ParkedKind, RecipeCheck};
 
 use crate::receive::Edge;
+use crate::route::Unavailable;
 use problem::Problem;
 
 /// The header that tells as of which transaction an answer is (rule W3).
@@ -59,9 +62,9 @@ pub struct Http {
     /// One permit per byte of the large answers that wait to be sent.
     answers: Arc<Semaphore>,
     /// One permit per upload that is being checked.
-    uploads: Semaphore,
+    uploads: Arc<Semaphore>,
     /// One permit per component that is being described.
-    descriptions: Semaphore,
+    descriptions: Arc<Semaphore>,
 }
 
 /// Who is at the other end.
@@ -82,8 +85,8 @@ impl Http {
             consensus,
             health: Box::new(health),
             answers: Arc::new(Semaphore::new(sending::MAX_ANSWER_BYTES)),
-            uploads: Semaphore::new(recipes::MAX_UPLOADS),
-            descriptions: Semaphore::new(recipes::MAX_DESCRIPTIONS),
+            uploads: Arc::new(Semaphore::new(recipes::MAX_UPLOADS)),
+            descriptions: Arc::new(Semaphore::new(recipes::MAX_DESCRIPTIONS)),
         })
     }
 
@@ -104,10 +107,18 @@ impl Http {
                 "/v1/sessions/{token}/calls/{key}",
                 put(calls::call).delete(calls::cancel),
             )
+            .route("/v1/calls", get(parked::list))
+            .route(
+                "/v1/calls/{session}/{key}",
+                axum::routing::delete(parked::cancel),
+            )
+            .route("/v1/activity", get(activity::operations))
+            .route("/v1/activity/lines", get(activity::lines))
             .route("/v1/recipes", get(recipes::list))
             .route(
                 "/v1/recipes/{name}",
                 get(recipes::show)
+                    .post(recipes::name)
                     .put(recipes::push)
                     .delete(recipes::remove),
             )
@@ -151,23 +162,47 @@ impl Http {
         peer: Peer,
         operation: Operation,
     ) -> Result<(Zxid, Outcome), Problem> {
-        let request = quorate_model::request::Request {
-            session,
-            owner: None,
-            identities: Arc::new(vec![Identity {
-                scheme: "ip".into(),
-                id: peer.0.to_canonical().to_string(),
-            }]),
-            operation,
-        };
-        if self.edge.read_only.is() {
-            return Err(Problem::read_only());
+        self.may_write()?;
+        accepted(
+            self.edge
+                .router
+                .ask(request(session, peer, operation))
+                .await,
+        )
+    }
+
+    /// A problem while there is no quorum and the server is told not to wait for one.
+    fn may_write(&self) -> Result<(), Problem> {
+        match self.edge.read_only.is() {
+            true => Err(Problem::read_only()),
+            false => Ok(()),
         }
-        match self.edge.router.ask(request).await {
-            Ok((zxid, Outcome::Refused(refusal))) => Err(Problem::refused(&refusal).at(zxid)),
-            Ok(answer) => Ok(answer),
-            Err(unavailable) => Err(Problem::unavailable(unavailable)),
-        }
+    }
+}
+
+/// What the client at the other end asks.
+fn request(
+    session: SessionId,
+    peer: Peer,
+    operation: Operation,
+) -> quorate_model::request::Request {
+    quorate_model::request::Request {
+        session,
+        owner: None,
+        identities: Arc::new(vec![Identity {
+            scheme: "ip".into(),
+            id: peer.0.to_canonical().to_string(),
+        }]),
+        operation,
+    }
+}
+
+/// What a request came to. A refusal is a [`Problem`].
+fn accepted(answer: Result<(Zxid, Outcome), Unavailable>) -> Result<(Zxid, Outcome), Problem> {
+    match answer {
+        Ok((zxid, Outcome::Refused(refusal))) => Err(Problem::refused(&refusal).at(zxid)),
+        Ok(answer) => Ok(answer),
+        Err(unavailable) => Err(Problem::unavailable(unavailable)),
     }
 }
 

@@ -12,9 +12,11 @@ pub mod four_letter;
 pub mod http;
 
 pub mod recipes;
+pub mod upload;
 
 pub mod members;
 
+pub mod activity;
 pub mod clock;
 pub mod digests;
 pub mod expiry;

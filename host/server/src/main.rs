@@ -1,5 +1,6 @@
 //! The binary: command line, log lines, runtime.
 
+use std::ffi::OsString;
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
@@ -17,6 +18,13 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 const DEFAULT_LOG: &str = "info,openraft=warn";
 
 fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).take(3).collect();
+    if let Some((first, rest)) = arguments.split_first()
+        && first == quorate_sandbox::COMPILE_COMMAND
+    {
+        // A server has started it: no command of the command line, and nothing for people.
+        return quorate_sandbox::compile_child(rest.iter().map(OsString::as_os_str));
+    }
     let cli = Cli::parse();
     let filter = EnvFilter::try_from_env("QUORATE_LOG").unwrap_or_else(|_| DEFAULT_LOG.into());
     tracing_subscriber::fmt()

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use prometheus_client::collector::Collector;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -77,6 +78,12 @@ pub struct Metrics {
     pub fuel: Counter,
     /// Parked calls that were run again because a watch fired.
     pub wakes: Counter,
+    /// Recipes that are being compiled, or loaded, or wait for that.
+    pub compiling: Gauge,
+    /// Recipes made ready.
+    pub compiled: Counter,
+    /// Recipes that could not be made ready.
+    pub compile_failures: Counter,
     /// Raft entries proposed.
     pub entries: Counter,
     /// Bytes of the raft entries proposed.
@@ -128,6 +135,14 @@ pub struct Snapshot {
     pub mounts_suspended: u64,
     /// Recipes.
     pub recipes: u64,
+    /// Their components.
+    pub components: u64,
+    /// The components' bytes.
+    pub component_bytes: u64,
+    /// Components that are being uploaded.
+    pub uploads: u64,
+    /// The bytes of them that have come.
+    pub upload_bytes: u64,
     /// Watches of the clients connected here.
     pub watches: u64,
     /// The last transaction applied here.
@@ -148,6 +163,10 @@ struct Scraped {
     mounts: Gauge,
     mounts_suspended: Gauge,
     recipes: Gauge,
+    components: Gauge,
+    component_bytes: Gauge,
+    uploads: Gauge,
+    upload_bytes: Gauge,
     watches: Gauge,
     last_zxid: Gauge,
     state_digest: Gauge,
@@ -232,6 +251,13 @@ impl Metrics {
             suspensions: counter(r, "suspensions", "Mounts that were suspended"),
             fuel: counter(r, "fuel", "Fuel that runs used"),
             wakes: counter(r, "wakes", "Parked calls run again because a watch fired"),
+            compiling: gauge(
+                r,
+                "compiling",
+                "Recipes being compiled, or waiting for that",
+            ),
+            compiled: counter(r, "compiled", "Recipes compiled, or loaded compiled"),
+            compile_failures: counter(r, "compile_failures", "Recipes that could not be compiled"),
             entries: counter(r, "entries", "Raft entries proposed"),
             entry_bytes: counter(r, "entry_bytes", "Bytes of the raft entries proposed"),
             entry_transactions: registered(
@@ -269,6 +295,10 @@ impl Metrics {
                 mounts: gauge(r, "mounts", "Mounts"),
                 mounts_suspended: gauge(r, "mounts_suspended", "Mounts that are suspended"),
                 recipes: gauge(r, "recipes", "Recipes"),
+                components: gauge(r, "components", "Components of recipes that are kept"),
+                component_bytes: gauge(r, "component_bytes", "Bytes of the components"),
+                uploads: gauge(r, "uploads", "Components being uploaded"),
+                upload_bytes: gauge(r, "upload_bytes", "Bytes of uploads that have come"),
                 watches: gauge(r, "watches", "Watches of the clients connected here"),
                 last_zxid: gauge(r, "last_zxid", "The last transaction applied here"),
                 state_digest: gauge(
@@ -286,6 +316,11 @@ impl Metrics {
         }
     }
 
+    /// Has more told, by mount and the like.
+    pub(crate) fn collect(&self, collector: Box<dyn Collector>) {
+        self.registry.lock().register_collector(collector);
+    }
+
     /// Everything as text, of the media type [`CONTENT_TYPE`].
     pub fn text(&self, now: Snapshot) -> String {
         let s = &self.scraped;
@@ -299,6 +334,10 @@ impl Metrics {
             (&s.mounts, now.mounts),
             (&s.mounts_suspended, now.mounts_suspended),
             (&s.recipes, now.recipes),
+            (&s.components, now.components),
+            (&s.component_bytes, now.component_bytes),
+            (&s.uploads, now.uploads),
+            (&s.upload_bytes, now.upload_bytes),
             (&s.watches, now.watches),
             (&s.last_zxid, now.last_zxid),
             // So many bits are left by whoever reads numbers as doubles.

@@ -7,13 +7,17 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
-use quorate_model::recipe::RecipeDigest;
+use quorate_model::recipe::{Component, RecipeDigest};
 use quorate_model::run::{Invocation, RunEnding, RunInput, RunReport, Runner};
-use quorate_sandbox::{Interface, Sandbox, SandboxConfig, UploadLimits, interface_of};
+use quorate_sandbox::{
+    Compiler, Interface, ReadyError, Sandbox, SandboxConfig, UploadLimits, interface_of,
+};
 use quorate_tree::RunTree;
 use serde_json::Value;
 use tokio::sync::Notify;
 
+use crate::activity::{Activity, Ran};
+use crate::clock::Clock;
 use crate::http::{CheckedRecipe, Description, ParkedKind, RecipeCheck};
 use crate::metrics::Metrics;
 
@@ -24,20 +28,26 @@ pub struct Recipes(Arc<Inner>);
 struct Inner {
     sandbox: Arc<Sandbox<RunTree>>,
     metrics: Arc<Metrics>,
-    /// What is kept and not known to be ready.
-    wanted: Mutex<BTreeMap<RecipeDigest, Bytes>>,
+    activity: Arc<Activity>,
+    clock: Arc<Clock>,
+    /// What is kept and not known to be ready. No more than the state keeps.
+    wanted: Mutex<BTreeMap<RecipeDigest, Component>>,
     more: Condvar,
     /// Another one is ready.
     compiled: Arc<Notify>,
 }
 
-/// A sandbox that keeps what it compiles in `cache_directory`.
+/// A sandbox that keeps what it compiles in `cache_directory`, and has it compiled by `compiler`, if there is one.
 ///
 /// # Errors
 /// If the engine does not start, or the directory cannot be made.
-pub fn sandbox(cache_directory: PathBuf) -> anyhow::Result<Sandbox<RunTree>> {
+pub fn sandbox(
+    cache_directory: PathBuf,
+    compiler: Option<Compiler>,
+) -> anyhow::Result<Sandbox<RunTree>> {
     let config = SandboxConfig {
         cache_directory: Some(cache_directory),
+        compiler,
         ..SandboxConfig::default()
     };
     Sandbox::new(config).context("the sandbox does not start")
@@ -45,19 +55,30 @@ pub fn sandbox(cache_directory: PathBuf) -> anyhow::Result<Sandbox<RunTree>> {
 
 impl Recipes {
     /// What runs in `sandbox`.
-    pub fn new(sandbox: Arc<Sandbox<RunTree>>, metrics: Arc<Metrics>) -> Recipes {
+    pub fn new(
+        sandbox: Arc<Sandbox<RunTree>>,
+        metrics: Arc<Metrics>,
+        clock: Arc<Clock>,
+    ) -> Recipes {
         let (wanted, more, compiled) = (Mutex::default(), Condvar::new(), Arc::default());
         Recipes(Arc::new(Inner {
             sandbox,
             metrics,
+            activity: Arc::default(),
+            clock,
             wanted,
             more,
             compiled,
         }))
     }
 
+    /// What they do here.
+    pub fn activity(&self) -> Arc<Activity> {
+        self.0.activity.clone()
+    }
+
     /// Has a component compiled soon, on the worker (rule C6).
-    pub fn prepare(&self, digest: RecipeDigest, component: Bytes) {
+    pub fn prepare(&self, digest: RecipeDigest, component: Component) {
         self.0.wanted.lock().insert(digest, component);
         self.0.more.notify_one();
     }
@@ -92,7 +113,7 @@ impl Recipes {
             let Some((digest, component)) = next else {
                 return;
             };
-            if let Err(error) = self.0.sandbox.make_ready(digest, &component) {
+            if let Err(error) = self.make_ready(digest, &component.joined()) {
                 tracing::error!(%digest, "a recipe cannot be made ready: {error}");
             }
             self.0.compiled.notify_one();
@@ -100,14 +121,30 @@ impl Recipes {
     }
 
     /// Of a component that was checked before, whether it is compiled here or not.
-    fn interface_of(&self, component: &Bytes) -> Result<Arc<Interface>, String> {
-        let known = self.0.sandbox.interface(&RecipeDigest::of(component));
-        match known {
+    fn interface_of(
+        &self,
+        digest: &RecipeDigest,
+        component: &Component,
+    ) -> Result<Arc<Interface>, String> {
+        match self.0.sandbox.interface(digest) {
             Some(interface) => Ok(interface),
-            None => interface_of(component, &UploadLimits::default())
+            None => interface_of(&component.joined(), &UploadLimits::default())
                 .map(Arc::new)
                 .map_err(|error| error.to_string()),
         }
+    }
+
+    /// Loads or compiles a component; waits while another one is.
+    fn make_ready(&self, digest: RecipeDigest, component: &[u8]) -> Result<(), ReadyError> {
+        let metrics = &self.0.metrics;
+        metrics.compiling.inc();
+        let made = self.0.sandbox.make_ready(digest, component);
+        metrics.compiling.dec();
+        match made {
+            Ok(_) => metrics.compiled.inc(),
+            Err(_) => metrics.compile_failures.inc(),
+        };
+        made.map(|_| ())
     }
 
     /// Makes a component of an upload and compiles it; both take long.
@@ -117,13 +154,12 @@ impl Recipes {
             .sandbox
             .prepare(upload)
             .map_err(|error| error.to_string())?;
-        self.0
-            .sandbox
-            .make_ready(prepared.digest, &prepared.component)
+        self.make_ready(prepared.digest, &prepared.component)
             .map_err(|error| error.to_string())?;
         let description = description(&prepared.interface)?;
         Ok(CheckedRecipe {
-            component: prepared.component,
+            digest: prepared.digest,
+            component: Component::cut(&prepared.component),
             version: prepared.interface.version.clone(),
             exports: prepared.interface.exports(),
             description,
@@ -143,13 +179,22 @@ impl RecipeCheck for Recipes {
         self.check(&upload)
     }
 
-    fn describe(&self, component: &Bytes) -> Result<Description, String> {
-        let interface = self.interface_of(component)?;
+    fn describe(
+        &self,
+        digest: &RecipeDigest,
+        component: &Component,
+    ) -> Result<Description, String> {
+        let interface = self.interface_of(digest, component)?;
         description(&interface)
     }
 
-    fn misfits(&self, component: &Bytes, calls: &[ParkedKind]) -> Result<u64, String> {
-        let interface = self.interface_of(component)?;
+    fn misfits(
+        &self,
+        digest: &RecipeDigest,
+        component: &Component,
+        calls: &[ParkedKind],
+    ) -> Result<u64, String> {
+        let interface = self.interface_of(digest, component)?;
         let misfits = calls
             .iter()
             .filter(|call| interface.accepts(&call.operation, &call.arguments).is_err());
@@ -171,7 +216,25 @@ impl Runner<RunTree> for Recipes {
         if let Invocation::Guard(_) = input.invocation {
             self.0.metrics.guards.inc();
         }
+        let (operation, zxid, at) = (
+            input.invocation.name().to_owned(),
+            input.transaction,
+            input.now,
+        );
+        let begun = self.0.clock.monotonic();
         let report = self.0.sandbox.run(input, tree);
+        self.0.activity.ran(&Ran {
+            mount: report.tree.mount(),
+            operation: &operation,
+            zxid,
+            at,
+            woken,
+            ending: &report.ending,
+            fuel: report.fuel,
+            took: self.0.clock.monotonic().saturating_sub(begun),
+            written_bytes: report.tree.written_bytes(),
+            log: &report.log,
+        });
         let metrics = &self.0.metrics;
         metrics.runs.inc();
         metrics.fuel.inc_by(report.fuel);

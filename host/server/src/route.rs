@@ -29,7 +29,7 @@ mod message;
 pub use accept::Acceptor;
 pub use barrier::{Asker, Barrier, Barriers};
 pub use forward::Forwarder;
-pub(crate) use forward::ask_for_change;
+pub(crate) use forward::{ask_for_change, ask_for_look};
 pub use inbox::Inbox;
 
 /// How many requests of all clients may be in flight: far above what one entry takes, so that the
@@ -441,7 +441,7 @@ fn request_bytes(request: &Request) -> usize {
             .map(|operation| 100 + znode(operation) + list(operation))
             .sum(),
         Operation::Call(call) => call.arguments.len(),
-        Operation::PushRecipe { component, .. } => component.len(),
+        Operation::UploadPiece { piece, .. } => piece.len(),
         _ => 0,
     };
     200 + identities + payload

@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail};
 use quorate_consensus::{Config, FirstMember, Health, RealDisk, Tcp, Transport};
 use quorate_model::id::ServerId;
 use quorate_model::outcome::Outcome;
-use quorate_model::request::Operation;
+use quorate_sandbox::Compiler;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -20,7 +20,7 @@ use crate::evaluate::administration;
 use crate::http::Http;
 use crate::receive::Limits;
 use crate::server::{Machine, Server};
-use crate::{http, receive, recipes};
+use crate::{http, receive, recipes, upload};
 
 /// What an operator decides about one server.
 #[derive(Clone, Debug)]
@@ -33,6 +33,8 @@ pub struct Settings {
     pub http: String,
     /// What clients may do.
     pub limits: Limits,
+    /// Compiles recipes in processes of their own; none to compile in this one, which nothing bounds.
+    pub compiler: Option<Compiler>,
     /// Whether a server of several answers reads while it has no quorum.
     pub read_only_mode: bool,
     /// Its place in an ensemble; none for a server that is alone.
@@ -103,7 +105,10 @@ pub async fn serve(
         hands: SystemHands::start(),
         transport,
         disk: Arc::new(RealDisk),
-        sandbox: Arc::new(recipes::sandbox(settings.data_dir.join("compiled"))?),
+        sandbox: Arc::new(recipes::sandbox(
+            settings.data_dir.join("compiled"),
+            settings.compiler,
+        )?),
         nonce: random()?,
         applies_to: Box::new(|machine| machine),
     };
@@ -243,13 +248,9 @@ async fn push_standard_recipes(server: &Server) -> anyhow::Result<()> {
                     standard.name
                 )
             })?;
-        let push = Operation::PushRecipe {
-            name: standard.name.to_owned(),
-            component: checked.component,
-            version: checked.version,
-            exports: checked.exports,
-        };
-        let (_, outcome) = server.router.ask(administration(push)).await?;
+        let router = &server.router;
+        let kept = upload::keep(router, standard.name, &checked, administration).await;
+        let (_, outcome) = kept?;
         if let Outcome::Refused(refusal) = outcome {
             bail!(
                 "the standard recipe {} was refused: {refusal}",

@@ -112,6 +112,7 @@ impl TestServer {
                 metrics,
                 limits,
                 members: None,
+                activity: Arc::default(),
                 read_only: Arc::default(),
                 local: local_sessions::Table::new(|| 0),
                 mode: Box::new(|| Mode::Standalone),
@@ -233,12 +234,10 @@ impl TestServer {
 
     /// Mounts the test's recipe.
     pub(crate) fn mount(&self, at: &str) {
-        self.ask(Operation::PushRecipe {
-            name: "test".into(),
-            component: Bytes::from_static(b"a component"),
-            version: None,
-            exports: Exports::default(),
-        });
+        let component = Bytes::from_static(b"a component");
+        for operation in Operation::upload("test", &component, None, Exports::default()) {
+            self.ask(operation);
+        }
         let (_, outcome) = self.ask(Operation::Mount {
             path: path(at),
             recipe: "test".into(),

@@ -8,13 +8,13 @@ use quorate_model::acl::Acl;
 use quorate_model::call::{Answer, ParkedCall, Watch};
 use quorate_model::id::{CallId, Owner, SessionId, Timestamp, Zxid};
 use quorate_model::path::ZnodePath;
-use quorate_model::recipe::{Mount, Recipe, RecipeDigest};
+use quorate_model::recipe::{Component, Mount, Recipe, RecipeDigest, Upload};
 use quorate_model::request::Password;
 use quorate_model::write_set::{Change, ENSEMBLE_VERSION, Entry, TooNew, Transaction};
 use quorate_model::znode::{Lifetime, Stat};
 use thiserror::Error;
 
-use crate::state::{IndexKey, Session, State, answer_bytes, deletion_bytes, parked_bytes};
+use crate::state::{IndexKey, Piece, Session, State, answer_bytes, deletion_bytes, parked_bytes};
 
 /// What an entry came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,7 +133,14 @@ pub(crate) trait Records {
     fn parked(&self, call: CallId) -> Option<ParkedCall>;
     fn put_parked(&mut self, call: CallId, parked: Option<ParkedCall>);
 
-    fn put_component(&mut self, digest: RecipeDigest, component: Option<&Bytes>);
+    fn upload(&self, digest: &RecipeDigest) -> Option<Upload>;
+    /// The upload's last piece.
+    fn put_piece(&mut self, upload: &Upload, piece: &Bytes);
+    /// With its pieces.
+    fn drop_upload(&mut self, upload: &Upload);
+    /// Makes a component of an upload that is whole.
+    fn keep_component(&mut self, upload: &Upload);
+    fn remove_component(&mut self, digest: &RecipeDigest);
     fn put_recipe(&mut self, name: &str, recipe: Option<&Recipe>);
     fn mount(&self, path: &ZnodePath) -> Option<Mount>;
     fn put_mount(&mut self, path: &ZnodePath, mount: Option<&Mount>);
@@ -315,10 +322,35 @@ pub(crate) fn apply_change(
             value.acknowledged = *key;
             records.put_session(*session, Some(value));
         }
-        Change::PutComponent { digest, component } => {
-            records.put_component(*digest, Some(component));
+        Change::PutPiece { upload, piece } => {
+            let (mut pieces, mut received) = (0, 0);
+            if let Some(before) = records.upload(&upload.digest) {
+                (pieces, received) = (before.pieces, before.received);
+                records.remove_index(IndexKey::Upload(before.until, before.digest));
+            }
+            let fits = upload.pieces == pieces + 1
+                && upload.received == received + piece.len() as u64
+                && upload.received <= upload.bytes;
+            if !fits {
+                return Err(format!("a piece of {} is out of place", upload.digest));
+            }
+            records.add_index(IndexKey::Upload(upload.until, upload.digest));
+            records.put_piece(upload, piece);
         }
-        Change::RemoveComponent { digest } => records.put_component(*digest, None),
+        Change::DropUpload { digest } => {
+            let upload = records.upload(digest).ok_or_else(|| missing(digest))?;
+            records.remove_index(IndexKey::Upload(upload.until, upload.digest));
+            records.drop_upload(&upload);
+        }
+        Change::KeepComponent { digest } => {
+            let upload = records.upload(digest).ok_or_else(|| missing(digest))?;
+            if upload.received != upload.bytes {
+                return Err(format!("the upload of {digest} is not whole"));
+            }
+            records.remove_index(IndexKey::Upload(upload.until, upload.digest));
+            records.keep_component(&upload);
+        }
+        Change::RemoveComponent { digest } => records.remove_component(digest),
         Change::PutRecipe(recipe) => records.put_recipe(&recipe.name, Some(recipe)),
         Change::RemoveRecipe { name } => records.put_recipe(name, None),
         Change::PutMount(mount) => records.put_mount(&mount.path, Some(mount)),
@@ -559,12 +591,32 @@ impl Records for State {
         self.save(&call, uncovered.as_ref());
     }
 
-    fn put_component(&mut self, digest: RecipeDigest, component: Option<&Bytes>) {
-        let uncovered = match component {
-            Some(component) => self.components.put(digest, component.clone(), self.mark),
-            None => uncovered(self.components.remove(&digest, self.mark)),
-        };
-        self.save(&digest, uncovered.as_ref());
+    fn upload(&self, digest: &RecipeDigest) -> Option<Upload> {
+        self.uploads.get(digest).cloned()
+    }
+
+    fn put_piece(&mut self, upload: &Upload, piece: &Bytes) {
+        let digest = upload.digest;
+        let before = self.uploads.put(digest, upload.clone(), self.mark);
+        self.save(&digest, before.as_ref());
+        let place = (digest, upload.pieces - 1);
+        let piece = Piece::new(&place, piece.clone());
+        self.pieces.put(place, piece, self.mark);
+    }
+
+    fn drop_upload(&mut self, upload: &Upload) {
+        self.take_pieces(upload);
+    }
+
+    fn keep_component(&mut self, upload: &Upload) {
+        let component = Component::new(self.take_pieces(upload));
+        // A snapshot that is being written is of a moment without it, and the pieces are in that.
+        self.components.put(upload.digest, component, self.mark);
+    }
+
+    fn remove_component(&mut self, digest: &RecipeDigest) {
+        let uncovered = uncovered(self.components.remove(digest, self.mark));
+        self.save(digest, uncovered.as_ref());
     }
 
     fn put_recipe(&mut self, name: &str, recipe: Option<&Recipe>) {
@@ -610,6 +662,23 @@ impl Records for State {
 
     fn remove_index(&mut self, key: IndexKey) {
         self.index.remove(&key);
+    }
+}
+
+impl State {
+    /// Takes an upload out; gives its pieces in order.
+    fn take_pieces(&mut self, upload: &Upload) -> Vec<Bytes> {
+        let before = uncovered(self.uploads.remove(&upload.digest, self.mark));
+        self.save(&upload.digest, before.as_ref());
+        let mut pieces = Vec::new();
+        for index in 0..upload.pieces {
+            let place = (upload.digest, index);
+            if let Some((piece, covered)) = self.pieces.remove(&place, self.mark) {
+                self.save(&place, (!covered).then_some(&piece));
+                pieces.push(piece.bytes);
+            }
+        }
+        pieces
     }
 }
 

@@ -3,6 +3,7 @@
 //! It is made of the sum of a hash of every record, so a change costs two hashes, of the record before and
 //! after, however large the state is; nothing is kept with a record. The tables sum where they are written
 //! ([`Table`](crate::table::Table) and [`NodeTable`](crate::nodes::NodeTable)), and cannot be written otherwise.
+//! Of a component, which its own digest names, only that and its length are hashed.
 //! The hash is xxh3: stable, and no proof against those who want two states to look the same.
 
 use std::fmt;
@@ -51,6 +52,8 @@ impl State {
             self.sessions.sum(),
             self.answers.sum(),
             self.calls.sum(),
+            self.uploads.sum(),
+            self.pieces.sum(),
             self.components.sum(),
             self.recipes.sum(),
             self.mounts.sum(),
@@ -65,13 +68,15 @@ impl State {
             self.sessions.counted_sum(),
             self.answers.counted_sum(),
             self.calls.counted_sum(),
+            self.uploads.counted_sum(),
+            self.pieces.counted_sum(),
             self.components.counted_sum(),
             self.recipes.counted_sum(),
             self.mounts.counted_sum(),
         ])
     }
 
-    fn digest_with(&self, sums: [Sum; 7]) -> Digest {
+    fn digest_with(&self, sums: [Sum; 9]) -> Digest {
         let numbers = [
             u64::from(self.epoch),
             u64::from(self.counter),
@@ -79,7 +84,7 @@ impl State {
             self.sequence_floor,
             u64::from(self.version),
         ];
-        let mut bytes = [0; 8 * 12];
+        let mut bytes = [0; 8 * 14];
         let all = sums.iter().map(|sum| sum.0).chain(numbers);
         for (place, number) in bytes.chunks_exact_mut(8).zip(all) {
             place.copy_from_slice(&number.to_le_bytes());
@@ -99,14 +104,16 @@ mod tests {
     use quorate_model::call::{Answer, Ending, Fingerprint, ParkedCall, Retry, Watch};
     use quorate_model::id::{CallId, Incarnation, Owner, ServerId, SessionId, Timestamp, Zxid};
     use quorate_model::path::ZnodePath;
-    use quorate_model::recipe::{Exports, Mount, Recipe, RecipeDigest, RecipeVersion};
+    use quorate_model::recipe::{
+        Component, Exports, Mount, Recipe, RecipeDigest, RecipeVersion, Upload,
+    };
     use quorate_model::request::Password;
     use quorate_model::znode::{Lifetime, Stat};
 
     use super::*;
     use crate::apply::Records;
     use crate::snapshot::SnapshotError;
-    use crate::state::Session;
+    use crate::state::{Piece, Session};
 
     const SESSION: SessionId = SessionId(7);
     const CALL: CallId = CallId {
@@ -155,7 +162,10 @@ mod tests {
         state.put_parked(CALL, Some(parked()));
         let component = Bytes::from_static(b"component");
         let digest = RecipeDigest::of(&component);
-        state.put_component(digest, Some(&component));
+        let whole = upload(digest);
+        state.put_piece(&whole, &component);
+        state.keep_component(&whole);
+        state.put_piece(&upload(UPLOADED), &component);
         let recipe = Recipe {
             name: "lock".into(),
             current: RecipeVersion {
@@ -190,6 +200,25 @@ mod tests {
             suspected: 0,
             retry: None,
         }
+    }
+
+    const UPLOADED: RecipeDigest = RecipeDigest([9; 32]);
+
+    /// Of nine bytes, in one piece.
+    fn upload(digest: RecipeDigest) -> Upload {
+        Upload {
+            digest,
+            bytes: 9,
+            received: 9,
+            pieces: 1,
+            until: Timestamp(8),
+        }
+    }
+
+    fn reupload(state: &mut State, edit: impl FnOnce(&mut Upload)) {
+        let mut upload = upload(UPLOADED);
+        edit(&mut upload);
+        state.uploads.put(UPLOADED, upload, 0);
     }
 
     fn mount() -> Mount {
@@ -337,8 +366,22 @@ mod tests {
         |state| repark(state, |call| call.created.push((path("/a"), Zxid(1)))),
         |state| repark(state, |call| call.marked = true),
         |state| repark(state, |call| call.suspected = 1),
-        |state| state.put_component(RecipeDigest::of(b"component"), None),
-        |state| state.put_component(RecipeDigest([0; 32]), Some(&Bytes::new())),
+        |state| state.remove_component(&RecipeDigest::of(b"component")),
+        |state| {
+            let component = Component::default();
+            state.components.put(RecipeDigest([0; 32]), component, 0);
+        },
+        |state| reupload(state, |upload| upload.bytes = 10),
+        |state| reupload(state, |upload| upload.received = 8),
+        |state| reupload(state, |upload| upload.pieces = 2),
+        |state| reupload(state, |upload| upload.until = Timestamp(9)),
+        |state| state.drop_upload(&upload(UPLOADED)),
+        |state| {
+            let place = (UPLOADED, 0);
+            let piece = Piece::new(&place, Bytes::from_static(b"comqonent"));
+            state.pieces.put(place, piece, 0);
+        },
+        |state| state.keep_component(&upload(UPLOADED)),
         |state| {
             recipe(state, |recipe| {
                 recipe.current.digest = RecipeDigest([0; 32])
@@ -415,9 +458,12 @@ mod tests {
         let mut state = state();
         // A record changes behind the tables' back: a bit of memory, or a defect of ours.
         state.nodes.damage(&path("/a"));
-        state.begin_snapshot();
+        let components = state
+            .begin_snapshot()
+            .into_iter()
+            .map(Ok::<_, SnapshotError>);
         let chunks = std::iter::from_fn(|| state.snapshot_chunk()).map(Ok::<_, SnapshotError>);
-        let refused = State::load(chunks).err();
+        let refused = State::load(components, chunks).err();
         let Some(SnapshotError::StateDamaged { found, .. }) = refused else {
             panic!("{refused:?}");
         };

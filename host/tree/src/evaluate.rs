@@ -15,13 +15,13 @@ use quorate_model::outcome::{Outcome, Refusal};
 use quorate_model::path::ZnodePath;
 use quorate_model::recipe::Mount;
 use quorate_model::request::{Operation, Request};
-use quorate_model::run::{LogLine, RunEnding, RunInput, Runner};
+use quorate_model::run::{Invocation, LogLine, RunEnding, RunInput, Runner};
 use quorate_model::write_set::{Batch, Change, Transaction};
 use quorate_model::znode::Lifetime;
 
 use crate::apply::{Moment, Records};
 use crate::operations::call::{self, Admission, Call};
-use crate::operations::mount::Counted;
+use crate::operations::mount::{Counted, LEAST_CALL};
 use crate::operations::{configuration, mount, multi, recipe, session, version, znode};
 use crate::run::RunTree;
 use crate::state::{SharedState, answer_bytes, parked_bytes};
@@ -57,6 +57,18 @@ pub struct Bounds {
     pub mount_step: usize,
     /// A parked call over whose run so many epochs ended is ended (rule S5).
     pub lost_epochs: u32,
+    /// Components that are being uploaded (rule C2).
+    pub uploads: u64,
+    /// How many bytes those will have when they are whole.
+    pub upload_bytes: u64,
+    /// An upload is dropped when no piece has come for so long, in milliseconds.
+    pub upload_patience_ms: u64,
+    /// Components that are kept, each once however many names and mounts it has. They are held in memory.
+    pub components: u64,
+    /// How many bytes those have.
+    pub component_bytes: u64,
+    /// Names of recipes.
+    pub recipes: u64,
 }
 
 impl Default for Bounds {
@@ -74,6 +86,12 @@ impl Default for Bounds {
             guard_fuel: 20_000_000,
             mount_step: 100,
             lost_epochs: 3,
+            uploads: 8,
+            upload_bytes: 128 << 20,
+            upload_patience_ms: 60_000,
+            components: 1_000,
+            component_bytes: 1 << 30,
+            recipes: 2_000,
         }
     }
 }
@@ -321,18 +339,33 @@ impl<R: Runner<RunTree>> Evaluator<R> {
                 session::close(view, id);
                 Ok(Outcome::SessionClosed)
             }
+            Operation::UploadPiece {
+                digest,
+                bytes,
+                offset,
+                piece,
+            } => {
+                let request = recipe::PieceRequest {
+                    digest: *digest,
+                    bytes: *bytes,
+                    offset: *offset,
+                    piece,
+                };
+                recipe::upload(view, &self.bounds, &request)
+            }
             Operation::PushRecipe {
                 name,
-                component,
+                digest,
                 version,
                 exports,
             } => {
-                let upload = recipe::Upload {
-                    component,
+                let request = recipe::PushRequest {
+                    name,
+                    digest: *digest,
                     version: version.as_deref(),
                     exports: *exports,
                 };
-                recipe::push(view, name, &upload)
+                recipe::push(view, &self.bounds, &request)
             }
             Operation::RemoveRecipe { name, digest } => recipe::remove(view, name, *digest),
             Operation::Mount { .. } => self.mount(&request.operation),
@@ -376,6 +409,7 @@ impl<R: Runner<RunTree>> Evaluator<R> {
                 call::acknowledge(view, id, *key);
                 Ok(Outcome::Acknowledged)
             }
+            Operation::CancelCall(call) => self.cancel(*call),
             Operation::Cancel { key } => {
                 session::expect_owner(view, id, owner)?;
                 self.cancel(CallId {
@@ -399,6 +433,12 @@ impl<R: Runner<RunTree>> Evaluator<R> {
             .view
             .parked(id)
             .ok_or(Refusal::NoCall { key: id.key })?;
+        if id.is_standing() {
+            return Err(Refusal::BadArguments(format!(
+                "it is the standing call of {}, which nobody made: it ends with its mount",
+                parked.mount
+            )));
+        }
         let answer = call::end_without_result(&mut self.view, &parked, Ending::Cancelled);
         Ok(Outcome::Answered(answer))
     }
@@ -459,7 +499,7 @@ impl<R: Runner<RunTree>> Evaluator<R> {
     /// One run: the view is lent to it and taken back.
     fn run(&mut self, input: RunInput, mount: Mount) -> (RunEnding, Vec<ZnodePath>) {
         let (path, operation) = (mount.path.clone(), input.invocation.name().to_owned());
-        let of_session = input.session != SessionId::NONE;
+        let of_session = input.invocation != Invocation::Standing;
         let placeholder = View::new(self.base.clone());
         let view = std::mem::replace(&mut self.view, placeholder);
         let report = self
@@ -474,6 +514,37 @@ impl<R: Runner<RunTree>> Evaluator<R> {
                 line,
             }));
         (report.ending, report.tree.created)
+    }
+
+    /// How a call would end if it were made now, without a session; nothing of it is kept. None if nothing is
+    /// mounted there.
+    pub fn rehearse(&mut self, request: &CallRequest) -> Option<RunEnding> {
+        let mount = Records::mount(&self.view, &request.mount)?;
+        let call = Call {
+            id: LEAST_CALL,
+            request: request.clone(),
+            identities: Vec::new(),
+            started: self.time,
+            parked: None,
+        };
+        Some(self.run_on_trial(&call, mount))
+    }
+
+    /// How a parked call would end if it were woken now; nothing of it is kept. None if it is not parked. One that
+    /// would not wait any more has been missed by its watches.
+    pub fn rehearse_parked(&mut self, id: CallId) -> Option<RunEnding> {
+        let parked = self.view.parked(id)?;
+        let mount = Records::mount(&self.view, &parked.mount)?;
+        Some(self.run_on_trial(&Call::woken(parked), mount))
+    }
+
+    fn run_on_trial(&mut self, call: &Call, mount: Mount) -> RunEnding {
+        let (start, lines) = (self.begin(), self.log.len());
+        let (ending, _) = self.run(call.input(&mount, &self.view), mount);
+        self.view.roll_back(start);
+        self.counter -= 1;
+        self.log.truncate(lines);
+        ending
     }
 
     /// The next transaction's number and moment.
@@ -510,6 +581,7 @@ impl<R: Runner<RunTree>> Evaluator<R> {
                 } => {
                     self.due = self.due.min(*moment);
                 }
+                Change::PutPiece { upload, .. } => self.due = self.due.min(upload.until),
                 Change::Park(parked) => {
                     let moments = parked.watches.iter().filter_map(|watch| match watch {
                         Watch::Time(moment) => Some(*moment),
@@ -578,7 +650,7 @@ fn change_bytes(change: &Change) -> usize {
         | Change::SetLifetime { path, .. } => path.as_str().len(),
         Change::Park(call) => parked_bytes(call) as usize,
         Change::PutAnswer { answer, .. } => answer_bytes(answer) as usize,
-        Change::PutComponent { component, .. } => component.len(),
+        Change::PutPiece { piece, .. } => piece.len(),
         _ => 0,
     };
     32 + payload

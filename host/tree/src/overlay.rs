@@ -11,7 +11,7 @@ use quorate_model::acl::Acl;
 use quorate_model::call::{Answer, ParkedCall};
 use quorate_model::id::{CallId, SessionId, Zxid};
 use quorate_model::path::ZnodePath;
-use quorate_model::recipe::{Mount, Recipe, RecipeDigest};
+use quorate_model::recipe::{Mount, Recipe, RecipeDigest, Upload};
 use quorate_model::znode::Stat;
 
 use crate::state::{IndexKey, Session};
@@ -24,6 +24,7 @@ pub(crate) enum Key {
     Session(SessionId),
     Answer(CallId),
     Parked(CallId),
+    Upload(RecipeDigest),
     Component(RecipeDigest),
     Recipe(String),
     Mount(ZnodePath),
@@ -39,7 +40,9 @@ pub(crate) enum Value {
     Session(Session),
     Answer(Answer),
     Parked(Box<ParkedCall>),
-    Component(Bytes),
+    Upload(Upload),
+    /// How many bytes it has.
+    Component(u64),
     Recipe(Recipe),
     Mount(Mount),
     Number(u64),

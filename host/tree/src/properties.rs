@@ -12,7 +12,7 @@ use quorate_model::bound::Bound;
 use quorate_model::call::CallRequest;
 use quorate_model::id::{CallId, Incarnation, ServerId, SessionId, Timestamp, Zxid};
 use quorate_model::path::{RelativePath, ZnodePath};
-use quorate_model::recipe::{Exports, MountSettings, RecipeDigest};
+use quorate_model::recipe::{Component, Exports, MountSettings, RecipeDigest};
 use quorate_model::request::{
     CreateLifetime, CreatePath, Operation, Password, Request, ZnodeOperation,
 };
@@ -223,6 +223,9 @@ fn stand(input: &RunInput, mut tree: RunTree) -> RunReport<RunTree> {
     report(tree, ending)
 }
 
+/// How many components the recipe of steps has.
+const COMPONENTS: u8 = 10;
+
 /// Of the recipe of steps: an odd one has a guard, one with 2 in it stands.
 pub(super) fn component(byte: u8) -> Bytes {
     Bytes::from(vec![byte; 8])
@@ -231,7 +234,7 @@ pub(super) fn component(byte: u8) -> Bytes {
 fn push(byte: u8) -> Operation {
     Operation::PushRecipe {
         name: "steps".into(),
-        component: component(byte),
+        digest: RecipeDigest::of(&component(byte)),
         version: None,
         exports: Exports {
             guard: byte & 1 > 0,
@@ -305,6 +308,8 @@ pub(super) enum Ask {
     },
     Cancel(u64),
     Acknowledge(u64),
+    /// A piece of a component: which of two, in either.
+    Upload(u8, u8),
     Push(u8),
     Mount {
         sealed: bool,
@@ -336,7 +341,8 @@ fn ask() -> impl Strategy<Value = Ask> {
             }),
         1 => (1..8_u64).prop_map(Ask::Cancel),
         1 => (1..8_u64).prop_map(Ask::Acknowledge),
-        1 => any::<u8>().prop_map(Ask::Push),
+        2 => (any::<u8>(), any::<u8>()).prop_map(|(byte, piece)| Ask::Upload(byte, piece)),
+        2 => any::<u8>().prop_map(Ask::Push),
         2 => any::<bool>().prop_map(|sealed| Ask::Mount { sealed }),
         2 => Just(Ask::Upgrade),
         1 => Just(Ask::Resume),
@@ -363,6 +369,14 @@ fn path(index: usize) -> ZnodePath {
 /// Below the mount, or the mount itself.
 fn relative(index: usize) -> String {
     PATHS[index].strip_prefix("/m/").unwrap_or("").to_owned()
+}
+
+/// What keeps the plainest component.
+pub(super) const PUSH: [Ask; 3] = push_of(0);
+
+/// What keeps this one.
+pub(super) const fn push_of(byte: u8) -> [Ask; 3] {
+    [Ask::Upload(byte, 0), Ask::Upload(byte, 1), Ask::Push(byte)]
 }
 
 pub(super) fn operation(ask: &Ask) -> Operation {
@@ -447,7 +461,17 @@ pub(super) fn operation(ask: &Ask) -> Operation {
         }),
         Ask::Cancel(key) => Operation::Cancel { key: *key },
         Ask::Acknowledge(key) => Operation::Acknowledge { key: *key },
-        Ask::Push(byte) => push(*byte % 10),
+        Ask::Upload(byte, piece) => {
+            let component = component(*byte % COMPONENTS);
+            let (from, to) = if piece % 2 == 0 { (0, 3) } else { (3, 8) };
+            Operation::UploadPiece {
+                digest: RecipeDigest::of(&component),
+                bytes: 8,
+                offset: from as u64,
+                piece: component.slice(from..to),
+            }
+        }
+        Ask::Push(byte) => push(*byte % COMPONENTS),
         Ask::Mount { sealed } => {
             let settings = MountSettings {
                 parameters: Some(Bytes::from_static(b"{}")),
@@ -481,6 +505,7 @@ pub(super) struct World {
 struct Taking {
     image: Vec<String>,
     digest: Digest,
+    components: Vec<(RecipeDigest, Component)>,
     chunks: Vec<Vec<u8>>,
     /// What was applied since it was begun.
     since: Vec<Entry>,
@@ -501,7 +526,11 @@ impl World {
             assert_eq!(state.apply(&start, |_, _, _| {}), Ok(Verdict::Applied));
         }
         let base = Arc::new(RwLock::new(base));
-        let evaluator = Evaluator::new(base.clone(), Steps, Bounds::default());
+        let bounds = Bounds {
+            upload_patience_ms: 100,
+            ..Bounds::default()
+        };
+        let evaluator = Evaluator::new(base.clone(), Steps, bounds);
         World {
             base,
             replica,
@@ -550,8 +579,9 @@ impl World {
             }
             Step::BeginSnapshot if self.snapshot.is_none() => {
                 let mut base = self.base.write();
-                base.begin_snapshot();
+                let components = base.begin_snapshot();
                 self.snapshot = Some(Taking {
+                    components,
                     image: base.image(),
                     digest: base.digest(),
                     chunks: Vec::new(),
@@ -658,7 +688,8 @@ impl World {
                     return;
                 };
                 let chunks = taking.chunks.into_iter().map(Ok::<_, SnapshotError>);
-                let mut loaded = State::load(chunks).unwrap();
+                let components = taking.components.into_iter().map(Ok);
+                let mut loaded = State::load(components, chunks).unwrap();
                 assert_eq!(loaded.image(), taking.image);
                 assert_eq!(loaded.digest(), taking.digest);
                 for entry in &taking.since {
@@ -740,7 +771,7 @@ impl World {
         assert_eq!(view.indexed(first, |_| true, usize::MAX), index);
     }
 
-    fn finish(mut self) {
+    pub(super) fn finish(mut self) {
         while !self.proposed.is_empty() {
             self.apply();
         }
@@ -750,9 +781,9 @@ impl World {
         assert_eq!(self.base.read().image(), self.replica.image());
         assert_eq!(self.base.read().digest(), self.replica.digest());
         let mut base = self.base.write();
-        base.begin_snapshot();
+        let components = base.begin_snapshot().into_iter().map(Ok);
         let chunks = std::iter::from_fn(|| base.snapshot_chunk()).map(Ok::<_, SnapshotError>);
-        let at_rest = State::load(chunks).unwrap();
+        let at_rest = State::load(components, chunks).unwrap();
         assert_eq!(at_rest.image(), self.replica.image(), "a snapshot at rest");
     }
 }
@@ -761,12 +792,10 @@ proptest! {
     #[test]
     fn the_view_equals_the_state_after_apply(steps in proptest::collection::vec(step(), 1..120)) {
         let mut world = World::new();
-        let prepare = [
-            Step::Ask(0, Ask::Open),
-            Step::Ask(0, Ask::Push(0)),
-            Step::Ask(0, Ask::Mount { sealed: true }),
-        ];
-        for step in prepare.iter().chain(&steps) {
+        let push = PUSH.map(|ask| Step::Ask(0, ask));
+        let mount = Step::Ask(0, Ask::Mount { sealed: true });
+        let open = Step::Ask(0, Ask::Open);
+        for step in [open].iter().chain(&push).chain([&mount]).chain(&steps) {
             world.step(step);
         }
         world.finish();
@@ -777,7 +806,7 @@ proptest! {
         let mut state = State::new();
         state.begin_snapshot();
         let mut bytes: Vec<u8> = std::iter::from_fn(|| state.snapshot_chunk()).flatten().collect();
-        let load = |bytes: Vec<u8>| State::load([Ok::<_, SnapshotError>(bytes)]);
+        let load = |bytes: Vec<u8>| State::load([], [Ok::<_, SnapshotError>(bytes)]);
         let at = cut.index(bytes.len());
         prop_assert!(load(bytes[..at].to_vec()).is_err(), "cut at {}", at);
         bytes[at] ^= byte;
@@ -798,7 +827,7 @@ fn a_snapshot_of_an_unknown_version_is_refused() {
         ensemble_version: 0,
     };
     let bytes = postcard::to_allocvec(&head).unwrap();
-    let loaded = State::load([Ok::<_, SnapshotError>(bytes)]);
+    let loaded = State::load([], [Ok::<_, SnapshotError>(bytes)]);
     assert_eq!(
         loaded.err(),
         Some(SnapshotError::UnknownVersion { found: 99 })
@@ -809,7 +838,7 @@ fn a_snapshot_of_an_unknown_version_is_refused() {
 fn chunks_that_cannot_be_read_are_passed_on() {
     let chunks = std::iter::empty::<Result<Vec<u8>, SnapshotError>>();
     assert_eq!(
-        State::load(chunks).err(),
+        State::load([], chunks).err(),
         Some(SnapshotError::Damaged("it ends too early"))
     );
 }

@@ -16,13 +16,16 @@ use quorate_model::request::{CreateLifetime, CreatePath, Operation, Request, Zno
 use quorate_model::write_set::Change;
 use std::sync::Arc;
 
-use crate::properties::{Ask, Step, World};
+use crate::properties::{Ask, PUSH, Step, World, push_of};
 use crate::{Bounds, configuration_version};
+
+mod uploads;
 
 /// A world with one session, in which the recipe of steps is mounted at `/m`.
 fn mounted(sealed: bool) -> (World, SessionId) {
     let mut world = World::new();
-    for ask in [Ask::Open, Ask::Push(0), Ask::Mount { sealed }] {
+    let asks = [Ask::Open].into_iter().chain(PUSH);
+    for ask in asks.chain([Ask::Mount { sealed }]) {
         world.step(&Step::Ask(0, ask));
     }
     let session = world.sessions[0];
@@ -75,6 +78,13 @@ impl World {
             acknowledged: 0,
         };
         self.ask(session, Operation::Call(call))
+    }
+
+    /// Keeps a component of the recipe of steps, which has its name then.
+    fn push(&mut self, byte: u8) {
+        for ask in push_of(byte) {
+            self.step(&Step::Ask(0, ask));
+        }
     }
 
     /// Sets a bound of the mount.

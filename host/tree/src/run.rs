@@ -20,6 +20,8 @@ pub struct RunTree {
     of_session: bool,
     /// The znodes of lifetime `session` that the run created.
     pub(crate) created: Vec<ZnodePath>,
+    /// Bytes of paths and data written so far.
+    written_bytes: u64,
 }
 
 impl RunTree {
@@ -29,7 +31,22 @@ impl RunTree {
             mount,
             of_session,
             created: Vec::new(),
+            written_bytes: 0,
         }
+    }
+
+    /// Where the recipe is mounted.
+    pub fn mount(&self) -> &ZnodePath {
+        &self.mount.path
+    }
+
+    /// Bytes of paths and data that the run has written so far, those that it has undone itself included.
+    pub fn written_bytes(&self) -> u64 {
+        self.written_bytes
+    }
+
+    fn count_written(&mut self, path: &ZnodePath, data: &[u8]) {
+        self.written_bytes += (path.as_str().len() + data.len()) as u64;
     }
 
     fn absolute(&self, path: &RelativePath) -> Result<ZnodePath, Breach> {
@@ -115,6 +132,7 @@ impl RunTree {
         if let Some(parent) = path.parent() {
             self.expect_parent(&parent)?;
         }
+        self.count_written(path, &data);
         create_node(&mut self.view, path, data, Acl::open(), lifetime);
         if matches!(lifetime, Lifetime::Session(_)) {
             self.created.push(path.clone());
@@ -193,6 +211,7 @@ impl TreeAccess for RunTree {
         let path = self.below(path, "set the data of")?;
         expect_data_fits(&data)?;
         let stat = self.view.stat(&path).ok_or(TreeError::NoNode)?;
+        self.count_written(&path, &data);
         set_data(&mut self.view, &path, &stat, data);
         Ok(())
     }
@@ -204,6 +223,7 @@ impl TreeAccess for RunTree {
         if stat.children > 0 && !lifetime.allows_children() {
             return Err(TreeError::NotEmpty);
         }
+        self.count_written(&path, &[]);
         self.view.change(Change::SetLifetime { path, lifetime });
         Ok(())
     }
@@ -214,6 +234,7 @@ impl TreeAccess for RunTree {
         if stat.children > 0 {
             return Err(TreeError::NotEmpty);
         }
+        self.count_written(&path, &[]);
         delete_node(&mut self.view, &path);
         Ok(())
     }

@@ -4,16 +4,19 @@
 //! number of the last snapshot that covered it. What is about to change and is not covered yet is
 //! written out first; what was created since is born covered. Child lists and indexes are not
 //! stored: they are rebuilt.
+//!
+//! A component's bytes are not among the chunks. They never change, so they are kept beside the snapshots, once for
+//! all that need them: [`State::begin_snapshot`] gives them.
 
 use std::borrow::Cow;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use quorate_model::acl::Acl;
 use quorate_model::call::{Answer, ParkedCall};
 use quorate_model::id::{CallId, SessionId, Timestamp, Zxid};
 use quorate_model::path::ZnodePath;
-use quorate_model::recipe::{Mount, Recipe, RecipeDigest};
+use quorate_model::recipe::{Component, Mount, Recipe, RecipeDigest, Upload};
 use quorate_model::write_set::{ENSEMBLE_VERSION, FORMAT_VERSION, TooNew};
 use quorate_model::znode::{Lifetime, Stat};
 use serde::{Deserialize, Serialize};
@@ -22,7 +25,7 @@ use thiserror::Error;
 use crate::apply::{call_indexes, index_lifetime};
 use crate::digest::Digest;
 use crate::nodes::Slot;
-use crate::state::{Session, State, answer_bytes};
+use crate::state::{IndexKey, Piece, Session, State, answer_bytes};
 use crate::table::Kept;
 
 /// How many bytes one chunk has at least, if so much is left: large enough to write in one go,
@@ -31,6 +34,9 @@ const CHUNK_BYTES: usize = 128 << 10;
 
 /// How many records are looked at for one chunk, covered ones included.
 const CHUNK_RECORDS: usize = 4096;
+
+/// How many pieces of uploads are.
+const PIECES_AT_ONCE: usize = 1;
 
 /// How many records are looked at before the chunk's size is looked at again.
 const COVER_AT_ONCE: usize = 256;
@@ -57,7 +63,10 @@ pub(crate) enum Record<'a> {
     Session(SessionId, Session),
     Answer(CallId, Cow<'a, Answer>),
     Parked(Cow<'a, ParkedCall>),
-    Component(RecipeDigest, Bytes),
+    Upload(Cow<'a, Upload>),
+    Piece(RecipeDigest, u32, Bytes),
+    /// Its digest, and how many bytes it has.
+    Component(RecipeDigest, u64),
     Recipe(Cow<'a, Recipe>),
     Mount(Cow<'a, Mount>),
     End {
@@ -84,9 +93,25 @@ impl Kept<CallId> for ParkedCall {
     }
 }
 
-impl Kept<RecipeDigest> for Bytes {
+impl Kept<RecipeDigest> for Upload {
+    fn record(&self, _: &RecipeDigest) -> Record<'_> {
+        Record::Upload(Cow::Borrowed(self))
+    }
+}
+
+impl Kept<(RecipeDigest, u32)> for Piece {
+    fn record(&self, (digest, index): &(RecipeDigest, u32)) -> Record<'_> {
+        Record::Piece(*digest, *index, self.bytes.clone())
+    }
+
+    fn hash(&self, _: &(RecipeDigest, u32)) -> u64 {
+        self.hash
+    }
+}
+
+impl Kept<RecipeDigest> for Component {
     fn record(&self, digest: &RecipeDigest) -> Record<'_> {
-        Record::Component(*digest, self.clone())
+        Record::Component(*digest, self.bytes())
     }
 }
 
@@ -116,6 +141,9 @@ pub(crate) struct Progress {
 
 /// What the writer looks at next; everything before is covered.
 enum Walk {
+    /// First, so that the end of an upload, which takes all of its pieces away, finds them covered.
+    Pieces(Option<(RecipeDigest, u32)>),
+    Uploads(Option<RecipeDigest>),
     Nodes(Slot),
     Sessions(Option<SessionId>),
     Answers(Option<CallId>),
@@ -156,14 +184,17 @@ pub enum SnapshotError {
 }
 
 impl State {
-    /// Begins a snapshot of exactly this state. One that was being written is given up.
-    pub fn begin_snapshot(&mut self) {
+    /// Begins a snapshot of exactly this state. One that was being written is given up. Gives the components that
+    /// [`State::load`] needs beside the chunks.
+    pub fn begin_snapshot(&mut self) -> Vec<(RecipeDigest, Component)> {
         if self.mark == u8::MAX {
             self.mark = 0;
             self.nodes.marks.fill(0);
             self.sessions.reset_marks();
             self.answers.reset_marks();
             self.calls.reset_marks();
+            self.uploads.reset_marks();
+            self.pieces.reset_marks();
             self.components.reset_marks();
             self.recipes.reset_marks();
             self.mounts.reset_marks();
@@ -175,7 +206,7 @@ impl State {
             buffer: Vec::new(),
             records: 0,
             digest: self.digest(),
-            walk: Walk::Nodes(0),
+            walk: Walk::Pieces(None),
         };
         progress.push(&Record::Head {
             version: FORMAT_VERSION,
@@ -186,6 +217,9 @@ impl State {
             ensemble_version: self.version,
         });
         self.snapshot = Some(progress);
+        self.components()
+            .map(|(digest, component)| (*digest, component.clone()))
+            .collect()
     }
 
     /// Gives up the snapshot being written.
@@ -230,9 +264,9 @@ impl State {
         let mark = self.mark;
         let mut count = 0;
         macro_rules! cover_table {
-            ($table:ident, $after:expr, $walk:path, $next:expr) => {{
+            ($table:ident, $after:expr, $limit:expr, $walk:path, $next:expr) => {{
                 let mut last = None;
-                for (key, value, covered) in self.$table.cover($after.as_ref(), limit, mark) {
+                for (key, value, covered) in self.$table.cover($after.as_ref(), $limit, mark) {
                     if !covered {
                         progress.push(&value.record(key));
                     }
@@ -244,6 +278,14 @@ impl State {
             }};
         }
         match std::mem::replace(&mut progress.walk, Walk::Done) {
+            // A few, as they are large.
+            Walk::Pieces(after) => {
+                let limit = limit.min(PIECES_AT_ONCE);
+                cover_table!(pieces, after, limit, Walk::Pieces, Walk::Uploads(None))
+            }
+            Walk::Uploads(after) => {
+                cover_table!(uploads, after, limit, Walk::Uploads, Walk::Nodes(0))
+            }
             Walk::Nodes(from) => {
                 let to = self
                     .nodes
@@ -260,21 +302,27 @@ impl State {
                 (to - from).max(1) as usize
             }
             Walk::Sessions(after) => {
-                cover_table!(sessions, after, Walk::Sessions, Walk::Answers(None))
+                cover_table!(sessions, after, limit, Walk::Sessions, Walk::Answers(None))
             }
             Walk::Answers(after) => {
-                cover_table!(answers, after, Walk::Answers, Walk::Parked(None))
+                cover_table!(answers, after, limit, Walk::Answers, Walk::Parked(None))
             }
             Walk::Parked(after) => {
-                cover_table!(calls, after, Walk::Parked, Walk::Components(None))
+                cover_table!(calls, after, limit, Walk::Parked, Walk::Components(None))
             }
             Walk::Components(after) => {
-                cover_table!(components, after, Walk::Components, Walk::Recipes(None))
+                cover_table!(
+                    components,
+                    after,
+                    limit,
+                    Walk::Components,
+                    Walk::Recipes(None)
+                )
             }
             Walk::Recipes(after) => {
-                cover_table!(recipes, after, Walk::Recipes, Walk::Mounts(None))
+                cover_table!(recipes, after, limit, Walk::Recipes, Walk::Mounts(None))
             }
-            Walk::Mounts(after) => cover_table!(mounts, after, Walk::Mounts, Walk::End),
+            Walk::Mounts(after) => cover_table!(mounts, after, limit, Walk::Mounts, Walk::End),
             Walk::End => {
                 let (records, digest) = (progress.records, progress.digest);
                 progress.push(&Record::End { records, digest });
@@ -318,15 +366,20 @@ impl State {
         }
     }
 
-    /// Reads a snapshot: chunks as [`State::snapshot_chunk`] gave them, cut anywhere between records.
+    /// Reads a snapshot: the components that [`State::begin_snapshot`] gave, which have the digests that they are given
+    /// with, and chunks as [`State::snapshot_chunk`] gave them, cut anywhere between records.
     ///
     /// # Errors
     /// [`SnapshotError`]; nothing is guessed at.
     pub fn load<E: From<SnapshotError>>(
+        components: impl IntoIterator<Item = Result<(RecipeDigest, Component), E>>,
         chunks: impl IntoIterator<Item = Result<Vec<u8>, E>>,
     ) -> Result<State, E> {
         let mut state = State::vacant();
-        let mut loading = Loading::default();
+        let mut loading = Loading {
+            components: components.into_iter().collect::<Result<_, E>>()?,
+            ..Loading::default()
+        };
         for chunk in chunks {
             let chunk = chunk?;
             let mut rest = &chunk[..];
@@ -360,6 +413,8 @@ struct Loading {
     records: u64,
     /// What its end says.
     digest: Option<Digest>,
+    /// Those that no record has named yet.
+    components: BTreeMap<RecipeDigest, Component>,
 }
 
 /// The highest slot that a snapshot may name: more znodes than memory holds.
@@ -417,7 +472,22 @@ impl Loading {
                 state.held.add_parked(&call);
                 state.calls.put(call.id, call.into_owned(), 0);
             }
-            Record::Component(digest, component) => {
+            Record::Upload(upload) => {
+                state
+                    .index
+                    .insert(IndexKey::Upload(upload.until, upload.digest));
+                state.uploads.put(upload.digest, upload.into_owned(), 0);
+            }
+            Record::Piece(digest, index, bytes) => {
+                let place = (digest, index);
+                let piece = Piece::new(&place, bytes);
+                state.pieces.put(place, piece, 0);
+            }
+            Record::Component(digest, bytes) => {
+                let component = self.components.remove(&digest);
+                let component = component
+                    .filter(|component| component.bytes() == bytes)
+                    .ok_or(SnapshotError::Damaged("a component is missing"))?;
                 state.components.put(digest, component, 0);
             }
             Record::Recipe(recipe) => {
@@ -499,6 +569,8 @@ impl State {
         image.extend(self.sessions.range(..).map(|entry| format!("{entry:?}")));
         image.extend(self.answers.range(..).map(|entry| format!("{entry:?}")));
         image.extend(self.calls.range(..).map(|entry| format!("{entry:?}")));
+        image.extend(self.uploads.range(..).map(|entry| format!("{entry:?}")));
+        image.extend(self.pieces.range(..).map(|entry| format!("{entry:?}")));
         image.extend(self.components.range(..).map(|entry| format!("{entry:?}")));
         image.extend(self.recipes.range(..).map(|entry| format!("{entry:?}")));
         image.extend(self.mounts.range(..).map(|entry| format!("{entry:?}")));

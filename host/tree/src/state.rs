@@ -10,12 +10,14 @@ use quorate_model::acl::Acl;
 use quorate_model::call::{Answer, Ending, ParkedCall, Watch};
 use quorate_model::id::{CallId, Owner, SessionId, Timestamp, Zxid};
 use quorate_model::path::ZnodePath;
-use quorate_model::recipe::{Mount, Recipe, RecipeDigest};
+use quorate_model::recipe::{Component, Mount, Recipe, RecipeDigest, Upload};
 use quorate_model::request::Password;
 use quorate_model::run::Range;
 use quorate_model::znode::{Lifetime, Node, Stat};
 use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use crate::digest::digest_of;
 use crate::nodes::NodeTable;
 use crate::snapshot::Progress;
 use crate::table::Table;
@@ -38,7 +40,10 @@ pub struct State {
     pub(crate) sessions: Table<SessionId, Session>,
     pub(crate) answers: Table<CallId, Answer>,
     pub(crate) calls: Table<CallId, ParkedCall>,
-    pub(crate) components: Table<RecipeDigest, Bytes>,
+    pub(crate) uploads: Table<RecipeDigest, Upload>,
+    /// Of uploads, by place.
+    pub(crate) pieces: Table<(RecipeDigest, u32), Piece>,
+    pub(crate) components: Table<RecipeDigest, Component>,
     pub(crate) recipes: Table<String, Recipe>,
     pub(crate) mounts: Table<ZnodePath, Mount>,
     /// Derived from the tables, never stored.
@@ -119,6 +124,20 @@ impl Held {
     }
 }
 
+/// A piece of an upload. Its hash is made once: the upload's end takes all of them out in one transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Piece {
+    pub(crate) bytes: Bytes,
+    pub(crate) hash: u64,
+}
+
+impl Piece {
+    pub(crate) fn new(place: &(RecipeDigest, u32), bytes: Bytes) -> Piece {
+        let hash = xxh3_64_with_seed(&bytes, digest_of(place));
+        Piece { bytes, hash }
+    }
+}
+
 /// About how many bytes of memory a kept answer takes.
 pub(crate) fn answer_bytes(answer: &Answer) -> u64 {
     let text = match &answer.ending {
@@ -171,6 +190,8 @@ pub(crate) enum IndexKey {
     Mark(Zxid, CallId),
     /// A parked call of a mount.
     CallOf(ZnodePath, CallId),
+    /// An upload that is dropped at that moment.
+    Upload(Timestamp, RecipeDigest),
 }
 
 /// How much of everything there is.
@@ -194,6 +215,14 @@ pub struct Counts {
     pub suspended: u64,
     /// Recipes by name.
     pub recipes: u64,
+    /// Their components.
+    pub components: u64,
+    /// The components' bytes.
+    pub component_bytes: u64,
+    /// Components that are being uploaded.
+    pub uploads: u64,
+    /// The bytes of them that have come.
+    pub upload_bytes: u64,
 }
 
 impl Default for State {
@@ -250,6 +279,8 @@ impl State {
             sessions: Table::default(),
             answers: Table::default(),
             calls: Table::default(),
+            uploads: Table::default(),
+            pieces: Table::default(),
             components: Table::default(),
             recipes: Table::default(),
             mounts: Table::default(),
@@ -342,6 +373,23 @@ impl State {
         self.calls.values()
     }
 
+    /// The calls that are parked at a mount.
+    pub fn parked_at<'a>(
+        &'a self,
+        mount: &'a ZnodePath,
+    ) -> impl Iterator<Item = &'a ParkedCall> + 'a {
+        let first = CallId {
+            session: SessionId::NONE,
+            key: 0,
+        };
+        let from = IndexKey::CallOf(mount.clone(), first);
+        let calls = self.index.range(from..).map_while(move |key| match key {
+            IndexKey::CallOf(of, id) if of == mount => Some(*id),
+            _ => None,
+        });
+        calls.filter_map(|id| self.calls.get(&id))
+    }
+
     /// The mount at exactly this znode.
     pub fn mount(&self, path: &ZnodePath) -> Option<&Mount> {
         self.mounts.get(path)
@@ -361,13 +409,18 @@ impl State {
     }
 
     /// The component of a recipe that has a name or a mount.
-    pub fn component(&self, digest: &RecipeDigest) -> Option<&Bytes> {
+    pub fn component(&self, digest: &RecipeDigest) -> Option<&Component> {
         self.components.get(digest)
     }
 
     /// The components of all recipes that have a name or a mount.
-    pub fn components(&self) -> impl Iterator<Item = (&RecipeDigest, &Bytes)> {
+    pub fn components(&self) -> impl Iterator<Item = (&RecipeDigest, &Component)> {
         self.components.range(..)
+    }
+
+    /// What is being uploaded.
+    pub fn uploads(&self) -> impl Iterator<Item = &Upload> {
+        self.uploads.values()
     }
 
     /// The recipe that has this name.
@@ -411,6 +464,10 @@ impl State {
                 .filter(|mount| mount.suspended.is_some())
                 .count() as u64,
             recipes: self.recipes.len() as u64,
+            components: self.components.len() as u64,
+            component_bytes: self.components.values().map(Component::bytes).sum(),
+            uploads: self.uploads.len() as u64,
+            upload_bytes: self.uploads.values().map(|upload| upload.received).sum(),
         }
     }
 
@@ -435,9 +492,8 @@ impl State {
             })
     }
 
-    /// A call of each parked call's operation and arguments at a mount, from `after` on, at most `limit`: in pieces, since
-    /// there may be very many.
-    pub fn parked_at(
+    /// The calls that are parked at a mount, behind `after`, at most `limit`: for whoever gives the lock back in between.
+    pub fn parked_behind(
         &self,
         mount: &ZnodePath,
         after: Option<CallId>,

@@ -12,6 +12,11 @@ use crate::snapshot::Record;
 pub(crate) trait Kept<K> {
     /// It and its key as a snapshot holds them, and as they are hashed.
     fn record(&self, key: &K) -> Record<'_>;
+
+    /// Of it and its key, for the state's digest.
+    fn hash(&self, key: &K) -> u64 {
+        digest_of(&self.record(key))
+    }
 }
 
 /// Keys in order; each value with the mark of the last snapshot that covered it.
@@ -44,7 +49,7 @@ impl<K: Ord + Clone, V: Kept<K>> Table<K, V> {
     pub(crate) fn counted_sum(&self) -> Sum {
         let mut sum = Sum::default();
         for (key, (_, value)) in &self.entries {
-            sum.add(digest_of(&value.record(key)));
+            sum.add(value.hash(key));
         }
         sum
     }
@@ -68,15 +73,14 @@ impl<K: Ord + Clone, V: Kept<K>> Table<K, V> {
 
     /// Puts a value, covered by snapshot `mark`; gives the old one if that snapshot has not covered it.
     pub(crate) fn put(&mut self, key: K, value: V, mark: u8) -> Option<V> {
-        self.sum.add(digest_of(&value.record(&key)));
+        self.sum.add(value.hash(&key));
         let (covered_by, old) = match self.entries.entry(key) {
             Entry::Vacant(place) => {
                 place.insert((mark, value));
                 return None;
             }
             Entry::Occupied(mut place) => {
-                self.sum
-                    .remove(digest_of(&place.get().1.record(place.key())));
+                self.sum.remove(place.get().1.hash(place.key()));
                 place.insert((mark, value))
             }
         };
@@ -86,7 +90,7 @@ impl<K: Ord + Clone, V: Kept<K>> Table<K, V> {
     /// Takes a value out; gives it, and whether snapshot `mark` has covered it.
     pub(crate) fn remove(&mut self, key: &K, mark: u8) -> Option<(V, bool)> {
         let (covered_by, old) = self.entries.remove(key)?;
-        self.sum.remove(digest_of(&old.record(key)));
+        self.sum.remove(old.hash(key));
         Some((old, covered_by == mark))
     }
 

@@ -1,13 +1,13 @@
 //! The state as the next transaction will find it: the overlay over the committed base.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use bytes::Bytes;
 use quorate_model::acl::Acl;
 use quorate_model::call::{Answer, ParkedCall, Watch};
 use quorate_model::id::{CallId, SessionId, Zxid};
 use quorate_model::path::{RelativePath, ZnodePath};
-use quorate_model::recipe::{Mount, Recipe, RecipeDigest};
+use quorate_model::recipe::{Component, Mount, Recipe, RecipeDigest, Upload};
 use quorate_model::run::{Child, GuardedChange, Range};
 use quorate_model::write_set::Change;
 use quorate_model::znode::{Node, Stat};
@@ -15,6 +15,9 @@ use quorate_model::znode::{Node, Stat};
 use crate::apply::{Moment, Records, apply_change};
 use crate::overlay::{Key, Overlay, OverlayNode, Savepoint, Value};
 use crate::state::{IndexKey, Session, SharedState, State, Taken, answer_bytes};
+
+/// The first of all digests, for the beginning of a range.
+const LEAST_DIGEST: RecipeDigest = RecipeDigest([0; 32]);
 
 /// The merged state, and the transaction being built on it.
 ///
@@ -393,9 +396,67 @@ impl View {
 
     /// Whether a component is kept.
     pub(crate) fn has_component(&self, digest: RecipeDigest) -> bool {
+        self.component_bytes(digest).is_some()
+    }
+
+    /// How many bytes a component has that is kept.
+    pub(crate) fn component_bytes(&self, digest: RecipeDigest) -> Option<u64> {
         match self.overlay.get(&Key::Component(digest)) {
-            Some(value) => value.is_some(),
-            None => self.base.read().component(&digest).is_some(),
+            Some(Some(Value::Component(bytes))) => Some(*bytes),
+            Some(_) => None,
+            None => self.base.read().component(&digest).map(Component::bytes),
+        }
+    }
+
+    /// What components take.
+    pub(crate) fn components(&self) -> Taken {
+        let mut all: BTreeMap<RecipeDigest, u64> = {
+            let base = self.base.read();
+            let components = base.components();
+            components
+                .map(|(digest, component)| (*digest, component.bytes()))
+                .collect()
+        };
+        for (key, value) in self.overlay.from(Key::Component(LEAST_DIGEST)) {
+            match (key, value) {
+                (Key::Component(digest), Some(Value::Component(bytes))) => {
+                    all.insert(*digest, *bytes);
+                }
+                (Key::Component(digest), _) => {
+                    all.remove(digest);
+                }
+                _ => break,
+            }
+        }
+        Taken {
+            count: all.len() as u64,
+            bytes: all.values().sum(),
+        }
+    }
+
+    /// What is being uploaded, each counted with what it will be.
+    pub(crate) fn uploads(&self) -> Taken {
+        let mut all: BTreeMap<RecipeDigest, u64> = {
+            let base = self.base.read();
+            let uploads = base.uploads();
+            uploads
+                .map(|upload| (upload.digest, upload.bytes))
+                .collect()
+        };
+        for (key, value) in self.overlay.from(Key::Upload(LEAST_DIGEST)) {
+            match (key, value) {
+                (Key::Upload(digest), Some(Value::Upload(upload))) => {
+                    all.insert(*digest, upload.bytes);
+                }
+                (Key::Upload(digest), _) => {
+                    all.remove(digest);
+                }
+                _ => break,
+            }
+        }
+        Taken {
+            count: all.len() as u64,
+            bytes: all.values().sum(),
         }
     }
 
@@ -597,11 +658,32 @@ impl Records for View {
         self.put(Key::Parked(call), parked.map(Box::new).map(Value::Parked));
     }
 
-    fn put_component(&mut self, digest: RecipeDigest, component: Option<&Bytes>) {
-        self.put(
-            Key::Component(digest),
-            component.cloned().map(Value::Component),
-        );
+    fn upload(&self, digest: &RecipeDigest) -> Option<Upload> {
+        match self.overlay.get(&Key::Upload(*digest)) {
+            Some(Some(Value::Upload(upload))) => Some(upload.clone()),
+            Some(_) => None,
+            None => self.base.read().upload(digest),
+        }
+    }
+
+    /// Nobody reads the pieces here.
+    fn put_piece(&mut self, upload: &Upload, _: &Bytes) {
+        let value = Value::Upload(upload.clone());
+        self.put(Key::Upload(upload.digest), Some(value));
+    }
+
+    fn drop_upload(&mut self, upload: &Upload) {
+        self.put(Key::Upload(upload.digest), None);
+    }
+
+    fn keep_component(&mut self, upload: &Upload) {
+        self.put(Key::Upload(upload.digest), None);
+        let value = Value::Component(upload.bytes);
+        self.put(Key::Component(upload.digest), Some(value));
+    }
+
+    fn remove_component(&mut self, digest: &RecipeDigest) {
+        self.put(Key::Component(*digest), None);
     }
 
     fn put_recipe(&mut self, name: &str, recipe: Option<&Recipe>) {

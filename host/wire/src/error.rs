@@ -132,6 +132,7 @@ impl ErrorCode {
             | Refusal::MountsNest { .. } => ErrorCode::BadArguments,
             Refusal::Defect(_) => ErrorCode::SystemError,
             Refusal::LocalSession => ErrorCode::EphemeralOnLocalSession,
+            Refusal::NoComponent(_) => ErrorCode::NoNode,
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use quorate_model::recipe::RecipeDigest;
 use reqwest::{Method, RequestBuilder, Url};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -15,7 +16,10 @@ use crate::error::ClientError;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long it may take to answer to an upload: it checks and compiles the recipe, behind others perhaps.
-const UPLOAD_PATIENCE: Duration = Duration::from_secs(120);
+const UPLOAD_PATIENCE: Duration = Duration::from_secs(300);
+
+/// What a component begins with: WebAssembly's magic, the version of the component model's binary form, its layer.
+const COMPONENT_HEADER: &[u8] = b"\0asm\x0d\0\x01\0";
 
 /// How long a change of the members may take: the new member's log is awaited.
 const CHANGE_PATIENCE: Duration = Duration::from_secs(100);
@@ -306,9 +310,28 @@ impl Admin {
         name: &str,
         component: impl Into<Bytes>,
     ) -> Result<Recipe, ClientError> {
+        let component = component.into();
+        if component.starts_with(COMPONENT_HEADER) {
+            // What is kept already need not be sent again.
+            let digest = RecipeDigest::of(&component).to_string();
+            match self.name_recipe(name, &digest).await {
+                Err(ClientError::Refused { code, .. }) if code == "no-component" => {}
+                named => return named,
+            }
+        }
         let request = self.request(Method::PUT, &["recipes", name]);
-        self.send_within(UPLOAD_PATIENCE, request.body(component.into()))
+        self.send_within(UPLOAD_PATIENCE, request.body(component))
             .await
+    }
+
+    /// Gives a name to a component that the servers keep already, known by its digest (64 hexadecimal digits): an
+    /// earlier version that is still mounted, say. Gives what it offers.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with the code `no-component`.
+    pub async fn name_recipe(&self, name: &str, digest: &str) -> Result<Recipe, ClientError> {
+        let request = self.request(Method::POST, &["recipes", name]);
+        self.send(request.json(&json!({"digest": digest}))).await
     }
 
     /// All recipes.
@@ -527,20 +550,39 @@ impl Admin {
         self.request(method, &segments)
     }
 
+    pub(crate) fn request(&self, method: Method, segments: &[&str]) -> RequestBuilder {
+        self.client.request(method, self.url(segments))
+    }
+
+    /// The same, to read, with what is given of these parameters.
+    pub(crate) fn question(
+        &self,
+        segments: &[&str],
+        parameters: &[(&str, Option<String>)],
+    ) -> RequestBuilder {
+        let mut url = self.url(segments);
+        for (name, value) in parameters {
+            if let Some(value) = value {
+                url.query_pairs_mut().append_pair(name, value);
+            }
+        }
+        self.client.request(Method::GET, url)
+    }
+
     /// The segments are escaped where a URL needs it.
-    fn request(&self, method: Method, segments: &[&str]) -> RequestBuilder {
+    fn url(&self, segments: &[&str]) -> Url {
         let mut url = self.base.clone();
         if let Ok(mut path) = url.path_segments_mut() {
             path.pop_if_empty().push("v1").extend(segments);
         }
-        self.client.request(method, url)
+        url
     }
 
     async fn send<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, ClientError> {
         self.send_within(PATIENCE, request).await
     }
 
-    async fn send_within<T: DeserializeOwned>(
+    pub(crate) async fn send_within<T: DeserializeOwned>(
         &self,
         patience: Duration,
         request: RequestBuilder,

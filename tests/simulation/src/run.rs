@@ -215,12 +215,11 @@ fn operator(sim: &mut Sim<'_>, hosts: &[Arc<Host>], mounted: Arc<AtomicBool>) {
         for (recipe, mount) in MOUNTS {
             let prepared = prepared(&hosts[0].sandbox, recipe)?;
             let digest = prepared.digest;
-            let push = Operation::PushRecipe {
-                name: recipe.into(),
-                component: prepared.component,
-                version: prepared.interface.version.clone(),
-                exports: prepared.interface.exports(),
+            let (version, exports) = {
+                let interface = &prepared.interface;
+                (interface.version.clone(), interface.exports())
             };
+            let push = Operation::upload(recipe, &prepared.component, version, exports);
             let mount = Operation::Mount {
                 path: ZnodePath::parse(mount)?,
                 recipe: recipe.into(),
@@ -228,7 +227,7 @@ fn operator(sim: &mut Sim<'_>, hosts: &[Arc<Host>], mounted: Arc<AtomicBool>) {
                 settings: MountSettings::default(),
                 upgrade: false,
             };
-            for operation in [push, mount] {
+            for operation in push.into_iter().chain([mount]) {
                 let mut place = 0;
                 loop {
                     let router = hosts[place % hosts.len()]

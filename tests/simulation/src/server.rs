@@ -8,8 +8,11 @@ use parking_lot::Mutex;
 use quorate::receive::{self, Limits};
 use quorate::route::Router;
 use quorate::server::{Machine, Server};
-use quorate_consensus::{Chunks, Config, FirstMember, InstallError, StateMachine, Verdict};
+use quorate_consensus::{
+    Chunks, Components, Config, FirstMember, InstallError, StateMachine, Verdict,
+};
 use quorate_model::id::ServerId;
+use quorate_model::recipe::{Component, RecipeDigest};
 use quorate_model::write_set::Entry;
 use quorate_sandbox::Sandbox;
 use quorate_tree::{RunTree, SharedState};
@@ -132,8 +135,8 @@ impl StateMachine for Watched {
         verdict
     }
 
-    fn begin_snapshot(&self) {
-        self.inner.begin_snapshot();
+    fn begin_snapshot(&self) -> Vec<(RecipeDigest, Component)> {
+        self.inner.begin_snapshot()
     }
 
     fn snapshot_chunk(&self) -> Option<Vec<u8>> {
@@ -144,8 +147,12 @@ impl StateMachine for Watched {
         self.inner.abandon_snapshot();
     }
 
-    fn install(&self, chunks: &mut Chunks<'_>) -> Result<(), InstallError> {
+    fn install(
+        &self,
+        components: &mut Components<'_>,
+        chunks: &mut Chunks<'_>,
+    ) -> Result<(), InstallError> {
         self.ledger.installed(self.server);
-        self.inner.install(chunks)
+        self.inner.install(components, chunks)
     }
 }

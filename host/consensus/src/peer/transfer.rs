@@ -1,26 +1,30 @@
-//! Sending a snapshot to a peer that the log does not reach any more: the file's bytes, in pieces.
+//! Sending a snapshot to a peer that the log does not reach any more: the bytes of its files, in pieces.
 //!
-//! A connection carries one transfer. The sender sends the leader's vote and the file's length, the pieces, and
-//! then waits; the receiver writes them beside its own snapshot, checks the file's checksums, gives it to
+//! A connection carries one transfer. The sender sends the leader's vote, the file's length, and which components
+//! the snapshot needs; the receiver says which of them it lacks. The sender sends those, then the file, and waits;
+//! the receiver writes all beside its own snapshot, checks the checksums, gives the snapshot to
 //! openraft, and answers with its vote. Meanwhile it says from time to time that it is alive. Whatever
 //! ends the connection before leaves nothing behind, and a new transfer begins anew.
 
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::errors::{NetworkError, RPCError, Unreachable};
 use openraft::storage::Snapshot;
+use quorate_model::recipe::MAX_COMPONENT_BYTES;
 use serde::{Deserialize, Serialize};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{interval, timeout};
 
 use super::dial::Dialer;
-use super::frame::Link;
+use super::frame::{FrameReader, FrameWriter, Link};
 use super::message::{whole, wrong_vote};
+use crate::components::Needed;
 use crate::consensus::Raft;
 use crate::disk::{self, Disk};
 use crate::machine::Upkeep;
@@ -47,6 +51,7 @@ const RECEIVED: usize = 2;
 struct Begin {
     vote: Vote,
     bytes: u64,
+    components: Vec<Needed>,
 }
 
 /// What a receiver says.
@@ -54,6 +59,8 @@ struct Begin {
 enum Report {
     /// It is at work.
     Alive,
+    /// It lacks these of the components, by their places in the list.
+    Lacks(Vec<u32>),
     /// It has the snapshot, or wants none of a leader of that vote: this is its own vote.
     Done(Vote),
     /// It could not take it.
@@ -68,10 +75,8 @@ pub(crate) async fn send(
     snapshot: &SnapshotFile,
 ) -> Result<Vote, RPCError<Types>> {
     let failed = |what: String| RPCError::from(NetworkError::from_string(what));
-    let path = snapshot.path.clone();
-    let file = disk::wait_for(disk, move || File::open(path).map(Arc::new));
     // A newer one may have taken its place; openraft then asks for that.
-    let file = file.await.flatten();
+    let file = open(disk, &snapshot.path).await;
     let file = file.map_err(|error| failed(format!("cannot read the snapshot: {error}")))?;
     let link = dialer.dial().await;
     let link = link.map_err(|error| RPCError::from(Unreachable::from_string(error)))?;
@@ -85,28 +90,30 @@ pub(crate) async fn send(
         snapshot.bytes
     );
 
+    let (lacks, lacked) = oneshot::channel::<Vec<u32>>();
     let sending = async {
         let begin = Begin {
             vote,
             bytes: snapshot.bytes,
+            components: snapshot.needed().to_vec(),
         };
         let begin = postcard::to_stdvec(&begin).map_err(std::io::Error::other)?;
         writer.send(&begin).await?;
-        let mut sent = 0;
-        while sent < snapshot.bytes {
-            let length = (snapshot.bytes - sent).min(PIECE_BYTES as u64) as usize;
-            let (file, at) = (file.clone(), sent);
-            let piece = disk::wait_for(disk, move || {
-                let mut piece = vec![0; length];
-                file.read_exact_at(&mut piece, at).map(|()| piece)
-            });
-            timeout(STALL, writer.send(&piece.await.flatten()?)).await??;
-            sent += length as u64;
+        let lacked = lacked.await.map_err(std::io::Error::other)?;
+        for place in lacked {
+            let held = snapshot.components.as_ref();
+            let found = held.and_then(|held| held.file(place as usize));
+            let (needed, path) = found
+                .ok_or_else(|| std::io::Error::other("it lacks what the snapshot does not need"))?;
+            let file = open(disk, &path).await?;
+            send_file(disk, &mut writer, &file, needed.bytes).await?;
         }
+        send_file(disk, &mut writer, &file, snapshot.bytes).await?;
         // All is sent. The reports end this.
         std::future::pending::<std::io::Result<()>>().await
     };
     let reports = async {
+        let mut lacks = Some(lacks);
         loop {
             let report = match timeout(STALL, reader.next()).await {
                 Ok(Some(Ok(report))) => whole::<Report>(&report).map_err(|error| error.to_string()),
@@ -116,6 +123,10 @@ pub(crate) async fn send(
             };
             match report? {
                 Report::Alive => {}
+                Report::Lacks(places) => {
+                    // The first time only; then there is nobody any more who waits for it.
+                    let _ = lacks.take().map(|lacks| lacks.send(places));
+                }
                 Report::Done(vote) => return Ok(vote),
                 Report::Failed(what) => return Err(what),
             }
@@ -135,6 +146,33 @@ pub(crate) async fn send(
         // Not at once again: whatever it was, it cost a file's worth of traffic.
         RPCError::from(Unreachable::from_string(what))
     })
+}
+
+async fn open(disk: &dyn Disk, path: &Path) -> std::io::Result<Arc<File>> {
+    let path = path.to_owned();
+    disk::wait_for(disk, move || File::open(path).map(Arc::new))
+        .await
+        .flatten()
+}
+
+async fn send_file(
+    disk: &dyn Disk,
+    writer: &mut FrameWriter,
+    file: &Arc<File>,
+    bytes: u64,
+) -> std::io::Result<()> {
+    let mut sent = 0;
+    while sent < bytes {
+        let length = (bytes - sent).min(PIECE_BYTES as u64) as usize;
+        let (file, at) = (file.clone(), sent);
+        let piece = disk::wait_for(disk, move || {
+            let mut piece = vec![0; length];
+            file.read_exact_at(&mut piece, at).map(|()| piece)
+        });
+        timeout(STALL, writer.send(&piece.await.flatten()?)).await??;
+        sent += length as u64;
+    }
+    Ok(())
 }
 
 /// Receives snapshots.
@@ -161,10 +199,21 @@ impl Receiver {
             mut writer,
         } = link;
         let mut alive = interval(ALIVE);
+        let (lacks, mut lacked) = oneshot::channel();
+        let mut waiting = true;
         let report = {
-            let mut taking = pin!(self.take(&mut reader));
+            let mut taking = pin!(self.take(&mut reader, lacks));
             loop {
                 tokio::select! {
+                    places = &mut lacked, if waiting => {
+                        waiting = false;
+                        // A transfer that is not wanted says so itself.
+                        let Ok(places) = places else { continue };
+                        let Ok(frame) = postcard::to_stdvec(&Report::Lacks(places)) else { return };
+                        if !matches!(timeout(STALL, writer.send(&frame)).await, Ok(Ok(()))) {
+                            return;
+                        }
+                    }
                     taken = &mut taking => break match taken {
                         Ok(vote) => Report::Done(vote),
                         Err(what) => {
@@ -189,13 +238,20 @@ impl Receiver {
         }
     }
 
-    async fn take(&self, reader: &mut super::frame::FrameReader) -> Result<Vote, String> {
+    async fn take(
+        &self,
+        reader: &mut FrameReader,
+        lacks: oneshot::Sender<Vec<u32>>,
+    ) -> Result<Vote, String> {
         let _slot = self
             .slots
             .try_acquire()
             .map_err(|_| "others are being received")?;
-        let Begin { vote, bytes } =
-            whole(&next(reader).await?).map_err(|error| error.to_string())?;
+        let Begin {
+            vote,
+            bytes,
+            components,
+        } = whole(&next(reader).await?).map_err(|error| error.to_string())?;
         if let Some(wrong) = wrong_vote(&vote).or((!vote.committed).then_some("it is of no leader"))
         {
             return Err(wrong.into());
@@ -204,24 +260,29 @@ impl Receiver {
         if mine > vote {
             return Ok(mine);
         }
-        let io = |error: std::io::Error| format!("cannot write it: {error}");
-        let partial = self.upkeep.snapshots.partial();
         let disk = self.upkeep.disk.as_ref();
-        let path = partial.path().to_owned();
-        let created = disk::wait_for(disk, move || File::create(path).map(Arc::new));
-        let file = created.await.flatten().map_err(io)?;
-        let mut left = bytes;
-        while left > 0 {
-            let piece = next(reader).await?;
-            left = left
-                .checked_sub(piece.len() as u64)
-                .ok_or("it is longer than was said")?;
-            let file = file.clone();
-            let written = disk::wait_for(disk, move || (&*file).write_all(&piece));
-            written.await.flatten().map_err(io)?;
+        let store = &self.upkeep.snapshots.components;
+        let held = Arc::new(store.hold(components));
+        let lacking: Vec<(u32, Needed)> = (0..)
+            .zip(held.needed().iter().copied())
+            .filter(|(_, needed)| !store.has(needed))
+            .collect();
+        // Whoever ends the connection is noticed by the next frame.
+        let _ = lacks.send(lacking.iter().map(|(place, _)| *place).collect());
+        for (_, needed) in lacking {
+            if needed.bytes > MAX_COMPONENT_BYTES as u64 {
+                return Err(format!("a component of {} bytes", needed.bytes));
+            }
+            let partial = store.partial();
+            receive_file(disk, reader, partial.path(), needed.bytes).await?;
+            let store = store.clone();
+            let placed = disk::wait_for(disk, move || store.place_received(&partial, &needed));
+            let placed = placed.await.flatten();
+            placed.map_err(|error| format!("component {}: {error}", needed.digest))?;
         }
-        drop(file);
-        let checked = disk::wait_for(disk, move || partial.check()).await;
+        let partial = self.upkeep.snapshots.partial();
+        receive_file(disk, reader, partial.path(), bytes).await?;
+        let checked = disk::wait_for(disk, move || partial.check(held)).await;
         let file = checked.map_err(|error| error.to_string())?;
         let file = file.map_err(|error| format!("it is damaged: {error}"))?;
         tracing::info!("installing a received snapshot of {bytes} bytes");
@@ -243,7 +304,30 @@ impl Receiver {
     }
 }
 
-async fn next(reader: &mut super::frame::FrameReader) -> Result<bytes::Bytes, String> {
+async fn receive_file(
+    disk: &dyn Disk,
+    reader: &mut FrameReader,
+    path: &Path,
+    bytes: u64,
+) -> Result<(), String> {
+    let io = |error: std::io::Error| format!("cannot write it: {error}");
+    let path = path.to_owned();
+    let created = disk::wait_for(disk, move || File::create(path).map(Arc::new));
+    let file = created.await.flatten().map_err(io)?;
+    let mut left = bytes;
+    while left > 0 {
+        let piece = next(reader).await?;
+        left = left
+            .checked_sub(piece.len() as u64)
+            .ok_or("it is longer than was said")?;
+        let file = file.clone();
+        let written = disk::wait_for(disk, move || (&*file).write_all(&piece));
+        written.await.flatten().map_err(io)?;
+    }
+    Ok(())
+}
+
+async fn next(reader: &mut FrameReader) -> Result<bytes::Bytes, String> {
     match timeout(STALL, reader.next()).await {
         Ok(Some(Ok(frame))) => Ok(frame),
         Ok(Some(Err(error))) => Err(error.to_string()),

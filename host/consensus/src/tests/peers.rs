@@ -207,7 +207,9 @@ async fn a_snapshot_of_many_pieces_is_taken_whole_or_not_at_all() {
         let zxids = (chunk * 5000..(chunk + 1) * 5000).flat_map(u64::to_le_bytes);
         zxids.collect::<Vec<u8>>()
     });
-    let mut writing = store.begin(meta.clone()).expect("begun");
+    let component = super::tally::component(3, 700_000);
+    let components = vec![component.clone()];
+    let mut writing = store.begin(meta.clone(), components).expect("begun");
     for chunk in chunks {
         writing.chunk(&chunk).expect("written");
     }
@@ -241,7 +243,23 @@ async fn a_snapshot_of_many_pieces_is_taken_whole_or_not_at_all() {
             .expect("readable")
             .count()
     };
+    // The component is whole, so it is there for the next try.
+    assert_eq!((snapshots(), tally.applied().len()), (1, 0));
+    // One that is another than its name says is not taken either.
+    let on_disk = from.join(format!("{}.component", component.0));
+    std::fs::remove_file(
+        dir.path()
+            .join("5/snapshots")
+            .join(on_disk.file_name().expect("one")),
+    )
+    .expect("it is the component");
+    let bytes = std::fs::read(&on_disk).expect("readable");
+    std::fs::write(&on_disk, vec![0; bytes.len()]).expect("written");
+    let refused = within("a refusal", transfer::send(&dialer, &RealDisk, vote, &file)).await;
+    let why = refused.expect_err("refused").to_string();
+    assert!(why.contains("another digest"), "{why}");
     assert_eq!((snapshots(), tally.applied().len()), (0, 0));
+    std::fs::write(&on_disk, bytes).expect("written");
 
     let taken = within(
         "a transfer",
@@ -249,7 +267,8 @@ async fn a_snapshot_of_many_pieces_is_taken_whole_or_not_at_all() {
     )
     .await;
     assert_eq!(taken.expect("taken"), vote);
-    assert_eq!((snapshots(), tally.applied().len()), (1, 400_000));
+    assert_eq!((snapshots(), tally.applied().len()), (2, 400_000));
+    assert_eq!(*tally.components.lock(), [component]);
     assert_eq!(consensus.status().snapshot_index, Some(99_999));
     // Of a leader of the past nothing is taken, and it is told.
     let past = within(

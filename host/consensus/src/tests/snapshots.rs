@@ -1,10 +1,11 @@
 //! Snapshots: of one instant, beside the applies, with the log purged behind them.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::tally::{SERVER, Server, Tally};
+use super::tally::{SERVER, Server, Tally, component};
 use crate::{Config, Consensus, Health, OpenError};
 
 fn snapshots(dir: &Path) -> Vec<PathBuf> {
@@ -53,7 +54,8 @@ async fn a_snapshot_is_of_the_instant_at_which_it_was_begun() {
     let store = crate::snapshot::SnapshotStore::open(path.parent().expect("a directory"));
     let file = store.expect("opened").current().expect("one");
     let restored = Tally::default();
-    crate::StateMachine::install(&restored, &mut file.chunks().expect("readable")).expect("whole");
+    let mut chunks = file.chunks().expect("readable");
+    crate::StateMachine::install(&restored, &mut std::iter::empty(), &mut chunks).expect("whole");
     assert_eq!(restored.applied(), then);
     let last = file.meta.last_log_id.expect("of something").index;
     assert_eq!(last, at, "what raft remembers is of the same instant");
@@ -193,5 +195,92 @@ async fn a_snapshot_that_cannot_be_written_stops_nothing() {
         .wait_for(|health| *health == Health::Running)
         .await
         .expect("mended");
+    server.consensus.shutdown().await;
+}
+
+/// The components' files, with what tells a file from another one of the same name.
+fn components(dir: &Path) -> Vec<(PathBuf, u64)> {
+    let mut files: Vec<_> = snapshots(dir)
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|it| it == "component"))
+        .map(|path| {
+            let inode = fs::metadata(&path).expect("there").ino();
+            (path, inode)
+        })
+        .collect();
+    files.sort();
+    files
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_component_is_written_once_and_goes_with_the_last_snapshot_that_needs_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut server = Server::start(dir.path()).await;
+    let (one, two) = (component(1, 600_000), component(2, 5));
+    let snapshot = async |server: &mut Server, components: Vec<_>| {
+        server.write(5).await;
+        *server.tally.components.lock() = components;
+        let at = server.consensus.status().applied_index.expect("applied");
+        server.consensus.take_snapshot().await.expect("running");
+        snapshot_of(server, at).await;
+    };
+    snapshot(&mut server, vec![one.clone()]).await;
+    let first = components(dir.path());
+    assert_eq!(first.len(), 1);
+    assert_eq!(fs::metadata(&first[0].0).expect("there").len(), 600_000);
+    let snapshot_bytes = server.consensus.status().snapshot_bytes;
+    assert!(snapshot_bytes < 2000, "{snapshot_bytes}");
+
+    snapshot(&mut server, vec![one.clone(), two.clone()]).await;
+    let second = components(dir.path());
+    assert_eq!(second.len(), 2);
+    assert!(second.contains(&first[0]), "it is not written again");
+    server.consensus.shutdown().await;
+
+    // A restart has what the snapshot needs, and removes what none does.
+    let stray = dir
+        .path()
+        .join(format!("snapshots/{}.component", component(9, 9).0));
+    fs::write(&stray, b"stray").expect("written");
+    let mut server = Server::start(dir.path()).await;
+    assert_eq!(*server.tally.components.lock(), [one, two.clone()]);
+    assert_eq!(components(dir.path()), second);
+
+    snapshot(&mut server, vec![two.clone()]).await;
+    let third = components(dir.path());
+    assert_eq!(third.len(), 1);
+    assert!(third[0].0.to_string_lossy().contains(&two.0.to_string()));
+    server.consensus.shutdown().await;
+
+    fs::write(&third[0].0, b"dama!").expect("written");
+    let machine = Arc::new(Tally::default());
+    let refused = Consensus::open(Config::new(dir.path(), SERVER), machine).await;
+    let error = refused.err().expect("refused").to_string();
+    assert!(error.contains("another digest"), "{error}");
+    assert!(error.contains(&two.0.to_string()), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn n2_entries_are_applied_while_a_component_is_being_written() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut server = Server::start(dir.path()).await;
+    server.write(5).await;
+    let large = component(1, 32 << 20);
+    *server.tally.components.lock() = vec![large.clone()];
+    let at = server.consensus.status().applied_index.expect("applied");
+    server.consensus.take_snapshot().await.expect("running");
+    let being_written = || {
+        let begun = |path: &PathBuf| path.to_string_lossy().contains("component-");
+        snapshots(dir.path()).iter().any(begun)
+    };
+    // Each turn is one entry that is applied.
+    let mut meanwhile = 0;
+    while components(dir.path()).is_empty() {
+        let before = being_written();
+        server.write(1).await;
+        meanwhile += u32::from(before && being_written());
+    }
+    assert!(meanwhile > 0);
+    snapshot_of(&server, at).await;
     server.consensus.shutdown().await;
 }

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use quorate_model::id::{Incarnation, ServerId, SessionId, Timestamp, Zxid};
+use quorate_model::recipe::{Component, RecipeDigest};
 use quorate_model::write_set::{Batch, Entry, EpochStart, Transaction};
 
 use crate::{
-    Chunks, Config, Consensus, InstallError, Leadership, Proposal, Resolution, StateMachine,
-    Verdict,
+    Chunks, Components, Config, Consensus, InstallError, Leadership, Proposal, Resolution,
+    StateMachine, Verdict,
 };
 
 /// Zxids in a chunk of a snapshot.
@@ -20,6 +21,8 @@ pub(super) struct Tally {
     pub(super) state: Mutex<State>,
     /// While this is locked, a snapshot's next chunk waits.
     pub(super) hold_chunks: Mutex<()>,
+    /// What snapshots need beside their chunks; what was installed last needed.
+    pub(super) components: Mutex<Vec<(RecipeDigest, Component)>>,
 }
 
 #[derive(Default)]
@@ -52,9 +55,10 @@ impl StateMachine for Tally {
         Verdict::Applied
     }
 
-    fn begin_snapshot(&self) {
+    fn begin_snapshot(&self) -> Vec<(RecipeDigest, Component)> {
         let mut state = self.state.lock();
         state.snapshot = state.applied.clone();
+        self.components.lock().clone()
     }
 
     fn snapshot_chunk(&self) -> Option<Vec<u8>> {
@@ -69,7 +73,12 @@ impl StateMachine for Tally {
         self.state.lock().snapshot.clear();
     }
 
-    fn install(&self, chunks: &mut Chunks<'_>) -> Result<(), InstallError> {
+    fn install(
+        &self,
+        components: &mut Components<'_>,
+        chunks: &mut Chunks<'_>,
+    ) -> Result<(), InstallError> {
+        *self.components.lock() = components.collect::<std::io::Result<_>>()?;
         let mut applied = Vec::new();
         for chunk in chunks {
             for zxid in chunk?.chunks(8) {
@@ -94,6 +103,12 @@ impl Tally {
     pub(super) fn applied(&self) -> Vec<Zxid> {
         self.state.lock().applied.clone()
     }
+}
+
+/// A component of so many bytes, in several pieces.
+pub(super) fn component(byte: u8, bytes: usize) -> (RecipeDigest, Component) {
+    let component = Component::cut(&vec![byte; bytes].into());
+    (component.digest(), component)
 }
 
 /// Applying a transaction of this moment panics.

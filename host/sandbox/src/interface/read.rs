@@ -80,6 +80,19 @@ pub(crate) fn read(
             limits.operations,
         ));
     }
+    let names = interface.operations.iter().flat_map(|operation| {
+        let parameters = operation.parameters.iter().map(|(name, _)| name);
+        let interface = operation.interface.iter();
+        parameters.chain(interface).chain([&operation.name])
+    });
+    let longest = names.map(String::len).max().unwrap_or(0);
+    if longest > limits.name_bytes {
+        return Err(UploadError::exceeds(
+            "name-bytes",
+            longest,
+            limits.name_bytes,
+        ));
+    }
     if !overviews.is_empty() {
         interface.documentation = Some(overviews.join("\n\n"));
     }

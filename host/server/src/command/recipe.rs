@@ -1,4 +1,12 @@
-//! `quorate recipe`: upload, list, show, remove.
+//! `quorate recipe`: upload, list, show, remove; and what an author does without a server.
+
+mod new;
+
+mod check;
+mod explore;
+mod test;
+
+mod shelf;
 
 use std::path::PathBuf;
 
@@ -7,6 +15,7 @@ use clap::{Args, Subcommand};
 use quorate_client::admin;
 use serde_json::json;
 
+use super::activity::{Logs, Top};
 use super::output::Output;
 use super::session::unless_interrupted;
 use super::{Global, Usage};
@@ -14,13 +23,19 @@ use super::{Global, Usage};
 /// How many digits of a digest people are shown.
 const SHORT_DIGEST: usize = 12;
 
-/// Upload, list, show and remove recipes
+/// Write, test, upload, list, show and remove recipes
 #[derive(Debug, Subcommand)]
 pub(super) enum Recipe {
+    New(new::New),
+    Check(check::Check),
+    Test(test::Test),
+    Explore(explore::Explore),
     Push(Push),
     List(List),
     Show(Show),
     Remove(Remove),
+    Top(Top),
+    Logs(Logs),
 }
 
 /// Upload a recipe
@@ -65,9 +80,14 @@ pub(super) struct Remove {
 
 impl Recipe {
     pub(super) async fn run(self, global: &Global, output: &Output) -> anyhow::Result<()> {
-        let admin = global.admin()?;
+        let admin = || global.admin();
         match self {
+            Recipe::New(new) => new.run(output)?,
+            Recipe::Check(check) => check.run(output)?,
+            Recipe::Test(test) => test.run(output)?,
+            Recipe::Explore(explore) => explore.run(output).await?,
             Recipe::Push(push) => {
+                let admin = admin()?;
                 let name = push.name()?;
                 let file = push.file.display();
                 let component = tokio::fs::read(&push.file)
@@ -83,7 +103,10 @@ impl Recipe {
                 document["mounts"] = json!(mounts);
                 output.print(pushed(&recipe, before.as_deref(), &mounts), document)?;
             }
+            Recipe::Top(top) => top.run(&admin()?, output).await?,
+            Recipe::Logs(logs) => logs.run(&admin()?, output).await?,
             Recipe::List(List {}) => {
+                let admin = admin()?;
                 let recipes = admin.recipes().await?;
                 let mounts = admin.mounts().await?;
                 if output.is_for_people() && recipes.is_empty() {
@@ -100,14 +123,14 @@ impl Recipe {
                 }
             }
             Recipe::Show(Show { name }) => {
-                let recipe = admin.recipe(&name).await?;
+                let recipe = admin()?.recipe(&name).await?;
                 output.print(page(&recipe), serde_json::to_value(&recipe)?)?;
             }
             Recipe::Remove(Remove { name, digest }) => {
                 match &digest {
-                    None => unless_interrupted(admin.remove_recipe(&name)).await?,
+                    None => unless_interrupted(admin()?.remove_recipe(&name)).await?,
                     Some(digest) => {
-                        unless_interrupted(admin.remove_recipe_version(&name, digest)).await?;
+                        unless_interrupted(admin()?.remove_recipe_version(&name, digest)).await?;
                     }
                 }
                 output.print(format!("removed {name}"), json!({"removed": name}))?;
@@ -122,8 +145,7 @@ impl Push {
         if let Some(name) = &self.name {
             return Ok(name.clone());
         }
-        let stem = self.file.file_stem().and_then(|stem| stem.to_str());
-        let name = stem.unwrap_or_default().to_lowercase().replace('_', "-");
+        let name = shelf::name_of(&self.file);
         if name.is_empty() {
             return Err(Usage(format!(
                 "{} gives no name for the recipe: say one with --name",

@@ -8,6 +8,7 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use quorate_consensus::FirstMember;
 use quorate_model::id::ServerId;
+use quorate_sandbox::{CompileLimits, Compiler};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -57,6 +58,12 @@ pub(super) struct Serve {
     /// While so many requests wait for their answers, no more are read of clients that have one waiting [default: 50000]
     #[arg(long, value_name = "N")]
     max_outstanding_requests: Option<usize>,
+    /// How many seconds of a processor compiling a recipe may take; what takes more is refused [default: 60]
+    #[arg(long, value_name = "S")]
+    compile_seconds: Option<u64>,
+    /// How much memory it may take, in MiB [default: 2048]
+    #[arg(long, value_name = "MIB")]
+    compile_memory_mib: Option<u64>,
     /// Let clients change the servers of the ensemble by ZooKeeper's reconfig: any client may then
     #[arg(long, help_heading = "Ensemble")]
     reconfig_enabled: bool,
@@ -119,6 +126,8 @@ struct File {
     max_connections: Option<usize>,
     max_connections_per_address: Option<usize>,
     max_outstanding_requests: Option<usize>,
+    compile_seconds: Option<u64>,
+    compile_memory_mib: Option<u64>,
     #[serde(default)]
     reconfig_enabled: bool,
     #[serde(default)]
@@ -233,10 +242,30 @@ impl Serve {
             listen: address("listen", listen.unwrap_or_else(|| DEFAULT_LISTEN.into()))?,
             http: address("http", http.unwrap_or_else(|| DEFAULT_HTTP.into()))?,
             limits,
+            compiler: compiler(
+                self.compile_seconds.or(file.compile_seconds),
+                self.compile_memory_mib.or(file.compile_memory_mib),
+            )?,
             read_only_mode: self.read_only_mode || file.read_only_mode,
             ensemble,
         })
     }
+}
+
+/// This very program, which is a compiler when it is told so: see `main`.
+fn compiler(seconds: Option<u64>, memory_mib: Option<u64>) -> Result<Option<Compiler>, Usage> {
+    let mut limits = CompileLimits::default();
+    if let Some(seconds) = seconds {
+        limits = limits.with_cpu_seconds(seconds);
+    }
+    if let Some(memory_mib) = memory_mib {
+        limits.memory_bytes = memory_mib.saturating_mul(1 << 20);
+    }
+    Compiler::this_program(limits).map(Some).map_err(|error| {
+        Usage(format!(
+            "where is this program? It compiles recipes: {error}"
+        ))
+    })
 }
 
 /// A server's place in its ensemble; none if nothing is said of one.

@@ -153,7 +153,7 @@ pub(super) async fn acknowledge(
     }
 }
 
-fn parse_key(text: &str) -> Result<u64, Problem> {
+pub(super) fn parse_key(text: &str) -> Result<u64, Problem> {
     text.parse()
         .ok()
         .filter(|&key| (1..=i64::MAX.cast_unsigned()).contains(&key))
@@ -166,7 +166,7 @@ fn parse_key(text: &str) -> Result<u64, Problem> {
 }
 
 /// The same, however often it is asked for: an answer is kept until it is acknowledged.
-fn ended(answer: &CallAnswer) -> Answer {
+pub(super) fn ended(answer: &CallAnswer) -> Answer {
     let text = |status, error: &str| json!({"status": status, "error": error});
     let body = match &answer.ending {
         Ending::Returned(result) => json!({"status": "returned", "result": parsed(result)}),

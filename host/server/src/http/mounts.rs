@@ -51,10 +51,8 @@ pub(super) async fn show(State(http): State<Arc<Http>>, Path(path): Path<String>
         .map(|bound| (bound.name().to_owned(), mount.bounds.of(bound).into()))
         .collect();
     shown["bounds"] = bounds.into();
-    let parked = state
-        .parked_calls()
-        .filter(|call| call.mount == path && !call.id.is_standing())
-        .count();
+    let parked = state.parked_at(&path);
+    let parked = parked.filter(|call| !call.id.is_standing()).count();
     shown["parked_calls"] = parked.into();
     let standing = state.parked(CallId::standing(mount.mounted));
     shown["standing"] = standing.map_or(Value::Null, |call| {
@@ -208,9 +206,7 @@ impl Http {
         };
         let kinds = self.parked_kinds(path)?;
         let parked: u64 = kinds.iter().map(|kind| kind.count).sum();
-        let check = self.check.clone();
-        let misfits = self.blocking(move || check.misfits(&component, &kinds));
-        let misfits = misfits.await?.map_err(Problem::internal)?;
+        let misfits = self.misfits(after, component, kinds).await?;
         let body = json!({
             "path": path.as_str(),
             "recipe": recipe,
@@ -229,7 +225,7 @@ impl Http {
         let mut after = None;
         loop {
             let state = self.state()?;
-            let calls = state.parked_at(path, after, LOOKED_AT_ONCE);
+            let calls = state.parked_behind(path, after, LOOKED_AT_ONCE);
             let Some(last) = calls.last() else {
                 return Ok(kinds);
             };

@@ -8,22 +8,26 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::StatusCode;
 use bytes::Bytes;
-use quorate_model::id::SessionId;
+use quorate_model::id::{SessionId, Zxid};
 use quorate_model::outcome::{Outcome, Refusal};
-use quorate_model::recipe::{Exports, Recipe, RecipeDigest, RecipeVersion};
+use quorate_model::recipe::{
+    Component, Exports, MAX_COMPONENT_BYTES, Recipe, RecipeDigest, RecipeVersion,
+};
 use quorate_model::request::Operation;
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::time::timeout;
 
 use super::extract::Path;
 use super::problem::Problem;
 use super::{Answer, Answered, Http, Peer, body};
+use crate::upload;
 
-/// The largest upload, in bytes. It is one raft entry and part of every snapshot.
-const MAX_UPLOAD_BYTES: usize = 16 << 20;
+/// The largest upload, in bytes.
+const MAX_UPLOAD_BYTES: usize = MAX_COMPONENT_BYTES;
 
-/// How many uploads are held and checked at once: checking compiles, which takes processors and memory.
-pub(super) const MAX_UPLOADS: usize = 2;
+/// How many uploads are held and checked at once. One is compiled at a time.
+pub(super) const MAX_UPLOADS: usize = 4;
 
 /// How many components are described at once.
 pub(super) const MAX_DESCRIPTIONS: usize = 2;
@@ -46,13 +50,19 @@ pub trait RecipeCheck: Send + Sync + 'static {
     ///
     /// # Errors
     /// Why that cannot be told, for the operator.
-    fn misfits(&self, component: &Bytes, calls: &[ParkedKind]) -> Result<u64, String>;
+    fn misfits(
+        &self,
+        digest: &RecipeDigest,
+        component: &Component,
+        calls: &[ParkedKind],
+    ) -> Result<u64, String>;
 
     /// What a component offers that was checked before.
     ///
     /// # Errors
     /// Why they cannot be told, for the operator.
-    fn describe(&self, component: &Bytes) -> Result<Description, String>;
+    fn describe(&self, digest: &RecipeDigest, component: &Component)
+    -> Result<Description, String>;
 }
 
 /// Parked calls of the same operation with the same arguments.
@@ -69,8 +79,10 @@ pub struct ParkedKind {
 /// An upload that has passed.
 #[derive(Clone, Debug)]
 pub struct CheckedRecipe {
+    /// Of the component.
+    pub digest: RecipeDigest,
     /// What is kept.
-    pub component: Bytes,
+    pub component: Component,
     /// The version of its WIT package, if that has one.
     pub version: Option<String>,
     /// What it exports beside its operations.
@@ -120,16 +132,49 @@ pub(super) async fn show(State(http): State<Arc<Http>>, Path(name): Path<String>
                 Value::Object(one)
             });
             shown.insert("versions".into(), versions.collect());
-            Some((shown, component))
+            Some((shown, recipe.current.digest, component))
         });
         (found, state.last_zxid())
     };
-    let (mut body, component) =
+    let (mut body, digest, component) =
         found.ok_or_else(|| Problem::refused(&Refusal::NoRecipe(name)).at(zxid))?;
-    let check = http.check.clone();
-    let described = http.blocking(move || check.describe(&component)).await?;
-    body.extend(described.map_err(Problem::internal)?);
+    body.extend(http.describe(digest, component).await?);
     Ok(Answer::of(zxid, body))
+}
+
+/// What is kept already.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Named {
+    digest: String,
+}
+
+/// `POST /v1/recipes/<name>`: another name for what is kept, or the same for another version of it.
+pub(super) async fn name(
+    State(http): State<Arc<Http>>,
+    Extension(peer): Extension<Peer>,
+    Path(name): Path<String>,
+    body: Body,
+) -> Answered {
+    check_name(&name)?;
+    let Named { digest } = body::json(body, r#"{"digest": "…"}"#).await?;
+    let digest: RecipeDigest = digest.parse().map_err(Problem::bad_request)?;
+    let found = http.state()?.component(&digest).cloned();
+    let component = found.ok_or_else(|| Problem::refused(&Refusal::NoComponent(digest)))?;
+    let description = http.describe(digest, component).await?;
+    let says = |what| description.get(what).and_then(Value::as_bool) == Some(true);
+    let version = description.get("version").and_then(Value::as_str);
+    let operation = Operation::PushRecipe {
+        name: name.clone(),
+        digest,
+        version: version.map(str::to_owned),
+        exports: Exports {
+            guard: says("guard"),
+            standing: says("standing"),
+        },
+    };
+    let answer = http.ask(SessionId::NONE, peer, operation).await?;
+    pushed(&http, &name, description, answer)
 }
 
 /// `PUT /v1/recipes/<name>`
@@ -140,9 +185,9 @@ pub(super) async fn push(
     body: Body,
 ) -> Answered {
     check_name(&name)?;
-    let turn = timeout(UPLOAD_PATIENCE, http.uploads.acquire()).await;
+    let turn = timeout(UPLOAD_PATIENCE, http.uploads.clone().acquire_owned()).await;
     // Never closed, so the only failure is the time.
-    let Ok(Ok(_turn)) = turn else {
+    let Ok(Ok(turn)) = turn else {
         return Err(Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "busy",
@@ -151,20 +196,24 @@ pub(super) async fn push(
     };
     let upload = body::read(body, "a recipe", MAX_UPLOAD_BYTES).await?;
     let check = http.check.clone();
-    // The body is held in one place: the task that waits for the answer has none of it.
-    let prepared = tokio::task::spawn_blocking(move || check.prepare(upload)).await;
+    // The body is held in one place: the task that waits for the answer has none of it. The turn lasts as long as
+    // the check does, also if whoever asked has gone away.
+    let prepared = tokio::task::spawn_blocking(move || (check.prepare(upload), turn)).await;
+    let (prepared, _turn) = prepared.map_err(Problem::internal)?;
     let recipe = prepared
-        .map_err(Problem::internal)?
         .map_err(|message| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad-recipe", message))?;
-    let operation = Operation::PushRecipe {
-        name: name.clone(),
-        component: recipe.component,
-        version: recipe.version,
-        exports: recipe.exports,
-    };
-    match http.ask(SessionId::NONE, peer, operation).await? {
+    http.may_write()?;
+    let request = |operation| super::request(SessionId::NONE, peer, operation);
+    let router = &http.edge.router;
+    let kept = upload::keep(router, &name, &recipe, request).await;
+    let answer = super::accepted(kept)?;
+    pushed(&http, &name, recipe.description, answer)
+}
+
+fn pushed(http: &Http, name: &str, description: Description, answer: (Zxid, Outcome)) -> Answered {
+    match answer {
         (zxid, Outcome::Pushed(digest)) => {
-            let mut body = recipe.description;
+            let mut body = description;
             // They go on with what they were mounted with, until they are upgraded.
             let outdated: Vec<Value> = {
                 let state = http.state()?;
@@ -216,19 +265,37 @@ async fn forget(http: &Http, peer: Peer, name: String, digest: Option<RecipeDige
 }
 
 impl Http {
-    /// Runs what takes long where it holds nobody up.
-    pub(super) async fn blocking<T: Send + 'static>(
+    /// What a component offers. That may take long, so it is found out where it holds nobody up.
+    async fn describe(
         &self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, Problem> {
-        let _turn = self
-            .descriptions
-            .acquire()
-            .await
-            .map_err(Problem::internal)?;
-        tokio::task::spawn_blocking(work)
-            .await
-            .map_err(Problem::internal)
+        digest: RecipeDigest,
+        component: Component,
+    ) -> Result<Description, Problem> {
+        let turn = self.descriptions.clone().acquire_owned().await;
+        let turn = turn.map_err(Problem::internal)?;
+        let check = self.check.clone();
+        let described =
+            tokio::task::spawn_blocking(move || (check.describe(&digest, &component), turn)).await;
+        let (described, _turn) = described.map_err(Problem::internal)?;
+        described.map_err(Problem::internal)
+    }
+}
+
+impl Http {
+    /// How many of these calls do not fit a component. Found out where it holds nobody up.
+    pub(super) async fn misfits(
+        &self,
+        digest: RecipeDigest,
+        component: Component,
+        calls: Vec<ParkedKind>,
+    ) -> Result<u64, Problem> {
+        let turn = self.descriptions.clone().acquire_owned().await;
+        let turn = turn.map_err(Problem::internal)?;
+        let check = self.check.clone();
+        let counted =
+            tokio::task::spawn_blocking(move || (check.misfits(&digest, &component, &calls), turn));
+        let (misfits, _turn) = counted.await.map_err(Problem::internal)?;
+        misfits.map_err(Problem::internal)
     }
 }
 

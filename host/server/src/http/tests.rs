@@ -9,7 +9,7 @@ use axum::http::{Method, Request, StatusCode};
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use quorate_model::id::{SessionId, Zxid};
-use quorate_model::recipe::Exports;
+use quorate_model::recipe::{Component, Exports, MAX_PIECE_BYTES, RecipeDigest};
 use quorate_model::request::Operation;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -33,22 +33,29 @@ impl RecipeCheck for TestCheck {
         if !upload.starts_with(b"good") {
             return Err("it is not good".into());
         }
-        let description = self.describe(&upload)?;
+        let (digest, component) = (RecipeDigest::of(&upload), Component::cut(&upload));
+        let description = self.describe(&digest, &component)?;
         Ok(CheckedRecipe {
-            component: upload,
+            digest,
+            component,
             version: None,
             exports: Exports::default(),
             description,
         })
     }
 
-    fn misfits(&self, _: &Bytes, calls: &[ParkedKind]) -> Result<u64, String> {
+    fn misfits(
+        &self,
+        _: &RecipeDigest,
+        _: &Component,
+        calls: &[ParkedKind],
+    ) -> Result<u64, String> {
         let misfits = calls.iter().filter(|call| call.operation == "wait");
         Ok(misfits.map(|call| call.count).sum())
     }
 
-    fn describe(&self, component: &Bytes) -> Result<Description, String> {
-        let length = Value::from(component.len());
+    fn describe(&self, _: &RecipeDigest, component: &Component) -> Result<Description, String> {
+        let length = Value::from(component.bytes());
         Ok([("operations".to_owned(), length)].into_iter().collect())
     }
 }
@@ -129,6 +136,40 @@ impl Api {
         assert_eq!(status, 201, "{mounted}");
         assert_eq!(mounted["digest"], pushed["digest"]);
     }
+}
+
+#[tokio::test]
+async fn a_component_is_uploaded_in_pieces_once_and_named_by_its_digest() {
+    let api = Api::new();
+    let mut upload = b"good".to_vec();
+    upload.resize(2 * MAX_PIECE_BYTES + 5, b'x');
+    let digest = RecipeDigest::of(&upload);
+    let state = || api.server.edge.state.read();
+    let named = json!({"digest": digest.to_string()});
+    let (status, body) = api
+        .ask(Method::POST, "/v1/recipes/one", named.to_string())
+        .await;
+    assert_eq!((status, error(&body).0), (404, "no-component"), "{body}");
+
+    let before = state().last_zxid().0;
+    let (status, body) = api
+        .ask(Method::PUT, "/v1/recipes/one", upload.clone())
+        .await;
+    assert_eq!((status, &body["digest"]), (201, &json!(digest.to_string())));
+    // The question whether it is known, three pieces, the name.
+    assert_eq!(body["zxid"], before + 5);
+    assert_eq!(state().component(&digest).unwrap().joined(), upload);
+    assert_eq!(state().uploads().count(), 0);
+
+    // What is known costs its name, whether it is sent again or not.
+    let (_, again) = api.ask(Method::PUT, "/v1/recipes/two", upload).await;
+    assert_eq!(again["zxid"], before + 6);
+    let (status, body) = api
+        .ask(Method::POST, "/v1/recipes/three", named.to_string())
+        .await;
+    assert_eq!((status, &body["zxid"]), (201, &json!(before + 7)), "{body}");
+    assert_eq!(state().recipe("three").unwrap().current.digest, digest);
+    assert_eq!(state().components().count(), 1);
 }
 
 fn error(body: &Value) -> (&str, &str) {

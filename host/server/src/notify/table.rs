@@ -128,7 +128,9 @@ impl WatchTable {
             | Change::Mark(_)
             | Change::PutAnswer { .. }
             | Change::Acknowledge { .. }
-            | Change::PutComponent { .. }
+            | Change::PutPiece { .. }
+            | Change::DropUpload { .. }
+            | Change::KeepComponent { .. }
             | Change::RemoveComponent { .. }
             | Change::PutRecipe(_)
             | Change::RemoveRecipe { .. }

@@ -8,6 +8,7 @@ use quorate_model::id::{Incarnation, ServerId, Zxid};
 use super::Inbox;
 use super::inbox::NotTaken;
 use super::message::{FromLeader, Lead, ToLeader, decode, encode};
+use crate::activity::Activity;
 use crate::clock::Clock;
 use crate::digests::{Digests, Finding, Here, Point};
 use crate::expiry::Touches;
@@ -34,6 +35,8 @@ pub struct Acceptor {
     pub versions: Arc<Versions>,
     /// Where comparisons are counted.
     pub metrics: Arc<Metrics>,
+    /// What recipes do here.
+    pub activity: Arc<Activity>,
 }
 
 impl Acceptor {
@@ -95,6 +98,10 @@ impl Acceptor {
                 ToLeader::Change(change) => {
                     let changed = self.members.execute(change).await;
                     sender.send(encode(&FromLeader::Changed(changed))?).await?;
+                }
+                ToLeader::Look(look) => {
+                    let seen = self.activity.look(look).await;
+                    sender.send(encode(&FromLeader::Seen(seen))?).await?;
                 }
                 ToLeader::ReadIndex => {
                     self.admitted(server).await?;

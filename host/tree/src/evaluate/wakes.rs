@@ -9,7 +9,7 @@ use quorate_model::bound::Bound;
 use quorate_model::call::{Ending, ParkedCall, Watch};
 use quorate_model::id::{CallId, SessionId, Timestamp, Zxid};
 use quorate_model::path::ZnodePath;
-use quorate_model::recipe::Mount;
+use quorate_model::recipe::{Mount, RecipeDigest};
 use quorate_model::run::{LogLevel, LogLine, RunEnding, Runner};
 use quorate_model::write_set::Change;
 
@@ -153,7 +153,9 @@ impl<R: Runner<RunTree>> Evaluator<R> {
         let never = Timestamp(u64::MAX);
         let lease = self.first_lease(never).map(|(moment, _)| moment);
         let alarm = self.first_alarm(never).map(|(moment, _)| moment);
-        self.due = lease.into_iter().chain(alarm).min().unwrap_or(never);
+        let upload = self.first_upload(never).map(|(moment, _)| moment);
+        let due = lease.into_iter().chain(alarm).chain(upload);
+        self.due = due.min().unwrap_or(never);
     }
 
     /// Whether everything was done that can be done now.
@@ -170,6 +172,10 @@ impl<R: Runner<RunTree>> Evaluator<R> {
                 self.finish(None, SessionId::NONE, None, None);
             } else if let Some((_, id)) = self.first_alarm(self.time) {
                 self.ring(id);
+            } else if let Some((_, digest)) = self.first_upload(self.time) {
+                self.begin();
+                self.view.change(Change::DropUpload { digest });
+                self.finish(None, SessionId::NONE, None, None);
             } else {
                 let Some((parked, mount)) = self.next_mark() else {
                     return true;
@@ -337,6 +343,15 @@ impl<R: Runner<RunTree>> Evaluator<R> {
         let due = |key: &IndexKey| matches!(key, IndexKey::Lease(moment, _) if *moment <= until);
         match self.view.indexed(from, due, 1).pop()? {
             IndexKey::Lease(moment, path) => Some((moment, path)),
+            _ => None,
+        }
+    }
+
+    fn first_upload(&self, until: Timestamp) -> Option<(Timestamp, RecipeDigest)> {
+        let from = IndexKey::Upload(Timestamp(0), RecipeDigest([0; 32]));
+        let due = |key: &IndexKey| matches!(key, IndexKey::Upload(moment, _) if *moment <= until);
+        match self.view.indexed(from, due, 1).pop()? {
+            IndexKey::Upload(moment, digest) => Some((moment, digest)),
             _ => None,
         }
     }

@@ -47,9 +47,9 @@ mod tests {
     }
 
     fn reload(state: &mut State) -> Result<State, SnapshotError> {
-        state.begin_snapshot();
+        let components = state.begin_snapshot().into_iter().map(Ok);
         let chunks = std::iter::from_fn(|| state.snapshot_chunk()).map(Ok);
-        State::load(chunks)
+        State::load(components, chunks)
     }
 
     #[test]

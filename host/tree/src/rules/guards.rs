@@ -5,7 +5,8 @@ use super::*;
 /// A world with one session, in which the recipe of steps is mounted at `/m`, open, with a guard.
 fn guarded() -> (World, SessionId) {
     let mut world = World::new();
-    for ask in [Ask::Open, Ask::Push(1), Ask::Mount { sealed: false }] {
+    let asks = [Ask::Open].into_iter().chain(push_of(1));
+    for ask in asks.chain([Ask::Mount { sealed: false }]) {
         world.step(&Step::Ask(0, ask));
     }
     let session = world.sessions[0];
@@ -70,10 +71,10 @@ fn c7_a_guard_is_asked_once_for_each_request_and_keeps_an_index_in_the_same_tran
 fn c7_a_guard_refuses_creates_sets_deletes_and_multis_and_nothing_is_changed() {
     let (mut world, session) = guarded();
     // Before the guard: the operator takes it away and puts it back.
-    world.step(&Step::Ask(0, Ask::Push(0)));
+    world.push(0);
     world.step(&Step::Ask(0, Ask::Upgrade));
     world.ask(session, create("/m/y"));
-    world.step(&Step::Ask(0, Ask::Push(1)));
+    world.push(1);
     world.step(&Step::Ask(0, Ask::Upgrade));
     let before = tree(&world);
     let refused = [

@@ -36,7 +36,7 @@ fn c10_an_upgrade_runs_the_parked_calls_on_the_new_code_and_ends_those_that_do_n
     world.set(Bound::LogLines, 7);
     assert_eq!(world.call(session, 1, "wait"), Outcome::Parked);
     assert_eq!(world.call(session, 2, "watch-all"), Outcome::Parked);
-    world.step(&Step::Ask(0, Ask::Push(9)));
+    world.push(9);
     assert_eq!(mounted_digest(&world), digest(0), "a push moves no mount");
     let outcome = world.ask(session, upgrade_to(9));
     let upgraded = Outcome::Mounted {
@@ -81,14 +81,14 @@ fn c10_an_upgrade_runs_the_parked_calls_on_the_new_code_and_ends_those_that_do_n
 #[test]
 fn s6_an_upgrade_marks_the_parked_calls_in_steps_and_can_be_evaluated_again() {
     let (mut world, session) = mounted(true);
+    for key in 1..=35 {
+        assert_eq!(world.call(session, key, "watch-all"), Outcome::Parked);
+    }
+    world.push(1);
     world.with_bounds(Bounds {
         mount_step: 10,
         ..Bounds::default()
     });
-    for key in 1..=35 {
-        assert_eq!(world.call(session, key, "watch-all"), Outcome::Parked);
-    }
-    world.step(&Step::Ask(0, Ask::Push(1)));
     world
         .evaluator
         .evaluate_alone(&request(session, upgrade_to(1)), None, world.now);
@@ -101,12 +101,7 @@ fn s6_an_upgrade_marks_the_parked_calls_in_steps_and_can_be_evaluated_again() {
     };
     let steps: Vec<usize> = batch.transactions.iter().map(marks).collect();
     assert_eq!(steps, [10, 10, 10, 5, 0]);
-    // Only the first steps are committed; the next leader evaluates the request again.
-    let lost = quorate_model::write_set::Batch {
-        transactions: batch.transactions[..2].to_vec(),
-        ..batch
-    };
-    world.propose_batch(lost);
+    // Nothing of it is committed; the next leader evaluates the request again.
     world.open_epoch();
     assert_eq!(mounted_digest(&world), digest(0));
     let outcome = world.ask(session, upgrade_to(1));
@@ -132,7 +127,7 @@ fn c10_an_upgrade_restarts_the_standing_call() {
         world.replica.node(&runs).map_or(0, |node| node.data.len())
     };
     for byte in [2, 3] {
-        world.step(&Step::Ask(0, Ask::Push(byte)));
+        world.push(byte);
         world.ask(session, upgrade_to(byte));
     }
     assert_eq!(runs(&world), 2);
@@ -143,7 +138,7 @@ fn c10_an_upgrade_restarts_the_standing_call() {
 #[test]
 fn c10_components_are_kept_side_by_side_and_none_in_use_is_removed() {
     let (mut world, session) = mounted(true);
-    world.step(&Step::Ask(0, Ask::Push(1)));
+    world.push(1);
     for kept in [0, 1] {
         assert!(world.replica.component(&digest(kept)).is_some());
     }
@@ -162,13 +157,21 @@ fn c10_components_are_kept_side_by_side_and_none_in_use_is_removed() {
     );
     // Many pushes later what is mounted is there, and the oldest of the others has gone.
     for byte in 10..25 {
+        let (digest, component) = (digest(byte), component(byte));
+        let piece = Operation::UploadPiece {
+            digest,
+            bytes: component.len() as u64,
+            offset: 0,
+            piece: component,
+        };
+        world.ask(session, piece);
         let push = Operation::PushRecipe {
             name: "steps".into(),
-            component: component(byte),
+            digest,
             version: Some("1.0.0".into()),
             exports: Default::default(),
         };
-        world.ask(session, push);
+        assert_eq!(world.ask(session, push), Outcome::Pushed(digest));
     }
     assert!(world.replica.component(&digest(0)).is_some());
     assert!(world.replica.component(&digest(24)).is_some());

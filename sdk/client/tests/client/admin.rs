@@ -132,3 +132,30 @@ async fn refusals_and_strangers_are_told_apart() {
         "{error}"
     );
 }
+
+#[tokio::test]
+async fn a_component_that_is_kept_already_is_not_sent_again() {
+    let (listener, admin) = listen().await;
+    let component = b"\0asm\x0d\0\x01\0 and so on";
+    let digest = quorate_model::recipe::RecipeDigest::of(component);
+    let named = format!(r#"POST /v1/recipes/lock HTTP/1.1 {{"digest":"{digest}"}}"#);
+    let kept = format!(r#"{{"name":"lock","digest":"{digest}","operations":[],"zxid":1}}"#);
+    let (request, recipe) = tokio::join!(
+        answer(&listener, "201 Created", &kept),
+        admin.push_recipe("lock", &component[..])
+    );
+    assert_eq!(request, named);
+    assert_eq!(good(recipe).digest, digest.to_string());
+
+    let unknown = r#"{"error":{"code":"no-component","message":"upload it"}}"#;
+    let answers = async {
+        let first = answer(&listener, "404 Not Found", unknown).await;
+        let second = answer(&listener, "201 Created", &kept).await;
+        (first, second)
+    };
+    let ((first, second), recipe) =
+        tokio::join!(answers, admin.push_recipe("lock", &component[..]));
+    assert_eq!(first, named);
+    assert!(second.starts_with("PUT /v1/recipes/lock"), "{second}");
+    assert_eq!(good(recipe).name, "lock");
+}

@@ -1,0 +1,93 @@
+"""Writes components byte by byte: for uploads that no tool would make.
+
+The binary form is that of the component model's `Binary.md` and of WebAssembly's specification.
+"""
+
+from typing import Sequence
+
+#: Opcodes of core WebAssembly.
+END, LOCAL_GET, I32_CONST, I32_MUL = b"\x0b", b"\x20", b"\x41", b"\x6c"
+
+
+def leb(number: int) -> bytes:
+    """An unsigned number in LEB128."""
+    encoded = b""
+    while True:
+        number, byte = number >> 7, number & 0x7F
+        encoded += bytes([byte | (0x80 if number else 0)])
+        if not number:
+            return encoded
+
+
+def section(number: int, body: bytes) -> bytes:
+    return bytes([number]) + leb(len(body)) + body
+
+
+def name(text: str) -> bytes:
+    return leb(len(text)) + text.encode()
+
+
+def custom(text: str, content: bytes) -> bytes:
+    """A section that means nothing."""
+    return section(0, name(text) + content)
+
+
+def core_module(bodies: Sequence[bytes], more: bytes = b"") -> bytes:
+    """A core module with functions that take nothing and give an i32; the first is exported as `f`.
+
+    A body is code, without its end and without locals. `more` are sections behind the code.
+    """
+    code = leb(len(bodies))
+    for body in bodies:
+        whole = leb(1) + leb(1) + b"\x7f" + body + END
+        code += leb(len(whole)) + whole
+    return (
+        b"\0asm\x01\0\0\0"
+        + section(1, leb(1) + b"\x60\0\x01\x7f")
+        + section(3, leb(len(bodies)) + b"\0" * len(bodies))
+        + section(7, leb(1) + name("f") + b"\0\0")
+        + section(10, code)
+        + more
+    )
+
+
+def component(module: bytes, operation: str = "get", more: bytes = b"") -> bytes:
+    """A component whose one operation, without parameters, gives the u32 that the module's `f` gives."""
+    return (
+        b"\0asm\x0d\0\x01\0"
+        + section(1, module)
+        + section(2, leb(1) + b"\0\0\0")
+        + section(6, leb(1) + b"\0\0\x01\0" + name("f"))
+        + section(7, leb(1) + b"\x40\0\0\x79")
+        + section(8, leb(1) + b"\0\0\0\0\0")
+        + section(11, leb(1) + b"\0" + name(operation) + b"\x01\0\0")
+        + more
+    )
+
+
+def number(value: int) -> bytes:
+    """Code that gives a small number."""
+    assert 0 <= value < 64
+    return I32_CONST + bytes([value])
+
+
+def large(value: int, size: int) -> bytes:
+    """A component of at least so many bytes that gives `value`, and is quick to compile."""
+    return component(core_module([number(value)]), more=custom("padding", bytes(size)))
+
+
+def slow(functions: int, steps: int) -> bytes:
+    """A component with so many functions of so many steps, for a compiler to work at."""
+    step = LOCAL_GET + b"\0" + I32_CONST + b"\x07" + I32_MUL + b"\x21\0" + LOCAL_GET + b"\0\x1a"
+    body = step * steps + number(7)
+    return component(core_module([body] * functions))
+
+
+def segments(count: int) -> bytes:
+    """A component with so many data segments of one byte."""
+    data = leb(count) + b"".join(b"\0" + I32_CONST + b"\0" + END + b"\x01x" for _ in range(count))
+    module = core_module([number(1)])
+    begin = module.index(section(7, leb(1) + name("f") + b"\0\0"))
+    memory = section(5, leb(1) + b"\0\x01")
+    return component(module[:begin] + memory + module[begin:] + section(11, data))
+

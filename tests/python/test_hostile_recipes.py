@@ -1,0 +1,349 @@
+"""Recipes and uploads that mean ill, against a real server.
+
+After each of them an honest mount beside it has counted on, the tree outside the hostile mount is as it was, and
+the server has taken no more memory than its bounds allow.
+"""
+
+import itertools
+import os
+import re
+import socket
+import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from harness import component, wire as w
+from harness.http import Http
+from harness.servers import REPOSITORY, QuorateServer, binary
+from harness.waiting import until
+from harness.wire import Wire
+
+pytestmark = [pytest.mark.quorate, pytest.mark.timeout(300)]
+
+#: What a server may take at most while it is attacked: runs, uploads and answers all have bounds far below.
+MEMORY_BYTES = 600_000_000
+
+
+@pytest.fixture(scope="module")
+def hostile_wasm() -> bytes:
+    """tests/hostile, built as its author would."""
+    target = Path(os.environ.get("CARGO_TARGET_DIR", binary().parents[1]))
+    build = ["cargo", "build", "--locked", "-p", "hostile", "--profile", "recipe"]
+    build += ["--target", "wasm32-unknown-unknown", "--target-dir", str(target)]
+    subprocess.run(build, cwd=REPOSITORY, check=True, stdin=subprocess.DEVNULL)
+    return (target / "wasm32-unknown-unknown" / "recipe" / "hostile.wasm").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def attacked(hostile_wasm, tmp_path_factory):
+    """A server with a hostile mount at /hostile, an honest one at /honest, and /outside."""
+    server = QuorateServer(tmp_path_factory.mktemp("attacked"))
+    server.options += ["--compile-seconds", "2"]
+    server.start()
+    pushed = server.http.request("PUT", "/v1/recipes/hostile", hostile_wasm)
+    assert pushed.status == 201, pushed
+    server.http.mount("/hostile", "hostile")
+    server.http.mount("/honest", "counter")
+    connection = Wire(server.address)
+    connection.create("/outside", b"as it was")
+    connection.create("/outside/child", b"as it was")
+    connection.create("/written")
+    connection.close_session()
+    yield server
+    alive = server.process is not None and server.process.poll() is None
+    server.kill()
+    assert alive, f"the server died:\n{server.log[-4000:]}"
+
+
+class Honest:
+    """Counts at the honest mount, and sees that nothing is missing."""
+
+    def __init__(self, server: QuorateServer) -> None:
+        self.session = server.http.session(timeout_ms=60_000)
+        self.keys = itertools.count(1)
+        self.counter = f"counter-{self.session.token[:8]}"
+        self.counted = 0
+
+    def count(self) -> None:
+        key = next(self.keys)
+        answer = self.session.call(key, "/honest", "add", [self.counter, 1], acknowledge=key - 1)
+        self.counted += 1
+        assert answer.status == 200, answer
+        assert answer.body["status"] == "returned" and answer.body["result"] == self.counted, answer
+
+
+@pytest.fixture(autouse=True)
+def nothing_else_is_touched(attacked):
+    """What holds after each test."""
+    honest = Honest(attacked)
+    honest.count()
+    yield
+    honest.count()
+    connection = Wire(attacked.address)
+    for path in ("/outside", "/outside/child"):
+        stat = connection.exists(path)
+        assert (stat.version, stat.cversion) == (0, 1 if path == "/outside" else 0)
+    assert connection.children("/") == ["honest", "hostile", "outside", "written", "zookeeper"]
+    assert connection.children("/outside") == ["child"]
+    connection.close_session()
+    honest.session.close()
+    assert attacked.http.get("/health").status == 200
+    assert resident_bytes(attacked) < MEMORY_BYTES
+
+
+@pytest.mark.parametrize(
+    "operation, arguments, status, said",
+    [
+        ("spin", [], "exceeded", "fuel"),
+        ("grow", [], "exceeded", "memory"),
+        ("deepen", [0], "exceeded", "stack"),
+        ("ask", [], "exceeded", "called the tree more than 10000 times"),
+        ("write", [], "exceeded", "wrote more than"),
+        ("nest", [], "exceeded", "1000 names"),
+        ("give", [2_000_000], "exceeded", "result"),
+        ("talk", [10], "exceeded", "100 lines"),
+        ("talk", [10_000], "exceeded", "logged more than 65536 bytes"),
+        ("watch-for-ever", [], "exceeded", "1000 watches"),
+        ("remember", [100_000], "exceeded", "memo"),
+        ("half", [], "trapped", "on purpose"),
+        ("put", ["../outside"], "trapped", ".."),
+        ("put", ["/outside"], "trapped", "/outside"),
+        ("put", ["a/../../outside"], "trapped", ".."),
+        ("put", ["./x"], "trapped", "."),
+        ("put", ["a//b"], "trapped", "a//b"),
+        ("put", ["x\0"], "trapped", ""),
+        ("put", [""], "trapped", "mount itself"),
+        ("read", ["../outside"], "trapped", ".."),
+        ("remove", ["../outside/child"], "trapped", ".."),
+        ("remove", [""], "trapped", "mount itself"),
+    ],
+)
+def test_a_run_that_goes_against_a_bound_has_no_effect(attacked, operation, arguments, status, said):
+    connection = Wire(attacked.address)
+    before = connection.exists("/hostile")
+    session = attacked.http.session()
+    for key in range(1, 6):
+        answer = session.call(key, "/hostile", operation, arguments)
+        assert answer.status == 200, answer
+        assert answer.body["status"] == status, answer
+        assert said in answer.body["error"], answer
+    session.close()
+    after = connection.exists("/hostile")
+    assert (after.num_children, after.cversion) == (before.num_children, before.cversion)
+    connection.close_session()
+
+
+def test_c4_calls_that_wake_themselves_and_each_other_for_ever_are_paced(attacked):
+    """A mount sees nothing of another one, so it is calls of one mount that can wake each other."""
+    session = attacked.http.session(timeout_ms=60_000)
+    keys = range(1, 41)
+    for key in keys:
+        wait = {"wait_ms": 0}
+        if key <= 20:
+            answer = session.call(key, "/hostile", "restless", [], **wait)
+        else:
+            mine, theirs = f"ring-{key}", f"ring-{key ^ 1}"
+            answer = session.call(key, "/hostile", "wake", [mine, theirs], **wait)
+        assert answer.status == 202, answer
+    woken = metric(attacked.http, "wakes_total")
+    until(lambda: metric(attacked.http, "wakes_total") > woken + 500, "they wake each other")
+    # Behind the run of each honest call stand thousands of theirs; it is answered all the same.
+    honest = Honest(attacked)
+    for _ in range(50):
+        honest.count()
+    connection = Wire(attacked.address)
+    for number in range(20):
+        connection.create(f"/written/{number}")
+        connection.delete(f"/written/{number}")
+    assert metric(attacked.http, "wakes_total") > woken + 500
+    for key in keys:
+        answer = session.cancel(key)
+        assert (answer.status, answer.body["status"]) == (200, "cancelled"), answer
+    parked = metric(attacked.http, "parked_calls")
+    assert parked == 0
+    connection.close_session()
+    honest.session.close()
+    session.close()
+
+
+def test_calls_that_watch_everything_hold_nobody_up(attacked):
+    session = attacked.http.session(timeout_ms=60_000)
+    watchers = range(1, 501)
+    for key in watchers:
+        answer = session.call(key, "/hostile", "watch-everything", [], wait_ms=0)
+        assert answer.status == 202, answer
+    honest = Honest(attacked)
+    woken = metric(attacked.http, "wakes_total")
+    for key in range(1001, 1011):
+        # One change, and five hundred runs behind it.
+        assert session.call(key, "/hostile", "touch", []).body["status"] == "returned"
+        honest.count()
+    until(
+        lambda: metric(attacked.http, "wakes_total") - woken >= 500,
+        "each of them is woken",
+    )
+    assert metric(attacked.http, "parked_calls") == len(watchers)
+    honest.session.close()
+    session.close()
+    until(lambda: metric(attacked.http, "parked_calls") == 0, "they end with their session")
+
+
+def test_a_component_that_takes_too_long_to_compile_is_refused_and_nobody_waits(attacked):
+    upload = component.slow(functions=300, steps=4000)
+    assert 5 << 20 < len(upload) < 20 << 20
+    failures = metric(attacked.http, "compile_failures_total")
+    answers = []
+    pusher = threading.Thread(
+        target=lambda: answers.append(attacked.http.request("PUT", "/v1/recipes/slow", upload))
+    )
+    pusher.start()
+    honest = Honest(attacked)
+    answered_meanwhile = 0
+    while pusher.is_alive():
+        before = metric(attacked.http, "compiling")
+        honest.count()
+        # The same compilation before and after: the call was answered while it was under way.
+        answered_meanwhile += before == 1 == metric(attacked.http, "compiling")
+    pusher.join()
+    [answer] = answers
+    assert answer.status == 422, answer
+    assert "compile-cpu-seconds" in answer.body["error"]["message"], answer
+    assert metric(attacked.http, "compile_failures_total") == failures + 1
+    assert answered_meanwhile > 0
+    assert attacked.http.get("/v1/recipes/slow").status == 404
+    honest.session.close()
+
+
+def test_a_component_that_takes_too_much_memory_to_compile_is_refused(tmp_path):
+    server = QuorateServer(tmp_path / "server")
+    # The standard recipes are small enough.
+    server.options += ["--compile-memory-mib", "256"]
+    server.start()
+    try:
+        body = component.slow(functions=1, steps=100_000)
+        answer = server.http.request("PUT", "/v1/recipes/large", body)
+        assert answer.status == 422, answer
+        assert "compile-memory-bytes" in answer.body["error"]["message"], answer
+        fine = server.http.request("PUT", "/v1/recipes/fine", component.large(7, 10))
+        assert fine.status == 201, fine
+    finally:
+        server.kill()
+
+
+@pytest.mark.parametrize(
+    "upload, bound",
+    [
+        (lambda: component.segments(10_001), "segments"),
+        (lambda: component.slow(functions=100_001, steps=0), "functions"),
+        (lambda: component.slow(functions=1, steps=200_000), "function-bytes"),
+    ],
+)
+def test_an_upload_beyond_a_bound_is_refused_with_what_to_do(attacked, upload, bound):
+    compiled = metric(attacked.http, "compiled_total")
+    answer = attacked.http.request("PUT", "/v1/recipes/bad", upload())
+    assert answer.status == 422, answer
+    message = answer.body["error"]["message"]
+    assert f"the bound {bound}:" in message and "is the most: " in message, message
+    assert metric(attacked.http, "compiled_total") == compiled
+
+
+def test_thousands_of_uploads_that_break_off_or_are_no_recipes(attacked):
+    address = attacked.http_address
+    half = component.large(1, 4 << 20)[: 2 << 20]
+
+    def break_off(_: int) -> None:
+        with socket.create_connection(address, timeout=60) as connection:
+            head = f"PUT /v1/recipes/half HTTP/1.1\r\nHost: x\r\nContent-Length: {4 << 20}\r\n\r\n"
+            connection.sendall(head.encode() + half)
+
+    def nonsense(number: int) -> int:
+        body = b"\0asm" + number.to_bytes(4, "little") * 1000
+        return attacked.http.request("PUT", "/v1/recipes/nonsense", body).status
+
+    honest = Honest(attacked)
+    with ThreadPoolExecutor(8) as pool:
+        broken = [pool.submit(break_off, number) for number in range(100)]
+        statuses = [pool.submit(nonsense, number) for number in range(1000)]
+        while not all(one.done() for one in broken + statuses):
+            honest.count()
+        assert {one.result() for one in statuses} <= {422, 503}
+        for one in broken:
+            one.result()
+    honest.session.close()
+    assert metric(attacked.http, "uploads") == 0
+
+
+def test_a_large_component_is_uploaded_between_other_writes(attacked):
+    upload = component.large(42, 30 << 20)
+    assert len(upload) < 32 << 20
+    stop = threading.Event()
+    written = []
+
+    def write() -> None:
+        connection = Wire(attacked.address)
+        while not stop.is_set():
+            reply = connection.request(w.SET_DATA, w.set_body("/written", b"x"))
+            assert reply.err == w.OK
+            written.append(reply.zxid)
+        connection.close_session()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        answer = attacked.http.request("PUT", "/v1/recipes/large", upload)
+    finally:
+        stop.set()
+        writer.join()
+    assert answer.status == 201, answer
+    # 120 pieces are 120 transactions. The writes stand between them, not before and behind.
+    gaps = [later - earlier for earlier, later in zip(written, written[1:])]
+    between = sum(gap > 1 for gap in gaps)
+    assert between > 30, (between, len(written))
+
+    # It is kept once, and given another name without being sent again.
+    names = {"digest": answer.body["digest"]}
+    before = metric(attacked.http, "component_bytes")
+    again = attacked.http.request("POST", "/v1/recipes/large-too", names)
+    assert again.status == 201, again
+    assert metric(attacked.http, "component_bytes") == before
+    attacked.http.mount("/large", "large")
+    session = attacked.http.session()
+    assert session.call(1, "/large", "get", []).body["result"] == 42
+    session.close()
+    assert attacked.http.request("DELETE", "/v1/mounts/large").status == 200
+    for name in ("large", "large-too"):
+        assert attacked.http.request("DELETE", f"/v1/recipes/{name}").status == 200
+    assert metric(attacked.http, "component_bytes") == before - len(upload)
+    connection = Wire(attacked.address)
+    connection.delete("/large")
+    connection.close_session()
+
+
+def test_an_upload_beyond_the_largest_is_not_read(attacked):
+    answer = attacked.http.request("PUT", "/v1/recipes/huge", component.large(1, 33 << 20))
+    assert answer.status == 413, answer
+
+
+def test_a_large_component_survives_a_restart(own_server):
+    upload = component.large(43, 9 << 20)
+    assert own_server.http.request("PUT", "/v1/recipes/large", upload).status == 201
+    own_server.http.mount("/large", "large")
+    own_server.restart()
+    session = own_server.http.session()
+    until(lambda: session.call(1, "/large", "get", []).status != 503, "it is compiled")
+    assert session.call(1, "/large", "get", []).body["result"] == 43
+
+
+def metric(http: Http, name: str) -> int:
+    text = http.get("/metrics").body
+    found = re.search(rf"^quorate_{name} (\S+)$", text, re.M)
+    assert found, name
+    return int(float(found.group(1)))
+
+
+def resident_bytes(server: QuorateServer) -> int:
+    pages = int(Path(f"/proc/{server.process.pid}/statm").read_text().split()[1])
+    return pages * 4096
