@@ -13,11 +13,11 @@ pub use quorate_model::id::{CallId, SessionId};
 use quorate_model::id::{Incarnation, Origin, ServerId, Timestamp};
 use quorate_model::outcome::Outcome;
 use quorate_model::path::ZnodePath;
-use quorate_model::recipe::RecipeDigest;
+use quorate_model::recipe::{MountSettings, RecipeDigest};
 use quorate_model::request::{Operation, Password, Request};
 use quorate_model::run::{RunInput, RunReport, Runner};
 use quorate_model::write_set::{Change, Entry, EpochStart, Transaction};
-use quorate_sandbox::{Sandbox, SandboxConfig};
+use quorate_sandbox::{Interface, Sandbox, SandboxConfig};
 use quorate_tree::{Bounds, Evaluator, RunTree, SharedState, State, Verdict};
 pub use serde_json::{Value, json};
 
@@ -150,6 +150,7 @@ pub fn hold<P: Property>(recipe: &str, property: impl Fn() -> P) {
 pub struct Compiled {
     sandbox: Arc<Sandbox<RunTree>>,
     component: Bytes,
+    interface: Arc<Interface>,
 }
 
 impl Compiled {
@@ -167,6 +168,7 @@ impl Compiled {
         Compiled {
             sandbox: Arc::new(sandbox),
             component: prepared.component,
+            interface: prepared.interface,
         }
     }
 }
@@ -177,6 +179,10 @@ struct Shared(Arc<Sandbox<RunTree>>);
 impl Runner<RunTree> for Shared {
     fn ready(&self, digest: &RecipeDigest) -> bool {
         self.0.ready(digest)
+    }
+
+    fn fits(&self, digest: &RecipeDigest, operation: &str, arguments: &str) -> bool {
+        self.0.fits(digest, operation, arguments)
     }
 
     fn run(&self, input: RunInput, tree: RunTree) -> RunReport<RunTree> {
@@ -233,15 +239,17 @@ impl World {
             transactions: 0,
             events: VecDeque::new(),
         };
-        for operation in Operation::upload("recipe", &recipe.component) {
+        let interface = &recipe.interface;
+        let (version, exports) = (interface.version.clone(), interface.exports());
+        for operation in Operation::upload("recipe", &recipe.component, version, exports) {
             world.evaluate(SessionId::NONE, operation);
         }
         let mount = Operation::Mount {
             path: mount_path(),
             recipe: "recipe".into(),
             digest: None,
-            parameters: None,
-            sealed: true,
+            settings: MountSettings::default(),
+            upgrade: false,
         };
         world.evaluate(SessionId::NONE, mount);
         world

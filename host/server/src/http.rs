@@ -37,7 +37,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 pub use listener::serve;
-pub use recipes::{CheckedRecipe, Description, RecipeCheck};
+pub use recipes::{CheckedRecipe, Description, ParkedKind, RecipeCheck};
 
 use crate::receive::Edge;
 use crate::route::Unavailable;
@@ -122,11 +122,19 @@ impl Http {
                     .put(recipes::push)
                     .delete(recipes::remove),
             )
+            .route(
+                "/v1/recipes/{name}/{digest}",
+                axum::routing::delete(recipes::remove_version),
+            )
             .route("/v1/mounts", get(mounts::list))
             .route(
                 "/v1/mounts/{*path}",
-                get(mounts::show).put(mounts::mount).delete(mounts::unmount),
+                get(mounts::show)
+                    .put(mounts::mount)
+                    .patch(mounts::set)
+                    .delete(mounts::unmount),
             )
+            .route("/v1/resume/{*path}", post(mounts::resume))
             .route("/v1/tree", get(tree::root))
             .route("/v1/tree/", get(tree::root))
             .route("/v1/tree/{*path}", get(tree::znode))

@@ -16,6 +16,8 @@ use crate::view::View;
 pub struct RunTree {
     pub(crate) view: View,
     mount: Mount,
+    /// Whether it belongs to a session: only such a run gives a znode to one (rule C10).
+    of_session: bool,
     /// The znodes of lifetime `session` that the run created.
     pub(crate) created: Vec<ZnodePath>,
     /// Bytes of paths and data written so far.
@@ -23,10 +25,11 @@ pub struct RunTree {
 }
 
 impl RunTree {
-    pub(crate) fn new(view: View, mount: Mount) -> RunTree {
+    pub(crate) fn new(view: View, mount: Mount, of_session: bool) -> RunTree {
         RunTree {
             view,
             mount,
+            of_session,
             created: Vec::new(),
             written_bytes: 0,
         }
@@ -66,6 +69,10 @@ impl RunTree {
     fn expect_lifetime(&self, lifetime: Lifetime) -> Result<(), TreeError> {
         match lifetime {
             Lifetime::Persistent | Lifetime::Container => Ok(()),
+            Lifetime::Session(_) if !self.of_session => Err(Breach(
+                "a standing run has no session, so it gives no znode the lifetime of one".into(),
+            )
+            .into()),
             Lifetime::Session(session) => {
                 self.view.session(session).map(|_| ()).ok_or(TreeError::NoSession)
             }

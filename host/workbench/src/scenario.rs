@@ -15,11 +15,12 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use bytes::Bytes;
 use parking_lot::RwLock;
 use quorate_model::acl::{Acl, Identity};
+use quorate_model::bound::Bound;
 use quorate_model::call::{CallRequest, Ending};
 use quorate_model::id::{CallId, Incarnation, Origin, ServerId, SessionId, Timestamp};
 use quorate_model::outcome::{Outcome, Refusal, ZnodeOutcome};
 use quorate_model::path::ZnodePath;
-use quorate_model::recipe::RecipeDigest;
+use quorate_model::recipe::{MountSettings, RecipeDigest};
 use quorate_model::request::{
     CreateLifetime, CreatePath, Operation, Password, Request, ZnodeOperation,
 };
@@ -76,6 +77,10 @@ pub(crate) struct Shared(Arc<Sandbox<RunTree>>);
 impl Runner<RunTree> for Shared {
     fn ready(&self, digest: &RecipeDigest) -> bool {
         self.0.ready(digest)
+    }
+
+    fn fits(&self, digest: &RecipeDigest, operation: &str, arguments: &str) -> bool {
+        self.0.fits(digest, operation, arguments)
     }
 
     fn run(&self, input: RunInput, tree: RunTree) -> RunReport<RunTree> {
@@ -214,23 +219,21 @@ impl Scene<'_> {
                 self.crashed.remove(name);
                 Ok(said)
             }
-            ["mount", path, recipe] => {
-                let prepared = self.workbench.prepare(&self.shelf.recipe(recipe)?)?;
-                // Of a file, its name.
-                let name = Path::new(recipe).file_stem().and_then(|stem| stem.to_str());
-                let name = name.unwrap_or(recipe).to_owned();
-                for operation in Operation::upload(&name, &prepared.component) {
-                    self.evaluate(SessionId::NONE, operation)?;
-                }
-                let mount = Operation::Mount {
+            ["mount", path, recipe] => self.mount(path, recipe, false),
+            ["upgrade", path, recipe] => self.mount(path, recipe, true),
+            ["set", path, ref settings @ ..] => {
+                let operation = Operation::SetMount {
                     path: ZnodePath::parse(path)?,
-                    recipe: name,
-                    digest: None,
-                    parameters: None,
-                    sealed: true,
+                    settings: mount_settings(settings)?,
                 };
-                self.evaluate(SessionId::NONE, mount)
+                self.evaluate(SessionId::NONE, operation)
             }
+            ["resume", path] => self.evaluate(
+                SessionId::NONE,
+                Operation::Resume {
+                    path: ZnodePath::parse(path)?,
+                },
+            ),
             ["unmount", path] => self.evaluate(
                 SessionId::NONE,
                 Operation::Unmount {
@@ -341,6 +344,26 @@ impl Scene<'_> {
         live.filter(|(_, session)| state.session(**session).is_some())
             .map(|(name, _)| name.clone())
             .collect()
+    }
+
+    fn mount(&mut self, path: &str, recipe: &str, upgrade: bool) -> Result<String> {
+        let prepared = self.workbench.prepare(&self.shelf.recipe(recipe)?)?;
+        // Of a file, its name.
+        let name = Path::new(recipe).file_stem().and_then(|stem| stem.to_str());
+        let name = name.unwrap_or(recipe).to_owned();
+        let interface = &prepared.interface;
+        let (version, exports) = (interface.version.clone(), interface.exports());
+        for operation in Operation::upload(&name, &prepared.component, version, exports) {
+            self.evaluate(SessionId::NONE, operation)?;
+        }
+        let mount = Operation::Mount {
+            path: ZnodePath::parse(path)?,
+            recipe: name,
+            digest: None,
+            settings: MountSettings::default(),
+            upgrade,
+        };
+        self.evaluate(SessionId::NONE, mount)
     }
 
     pub(crate) fn session(&self, name: &str) -> Result<SessionId> {
@@ -573,7 +596,17 @@ impl Scene<'_> {
             Outcome::Znode(ZnodeOutcome::Set(stat)) => format!("set, version {}", stat.version),
             Outcome::Answered(answer) => ending(&answer.ending),
             Outcome::Parked => "parked".into(),
-            Outcome::Mounted(_) => "mounted".into(),
+            Outcome::Mounted {
+                woken_calls: 0,
+                ending_calls: 0,
+                ..
+            } => "mounted".into(),
+            Outcome::Mounted {
+                woken_calls,
+                ending_calls,
+                ..
+            } => format!("mounted, calls that run again: {woken_calls}, that end: {ending_calls}"),
+            Outcome::MountSet => "set".into(),
             Outcome::Unmounted { ended_calls } => {
                 format!("unmounted, parked calls ended: {ended_calls}")
             }
@@ -637,6 +670,23 @@ fn open_epoch(
         Shared(sandbox.clone()),
         Bounds::default(),
     ))
+}
+
+/// `open`, `sealed`, and bounds such as `failures=3`.
+fn mount_settings(words: &[&str]) -> Result<MountSettings> {
+    let mut settings = MountSettings::default();
+    for word in words {
+        match (*word, word.split_once('=')) {
+            ("open", _) => settings.sealed = Some(false),
+            ("sealed", _) => settings.sealed = Some(true),
+            (_, Some((name, value))) => {
+                let bound = Bound::find(name).with_context(|| format!("no bound {name}"))?;
+                settings.bounds.push((bound, Some(value.parse()?)));
+            }
+            _ => bail!("{word} is nothing to set of a mount"),
+        }
+    }
+    Ok(settings)
 }
 
 fn create(at: &str, data: Bytes, lifetime: CreateLifetime, sequential: bool) -> Result<Operation> {

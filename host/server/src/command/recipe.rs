@@ -42,8 +42,8 @@ pub(super) enum Recipe {
 ///
 /// Takes a WebAssembly component, or the core module that a plain
 /// `cargo build --target wasm32-unknown-unknown` makes with the SDK. The server checks it and says what is wrong.
-/// Under a name that is taken, the new component takes it over. Mounts keep the component that they were made with:
-/// to move one, unmount it, which ends calls that wait, and mount it again.
+/// Under a name that is taken, the new component takes it over, and the old ones stay beside it. Mounts keep the
+/// component that they were made with until `quorate mount --upgrade`.
 #[derive(Args, Debug)]
 #[command(
     after_help = "Example:\n  quorate recipe push target/wasm32-unknown-unknown/release/turnstile.wasm"
@@ -68,11 +68,14 @@ pub(super) struct Show {
     name: String,
 }
 
-/// Remove a recipe that is not mounted
+/// Remove a recipe, or one component of it, that is not mounted
 #[derive(Args, Debug)]
 pub(super) struct Remove {
     /// The recipe's name
     name: String,
+    /// Only the component with this digest
+    #[arg(long)]
+    digest: Option<String>,
 }
 
 impl Recipe {
@@ -123,8 +126,13 @@ impl Recipe {
                 let recipe = admin()?.recipe(&name).await?;
                 output.print(page(&recipe), serde_json::to_value(&recipe)?)?;
             }
-            Recipe::Remove(Remove { name }) => {
-                unless_interrupted(admin()?.remove_recipe(&name)).await?;
+            Recipe::Remove(Remove { name, digest }) => {
+                match &digest {
+                    None => unless_interrupted(admin()?.remove_recipe(&name)).await?,
+                    Some(digest) => {
+                        unless_interrupted(admin()?.remove_recipe_version(&name, digest)).await?;
+                    }
+                }
                 output.print(format!("removed {name}"), json!({"removed": name}))?;
             }
         }
@@ -183,8 +191,7 @@ fn pushed(recipe: &admin::Recipe, before: Option<&str>, mounts: &[admin::Mount])
     let old: Vec<&str> = old.map(|mount| &*mount.path).collect();
     for path in &old {
         text += &format!(
-            "\n{path} keeps the old one until you move it, which ends calls that wait: \
-             quorate unmount {path} && quorate mount {path} {name}"
+            "\n{path} keeps the old one until you upgrade it: quorate mount {path} {name} --upgrade"
         );
     }
     if mounts.is_empty() {
@@ -214,6 +221,13 @@ fn line(recipe: &admin::Recipe, mounts: &[admin::Mount]) -> String {
 /// All of it, operation by operation.
 fn page(recipe: &admin::Recipe) -> String {
     let mut page = format!("{} ({})\n", recipe.name, short(&recipe.digest));
+    for version in recipe.versions.iter().skip(1) {
+        let mounts = match version.mounts.is_empty() {
+            true => String::new(),
+            false => format!(", mounted at {}", version.mounts.join(", ")),
+        };
+        page += &format!("before: {}{mounts}\n", short(&version.digest));
+    }
     let Some(interface) = &recipe.interface else {
         return page;
     };
@@ -244,6 +258,8 @@ fn indented(text: &str, by: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     #[test]
@@ -272,6 +288,11 @@ mod tests {
             recipe: recipe.into(),
             digest: digest.into(),
             sealed: true,
+            set: BTreeMap::new(),
+            callers: Vec::new(),
+            suspended: None,
+            woken_calls: None,
+            ending_calls: None,
         };
         let mounts = [
             mount("/a", "lock", "2222222222222222"),

@@ -178,7 +178,9 @@ pub(super) fn ended(answer: &CallAnswer) -> Answer {
         }
         ending @ Ending::Cancelled => text("cancelled", &ending.to_string()),
         ending @ Ending::TimedOut => text("timed-out", &ending.to_string()),
-        ending @ Ending::Unmounted => text("unmounted", &ending.to_string()),
+        ending @ (Ending::Unmounted | Ending::Outdated(_)) => {
+            text("unmounted", &ending.to_string())
+        }
     };
     Answer::new(answer.zxid, body)
 }

@@ -79,7 +79,10 @@ fn shown(call: &ParkedCall, now_ms: u64) -> Value {
         "session": call.id.session.0,
         "key": call.id.key,
         "mount": call.mount.as_str(),
-        "operation": call.operation,
+        "operation": match call.id.is_standing() {
+            true => "standing",
+            false => &call.operation,
+        },
         "arguments": serde_json::from_str(&call.arguments).unwrap_or(Value::Null),
         "age_ms": now_ms.saturating_sub(call.started.0),
         "deadline": call.deadline.map(|deadline| deadline.0),

@@ -1,12 +1,21 @@
 //! What a command of a scenario looks like, for whoever wrote one that is none.
 
 /// Commands of the scene, then those of a session: how each is written, and what it does.
-pub(super) const COMMANDS: [(&str, &str); 20] = [
+pub(super) const COMMANDS: &[(&str, &str)] = &[
     ("session NAME", "a client opens a session"),
     (
         "mount PATH RECIPE",
         "mounts a recipe, by name or .wasm file",
     ),
+    (
+        "upgrade PATH RECIPE",
+        "swaps what is mounted: calls that wait run on it",
+    ),
+    (
+        "set PATH open|sealed|BOUND=VALUE…",
+        "changes how it is mounted",
+    ),
+    ("resume PATH", "lets a suspended recipe run again"),
     ("unmount PATH", "unmounts it: calls that wait there end"),
     ("expire NAME", "the session ends, now"),
     (
