@@ -1,12 +1,13 @@
 //! Builds the standard recipes for WebAssembly with the same cargo, as their author would.
 
 use std::env;
+use std::fmt::Write as _;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const TARGET: &str = "wasm32-unknown-unknown";
 const PROFILE: &str = "recipe";
-const RECIPES: [&str; 3] = ["counter", "election", "fair-lock"];
 
 fn main() {
     let here = PathBuf::from(variable("CARGO_MANIFEST_DIR"));
@@ -14,7 +15,8 @@ fn main() {
         .ancestors()
         .nth(2)
         .expect("the crate stands in recipes/embed");
-    rebuild_when_sources_change(root);
+    let recipes = recipes(root);
+    rebuild_when_sources_change(root, &recipes);
     require_target();
 
     // A target folder of its own: cargo holds a lock on the outer one while this runs.
@@ -27,7 +29,7 @@ fn main() {
         .arg(root.join("Cargo.toml"))
         .arg("--target-dir")
         .arg(&target_dir);
-    for recipe in RECIPES {
+    for recipe in &recipes {
         cargo.args(["--package", recipe]);
     }
     clear_environment(&mut cargo);
@@ -38,20 +40,42 @@ fn main() {
         panic!("the standard recipes do not build: {:?}", output.status);
     }
 
-    for recipe in RECIPES {
+    let mut table = String::from("static ALL: &[StandardRecipe] = &[\n");
+    for recipe in &recipes {
         let file = format!("{}.wasm", recipe.replace('-', "_"));
         let path = target_dir.join(TARGET).join(PROFILE).join(file);
-        let name = recipe.replace('-', "_").to_uppercase();
-        println!("cargo::rustc-env=QUORATE_RECIPE_{name}={}", path.display());
+        writeln!(
+            table,
+            "StandardRecipe {{ name: {recipe:?}, wasm: include_bytes!({path:?}) }},"
+        )
+        .expect("a string takes whatever is written to it");
     }
+    table.push_str("];\n");
+    let path = PathBuf::from(variable("OUT_DIR")).join("table.rs");
+    fs::write(&path, table).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
 }
 
-fn rebuild_when_sources_change(root: &Path) {
-    let mut sources = vec!["Cargo.toml", "Cargo.lock", "wit", "sdk/rust"];
-    sources.extend(["recipes/counter", "recipes/election", "recipes/fair-lock"]);
-    for source in sources {
+/// The folders beside this crate's, by name: each is a recipe.
+fn recipes(root: &Path) -> Vec<String> {
+    let folder = root.join("recipes");
+    let entries = fs::read_dir(&folder).expect("the crate stands in recipes/embed");
+    let mut recipes: Vec<String> = entries
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| name != "embed" && folder.join(name).join("Cargo.toml").exists())
+        .collect();
+    recipes.sort();
+    recipes
+}
+
+fn rebuild_when_sources_change(root: &Path, recipes: &[String]) {
+    let shared = ["Cargo.toml", "Cargo.lock", "wit", "sdk/rust"].map(PathBuf::from);
+    let recipes = recipes
+        .iter()
+        .map(|recipe| Path::new("recipes").join(recipe));
+    for source in shared.into_iter().chain(recipes) {
         println!("cargo::rerun-if-changed={}", root.join(source).display());
     }
+    // Another recipe comes with a line in the workspace's Cargo.toml.
 }
 
 /// Without the target, cargo's own message does not say what to do.

@@ -17,7 +17,7 @@ from kazoo.exceptions import (
 from harness import wire as w
 from harness.ensemble import Ensemble, Member
 from harness.waiting import until
-from harness.wire import Wire
+from harness.wire import Closed, Wire
 from test_ensemble import cluster, connect, heard_ms
 
 pytestmark = [pytest.mark.quorate, pytest.mark.timeout(300)]
@@ -268,3 +268,23 @@ def test_any_server_takes_a_change_of_the_members(ensemble, tmp_path):
         assert refused.returncode == 1 and "add it first" in refused.stderr
     finally:
         new.kill()
+
+
+def test_w4_a_server_that_was_removed_while_it_was_away_lets_its_clients_go(ensemble):
+    leader = ensemble.leader()
+    away = ensemble.others(leader)[0]
+    client = Wire(away.address, timeout_ms=6000)
+    away.pause()
+    try:
+        cluster(leader, "remove", str(away.number))
+    finally:
+        away.go_on()
+
+    def is_closed() -> bool:
+        try:
+            client.exists("/")
+        except Closed:
+            return True
+        return False
+
+    until(is_closed, "its client is disconnected, rather than shown what is ever older")

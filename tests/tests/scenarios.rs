@@ -18,10 +18,11 @@ fn scenarios_have_the_output_that_stands_in_them() {
         "there are no scenarios in {}",
         directory.display()
     );
+    let workbench = quorate_workbench::Workbench::new().unwrap();
     let mut wrong = Vec::new();
     for file in files {
         let expected = fs::read_to_string(&file).unwrap();
-        let actual = match quorate_tests::run(&expected) {
+        let actual = match workbench.run(&expected, &quorate_tests::Standard) {
             Ok(actual) => actual,
             Err(error) => panic!("{}: {error:#}", file.display()),
         };

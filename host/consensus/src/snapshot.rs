@@ -6,11 +6,12 @@
 //! (4), body. The first frame says which instant the snapshot is of, and which components it needs
 //! ([`crate::components`]); the last one how many chunks there are.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use quorate_model::recipe::{Component, RecipeDigest};
@@ -29,6 +30,12 @@ pub const MAX_CHUNK_BYTES: usize = 16 << 20;
 
 /// So much is written between two syncs: the log's own syncs wait for what the disk has been given before them.
 pub(crate) const SYNC_BYTES: u64 = 1 << 20;
+
+/// So much of an old snapshot is given back to the file system at once.
+const REMOVE_BYTES: u64 = 8 << 20;
+
+/// Between two such steps.
+const REMOVE_REST: Duration = Duration::from_millis(10);
 
 const MAGIC: [u8; 8] = *b"quorsnap";
 const HEAD_BYTES: usize = 16;
@@ -80,6 +87,8 @@ pub(crate) struct SnapshotFile {
     pub(crate) components: Option<Arc<Held>>,
     /// Of a received one: the file goes when nobody holds it any more, unless it was put in place.
     _partial: Option<Arc<Partial>>,
+    /// Counts who may read the file.
+    users: Arc<()>,
 }
 
 /// A file that is not a snapshot yet. Dropped, it is removed.
@@ -116,6 +125,7 @@ impl Partial {
             bytes: file.metadata()?.len(),
             components: Some(components),
             _partial: Some(Arc::new(self)),
+            users: Arc::default(),
         })
     }
 }
@@ -198,6 +208,7 @@ impl SnapshotStore {
                 bytes,
                 components: Some(Arc::new(store.components.hold(needed))),
                 _partial: None,
+                users: Arc::default(),
             });
         }
         let swept = store.components.sweep();
@@ -293,12 +304,19 @@ impl SnapshotStore {
             bytes,
             components: Some(components.clone()),
             _partial: None,
+            users: Arc::default(),
         };
-        *self.current.lock() = Some(file.clone());
+        let old = self.current.lock().replace(file.clone());
+        // Nobody gets at it any more who has not got it.
+        let read = old.filter(|old| Arc::strong_count(&old.users) > 1);
+        let read = read.map(|old| old.path);
         for entry in fs::read_dir(&self.dir)? {
             let path = entry?.path();
             if path != file.path && parse_name(&path).is_some() {
-                fs::remove_file(path)?;
+                match read.as_ref() == Some(&path) {
+                    true => fs::remove_file(path)?,
+                    false => remove_in_steps(&path)?,
+                }
             }
         }
         self.components.sweep()?;
@@ -326,6 +344,19 @@ impl SnapshotStore {
         self.place(&received.path, &received.meta, received.bytes, components)
             .map(|_| ())
     }
+}
+
+/// Removes a file that nobody reads. While a large one goes at once, the file system lets every sync wait: for
+/// 170 MiB, 40 ms were measured on ext4, and none above the usual in steps.
+fn remove_in_steps(path: &Path) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).open(path)?;
+    let mut left = file.metadata()?.len();
+    while left > REMOVE_BYTES {
+        left -= REMOVE_BYTES;
+        file.set_len(left)?;
+        std::thread::sleep(REMOVE_REST);
+    }
+    fs::remove_file(path)
 }
 
 fn name(meta: &SnapshotMeta) -> String {

@@ -1,5 +1,7 @@
 //! Access control lists, as ZooKeeper's clients know them.
 
+use std::fmt;
+use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 
 use serde::{Deserialize, Serialize};
@@ -27,6 +29,65 @@ pub struct Identity {
     pub scheme: String,
     /// Who, in that scheme's own form.
     pub id: String,
+}
+
+impl Identity {
+    /// `world:anyone`: whoever it is.
+    pub fn anyone() -> Identity {
+        Identity {
+            scheme: "world".into(),
+            id: "anyone".into(),
+        }
+    }
+
+    /// Reads `scheme:id`; none if there is no colon or nothing on one side of it.
+    pub fn parse(text: &str) -> Option<Identity> {
+        let (scheme, id) = text.split_once(':')?;
+        let filled = !scheme.is_empty() && !id.is_empty();
+        filled.then(|| Identity {
+            scheme: scheme.to_owned(),
+            id: id.to_owned(),
+        })
+    }
+
+    /// Whether who has proved `proved` is meant. An id of the scheme `ip` may be a range, `10.0.0.0/8`.
+    pub fn admits(&self, proved: &[Identity]) -> bool {
+        if *self == Identity::anyone() {
+            return true;
+        }
+        proved.iter().any(|one| {
+            let same_scheme = one.scheme == self.scheme;
+            same_scheme && (one.id == self.id || self.scheme == "ip" && in_range(&self.id, &one.id))
+        })
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.scheme, self.id)
+    }
+}
+
+/// Whether an address is in a range `address/bits`, both of IPv4 or both of IPv6.
+fn in_range(range: &str, address: &str) -> bool {
+    let Some((start, bits)) = range.split_once('/') else {
+        return false;
+    };
+    let parsed = (start.parse(), address.parse(), bits.parse::<u32>());
+    let (Ok(start), Ok(address), Ok(bits)) = parsed else {
+        return false;
+    };
+    match (start, address) {
+        (IpAddr::V4(start), IpAddr::V4(address)) if bits <= 32 => {
+            let differ = start.to_bits() ^ address.to_bits();
+            differ.checked_shr(32 - bits).unwrap_or(0) == 0
+        }
+        (IpAddr::V6(start), IpAddr::V6(address)) if bits <= 128 => {
+            let differ = start.to_bits() ^ address.to_bits();
+            differ.checked_shr(128 - bits).unwrap_or(0) == 0
+        }
+        _ => false,
+    }
 }
 
 /// One entry of an access control list.
@@ -75,5 +136,40 @@ impl Acl {
 impl From<Vec<AclEntry>> for Acl {
     fn from(entries: Vec<AclEntry>) -> Acl {
         Acl(entries.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_admits_itself_and_a_range_its_addresses() {
+        let of = |text| Identity::parse(text).unwrap();
+        let proved = [of("ip:10.1.2.3"), of("digest:anna:x")];
+        for good in [
+            "world:anyone",
+            "ip:10.1.2.3",
+            "ip:10.0.0.0/8",
+            "ip:0.0.0.0/0",
+            "digest:anna:x",
+        ] {
+            assert!(of(good).admits(&proved), "{good}");
+        }
+        for bad in [
+            "ip:10.1.2.4",
+            "ip:11.0.0.0/8",
+            "ip:10.1.2.3/33",
+            "ip:::/0",
+            "ip:x/8",
+            "digest:anna",
+            "x:anyone",
+        ] {
+            assert!(!of(bad).admits(&proved), "{bad}");
+        }
+        assert!(of("ip:fe80::/10").admits(&[of("ip:fe80::1")]));
+        for wrong in ["anna", ":x", "x:"] {
+            assert_eq!(Identity::parse(wrong), None, "{wrong}");
+        }
     }
 }

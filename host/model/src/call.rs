@@ -79,8 +79,8 @@ pub struct ParkedCall {
     pub deadline: Option<Timestamp>,
     /// The transaction that first parked it: calls wake in this order (rule C4).
     pub age: Zxid,
-    /// What the last run handed to `park`.
-    pub memo: Bytes,
+    /// What the last run handed to `park`; none before the first, which only a standing call is kept without.
+    pub memo: Option<Bytes>,
     /// What wakes it, sorted, without repeats.
     pub watches: Vec<Watch>,
     /// The znodes of lifetime `session` that its runs created, with the transaction that did: rule C3
@@ -90,6 +90,17 @@ pub struct ParkedCall {
     pub marked: bool,
     /// How many epochs in a row began with its run (rule S5).
     pub suspected: u32,
+    /// Of a standing call whose last runs have failed: when it is tried again (rule C10).
+    pub retry: Option<Retry>,
+}
+
+/// A standing call that failed is tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retry {
+    /// When, unless a watch fires before.
+    pub at: Timestamp,
+    /// How many runs in a row have failed.
+    pub failures: u32,
 }
 
 /// How a call ended.
@@ -116,6 +127,8 @@ pub enum Ending {
     TimedOut,
     /// The recipe was unmounted.
     Unmounted,
+    /// The recipe was upgraded, and the call does not fit it any more: why.
+    Outdated(String),
 }
 
 impl fmt::Display for Ending {
@@ -129,6 +142,12 @@ impl fmt::Display for Ending {
             Ending::Cancelled => f.write_str("cancelled"),
             Ending::TimedOut => f.write_str("timed out"),
             Ending::Unmounted => f.write_str("the recipe was unmounted"),
+            Ending::Outdated(reason) => {
+                write!(
+                    f,
+                    "the recipe was upgraded, and the call does not fit it: {reason}"
+                )
+            }
         }
     }
 }

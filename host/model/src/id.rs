@@ -138,6 +138,21 @@ pub struct CallId {
     pub key: u64,
 }
 
+impl CallId {
+    /// The standing call of the mount that this transaction made: no session's, and no number is given twice (rule C10).
+    pub const fn standing(mounted: Zxid) -> CallId {
+        CallId {
+            session: SessionId::NONE,
+            key: mounted.0,
+        }
+    }
+
+    /// Whether it is a mount's, which no client made.
+    pub fn is_standing(self) -> bool {
+        self.session == SessionId::NONE && self.key > 0
+    }
+}
+
 impl fmt::Display for CallId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}@{}", self.session, self.key)

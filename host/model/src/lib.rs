@@ -8,6 +8,7 @@ pub mod path;
 pub mod acl;
 pub mod znode;
 
+pub mod bound;
 pub mod call;
 pub mod recipe;
 

@@ -39,7 +39,18 @@ pub enum Outcome {
     /// The recipe is forgotten.
     Removed,
     /// The recipe is mounted.
-    Mounted(RecipeDigest),
+    Mounted {
+        /// Which component.
+        digest: RecipeDigest,
+        /// How many parked calls run again, on another component.
+        woken_calls: u32,
+        /// How many of those end, since they do not fit it.
+        ending_calls: u32,
+    },
+    /// How the recipe is mounted was changed.
+    MountSet,
+    /// The recipe runs again.
+    Resumed,
     /// The recipe is unmounted.
     Unmounted {
         /// How many parked calls that ended.
@@ -76,6 +87,16 @@ pub enum ZnodeOutcome {
     AclSet(Stat),
     /// It is there in that version.
     Checked,
+}
+
+impl Refusal {
+    /// Of a multi, why its part was refused.
+    pub fn reason(&self) -> &Refusal {
+        match self {
+            Refusal::Multi { refusal, .. } => refusal.reason(),
+            refusal => refusal,
+        }
+    }
 }
 
 /// Why nothing was changed. The messages are for people; ZooKeeper's clients see a number.
@@ -164,6 +185,36 @@ pub enum Refusal {
     /// There is no such recipe.
     #[error("there is no recipe called {0:?}")]
     NoRecipe(String),
+    /// The recipe is suspended (rule C4).
+    #[error(
+        "the recipe at {mount} is suspended: {reason}; `quorate resume {mount}` lets it run again"
+    )]
+    Suspended {
+        /// Where.
+        mount: ZnodePath,
+        /// Since when and why.
+        reason: String,
+    },
+    /// A mount's guard has refused the write (rule C7).
+    #[error("the guard of {mount} refuses it: {reason}")]
+    GuardRefused {
+        /// Whose guard.
+        mount: ZnodePath,
+        /// In its own words.
+        reason: String,
+    },
+    /// A mount's guard could not be asked, or failed: nothing passes then (rule C7).
+    #[error(
+        "the guard of {mount}, recipe {recipe}, has failed, so nothing is written there: {reason}"
+    )]
+    GuardFailed {
+        /// Whose guard.
+        mount: ZnodePath,
+        /// What is mounted there.
+        recipe: String,
+        /// What happened.
+        reason: String,
+    },
     /// The recipe is mounted.
     #[error("recipe {name:?} is in use at {mount}: unmount it first")]
     RecipeInUse {

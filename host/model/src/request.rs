@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::acl::{Acl, Identity};
 use crate::call::CallRequest;
-use crate::id::{Owner, SessionId};
+use crate::id::{CallId, Owner, SessionId};
 use crate::path::{PathError, ZnodePath};
-use crate::recipe::{Component, RecipeDigest};
+use crate::recipe::{Component, Exports, MountSettings, RecipeDigest};
 
 /// Proves to a server that a client may go on with a session: random bytes, chosen when it is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +62,8 @@ pub enum Operation {
         /// The call's.
         key: u64,
     },
+    /// The same for a call of whatever session: an operator's.
+    CancelCall(CallId),
     /// The client has seen the answers of every key up to this one.
     Acknowledge {
         /// The highest.
@@ -85,11 +87,17 @@ pub enum Operation {
         name: String,
         /// Of the component.
         digest: RecipeDigest,
+        /// The version of its WIT package, if that has one.
+        version: Option<String>,
+        /// What it exports beside its operations.
+        exports: Exports,
     },
-    /// Forget a recipe that is not mounted.
+    /// Forget a recipe, or one component of it, that is not mounted.
     RemoveRecipe {
         /// Its name.
         name: String,
+        /// Which component; none for all of them, and the name.
+        digest: Option<RecipeDigest>,
     },
     /// Bind a recipe to a znode, which is created if need be.
     Mount {
@@ -99,10 +107,22 @@ pub enum Operation {
         recipe: String,
         /// Which component; none for the one that has the name now.
         digest: Option<RecipeDigest>,
-        /// The znode's data: the recipe's parameters. None leaves them as they are.
-        parameters: Option<Bytes>,
-        /// Whether other clients may write below it.
-        sealed: bool,
+        /// How.
+        settings: MountSettings,
+        /// Whether another component that is mounted there gives way; its tree and its parked calls stay.
+        upgrade: bool,
+    },
+    /// Change how a recipe is mounted.
+    SetMount {
+        /// Where.
+        path: ZnodePath,
+        /// What is to change.
+        settings: MountSettings,
+    },
+    /// Let a suspended recipe run again.
+    Resume {
+        /// Where.
+        path: ZnodePath,
     },
     /// Unbind it. Parked calls end; the znodes stay.
     Unmount {
@@ -127,7 +147,12 @@ pub enum Operation {
 
 impl Operation {
     /// What uploads a component and keeps it under a name, in order, if nobody else does so meanwhile.
-    pub fn upload(name: &str, component: &Bytes) -> Vec<Operation> {
+    pub fn upload(
+        name: &str,
+        component: &Bytes,
+        version: Option<String>,
+        exports: Exports,
+    ) -> Vec<Operation> {
         let cut = Component::cut(component);
         let (digest, bytes) = (cut.digest(), cut.bytes());
         let mut offset = 0;
@@ -144,6 +169,8 @@ impl Operation {
         operations.push(Operation::PushRecipe {
             name: name.to_owned(),
             digest,
+            version,
+            exports,
         });
         operations
     }

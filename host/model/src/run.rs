@@ -4,6 +4,7 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use crate::acl::Identity;
+use crate::bound::MountBounds;
 use crate::id::{SessionId, Timestamp, Zxid};
 use crate::path::RelativePath;
 use crate::recipe::RecipeDigest;
@@ -99,11 +100,9 @@ pub struct Child {
 pub struct RunInput {
     /// Which component runs.
     pub digest: RecipeDigest,
-    /// `operation`, or `interface.operation` where two interfaces export the same name.
-    pub operation: String,
-    /// A JSON array of the arguments in order, or an object of them by name.
-    pub arguments: String,
-    /// The caller's session.
+    /// What of it.
+    pub invocation: Invocation,
+    /// The caller's session; in a guard the writer's; [`SessionId::NONE`] in a standing run.
     pub session: SessionId,
     /// Who the caller has proved to be.
     pub identities: Vec<Identity>,
@@ -115,6 +114,46 @@ pub struct RunInput {
     pub transaction: Zxid,
     /// What the previous run handed to `park`.
     pub memo: Option<Bytes>,
+    /// Where the run's bounds differ from the defaults.
+    pub bounds: MountBounds,
+}
+
+/// Which of a component's exports runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Invocation {
+    /// An operation, for its caller.
+    Operation {
+        /// `operation`, or `interface.operation` where two interfaces export the same name.
+        name: String,
+        /// A JSON array of the arguments in order, or an object of them by name.
+        arguments: String,
+    },
+    /// `quorate:recipe/standing.run`.
+    Standing,
+    /// `quorate:recipe/guard.admit`, about one request's changes. It cannot park.
+    Guard(Vec<GuardedChange>),
+}
+
+impl Invocation {
+    /// For the operator's eyes.
+    pub fn name(&self) -> &str {
+        match self {
+            Invocation::Operation { name, .. } => name,
+            Invocation::Standing => "standing",
+            Invocation::Guard(_) => "guard",
+        }
+    }
+}
+
+/// What a request does to one znode below the mount of a guard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GuardedChange {
+    /// Which.
+    pub path: RelativePath,
+    /// As it was; none if it was not there.
+    pub before: Option<Node>,
+    /// As it is now; none if it is gone.
+    pub after: Option<Node>,
 }
 
 /// What a run asks to be woken by, relative to the mount.
@@ -203,4 +242,8 @@ pub trait Runner<T: TreeAccess> {
 
     /// Whether a component is compiled here; if not, a run of it ends as [`RunEnding::NotReady`].
     fn ready(&self, digest: &RecipeDigest) -> bool;
+
+    /// Whether a component that is ready has an operation and takes these arguments; if not, a run of it ends
+    /// as [`RunEnding::BadCall`].
+    fn fits(&self, digest: &RecipeDigest, operation: &str, arguments: &str) -> bool;
 }

@@ -74,6 +74,15 @@ pub(crate) struct Child {
     stat: Stat,
 }
 
+/// What a guard is asked about.
+#[derive(ComponentType, Lower)]
+#[component(record)]
+pub(crate) struct Change {
+    path: String,
+    before: Option<Node>,
+    after: Option<Node>,
+}
+
 #[derive(ComponentType, Lower)]
 #[component(record)]
 pub(crate) struct CallerIdentity {
@@ -138,6 +147,16 @@ impl From<znode::Node> for Node {
         Node {
             data: node.data.into(),
             stat: node.stat.into(),
+        }
+    }
+}
+
+impl From<&run::GuardedChange> for Change {
+    fn from(change: &run::GuardedChange) -> Change {
+        Change {
+            path: change.path.as_str().to_owned(),
+            before: change.before.clone().map(Node::from),
+            after: change.after.clone().map(Node::from),
         }
     }
 }

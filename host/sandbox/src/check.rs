@@ -79,11 +79,6 @@ pub enum UploadError {
          `world recipe {{ export lock; }}`"
     )]
     NoOperation,
-    #[error(
-        "the recipe exports quorate:recipe/{0}, which this server does not run yet: it would be mounted \
-         and silently do nothing; remove the export"
-    )]
-    NotYet(String),
     #[error("the operation {operation} {what}")]
     UnsupportedType {
         operation: String,

@@ -1,5 +1,6 @@
 //! The wasmtime engine as every run has it.
 
+use quorate_model::bound::Bound;
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use crate::limits::{RunLimits, UploadLimits};
@@ -7,6 +8,9 @@ use crate::limits::{RunLimits, UploadLimits};
 /// Bytes of a memory or table that stay in the pool between runs: what a small recipe touches, so that a run
 /// of it takes no page fault.
 const KEEP_RESIDENT_BYTES: usize = 64 << 10;
+
+/// The most memory that a mount may be given.
+const MAX_MEMORY_BYTES: usize = Bound::Memory.maximum() as usize;
 
 /// What the engine is made for.
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +39,8 @@ fn config(limits: &EngineLimits, pagemap_scan: Enabled) -> Config {
         .max_tables_per_component(of(limits.upload.tables))
         .max_tables_per_module(of(limits.upload.tables))
         .max_memories_per_module(of(limits.upload.memories))
-        .max_memory_size(limits.run.memory_bytes)
+        // A mount may have more than the others.
+        .max_memory_size(limits.run.memory_bytes.max(MAX_MEMORY_BYTES))
         .table_elements(limits.run.table_elements)
         .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
         .table_keep_resident(KEEP_RESIDENT_BYTES)

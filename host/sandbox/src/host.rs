@@ -1,7 +1,9 @@
 //! A run from the host's side: what it was given, what it has used, and how it ends.
 
 use quorate_model::path::RelativePath;
-use quorate_model::run::{Breach, LogLine, RunEnding, RunInput, RunWatch, TreeAccess, TreeError};
+use quorate_model::run::{
+    Breach, Invocation, LogLine, RunEnding, RunInput, RunWatch, TreeAccess, TreeError,
+};
 use wasmtime::{ResourceLimiter, StoreContextMut};
 
 use crate::abi::{self, Level, Range};
@@ -136,6 +138,9 @@ impl<T> Run<T> {
     }
 
     pub(crate) fn park(&mut self, memo: Vec<u8>) -> wasmtime::Result<()> {
+        if let Invocation::Guard(_) = self.input.invocation {
+            return self.breach("a guard cannot park: the write that it is asked about waits");
+        }
         if self.watches.is_empty() {
             return self.breach(
                 "call.park without a watch: nothing would ever wake the call; set one with the \

@@ -9,6 +9,10 @@ mod describe;
 
 use std::sync::Arc;
 
+use quorate_model::recipe::Exports;
+
+use crate::json;
+
 pub use describe::{
     OperationDescription, ParameterDescription, RecipeDescription, TypeDescription,
 };
@@ -18,8 +22,14 @@ pub(crate) use read::{decode, read};
 /// What a recipe exports.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Interface {
-    /// At least one, in the component's order.
+    /// In the component's order. At least one, unless it is a guard or stands.
     pub operations: Vec<Operation>,
+    /// The export `quorate:recipe/guard`, with its version, if there is one.
+    pub guard: Option<String>,
+    /// The export `quorate:recipe/standing`, with its version, if there is one.
+    pub standing: Option<String>,
+    /// The version of the WIT package that the first exported interface of the author's is in, if it has one.
+    pub version: Option<String>,
     /// What its author wrote about the exported interfaces.
     pub documentation: Option<String>,
 }
@@ -98,6 +108,14 @@ pub enum Definition {
 }
 
 impl Interface {
+    /// What it exports beside its operations.
+    pub fn exports(&self) -> Exports {
+        Exports {
+            guard: self.guard.is_some(),
+            standing: self.standing.is_some(),
+        }
+    }
+
     /// The operation that a caller means by `name`: `operation`, `interface.operation`, or
     /// `package:namespace/interface@version.operation`. Gives its place in `operations`; for people if there
     /// is none, or more than one.
@@ -118,6 +136,15 @@ impl Interface {
                 self.names()
             )),
         }
+    }
+
+    /// Whether a call fits: there is such an operation, and it takes these arguments, as a call has them.
+    ///
+    /// # Errors
+    /// Why not, for people.
+    pub fn accepts(&self, operation: &str, arguments: &str) -> Result<(), String> {
+        let place = self.find(operation)?;
+        json::arguments(&self.operations[place], arguments).map(drop)
     }
 
     /// The operations' names, with the interface where it takes that to tell them apart.

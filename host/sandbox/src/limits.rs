@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use quorate_model::bound::{Bound, MountBounds};
 use quorate_model::recipe::MAX_COMPONENT_BYTES;
 
 /// What an upload may have. Checked before anything is compiled, since compiling is what costs.
@@ -161,24 +162,52 @@ pub struct RunLimits {
 impl Default for RunLimits {
     fn default() -> RunLimits {
         RunLimits {
-            fuel: 20_000_000,
-            wall_clock: Duration::from_secs(1),
-            memory_bytes: 64 << 20,
+            fuel: Bound::Fuel.default_value(),
+            wall_clock: Duration::from_millis(Bound::WallClock.default_value()),
+            memory_bytes: size(Bound::Memory.default_value()),
             table_elements: 100_000,
             stack_bytes: 512 << 10,
-            tree_operations: 10_000,
+            tree_operations: Bound::TreeOperations.default_value(),
             depth: 64,
             children: 10_000,
             crossing_bytes: 64 << 20,
-            write_set_bytes: 1 << 20,
+            write_set_bytes: size(Bound::WriteSet.default_value()),
             argument_bytes: 256 << 10,
-            result_bytes: 1 << 20,
-            log_lines: 100,
+            result_bytes: size(Bound::Result.default_value()),
+            log_lines: size(Bound::LogLines.default_value()),
             log_bytes: 64 << 10,
             memo_bytes: 64 << 10,
             watches: 1_000,
         }
     }
+}
+
+impl RunLimits {
+    /// The same, with the values that a mount has of its own.
+    pub(crate) fn with(mut self, bounds: &MountBounds) -> RunLimits {
+        for (bound, value) in bounds.iter() {
+            match bound {
+                Bound::Fuel => self.fuel = value,
+                Bound::WallClock => self.wall_clock = Duration::from_millis(value),
+                Bound::Memory => self.memory_bytes = size(value),
+                Bound::TreeOperations => self.tree_operations = value,
+                Bound::WriteSet => self.write_set_bytes = size(value),
+                Bound::Result => self.result_bytes = size(value),
+                Bound::LogLines => self.log_lines = size(value),
+                // Those are not of one run.
+                Bound::ParkedCalls
+                | Bound::ParkedBytes
+                | Bound::WakesPerSecond
+                | Bound::ChainDepth
+                | Bound::Failures => {}
+            }
+        }
+        self
+    }
+}
+
+fn size(value: u64) -> usize {
+    usize::try_from(value).unwrap_or(usize::MAX)
 }
 
 /// The bounds' names, as [`Exceeded`](quorate_model::run::RunEnding::Exceeded) and the metrics have them.

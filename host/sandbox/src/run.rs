@@ -6,16 +6,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use quorate_model::recipe::RecipeDigest;
-use quorate_model::run::{LogLevel, RunEnding, RunInput, RunReport, Runner, TreeAccess};
+use quorate_model::run::{
+    Invocation, LogLevel, RunEnding, RunInput, RunReport, Runner, TreeAccess,
+};
+use quorate_model::znode::Node;
 use thiserror::Error;
 use wasmtime::component::{Component, ComponentExportIndex, InstancePre, Linker, Val};
-use wasmtime::{Engine, Store, Trap, WasmBacktrace};
+use wasmtime::{AsContextMut as _, Engine, Store, Trap, WasmBacktrace};
 
+use crate::abi::Change;
 use crate::cache::{self, Cache};
 use crate::check::{self, PreparedRecipe, UploadError};
 use crate::compile::{self, Compiler};
 use crate::engine::{self, EngineLimits};
-use crate::host::{self, Run};
+use crate::host::{self, Run, charge_answer};
 use crate::interface::{Interface, abi_version};
 use crate::json::{self, Side};
 use crate::limits::{RunLimits, UploadLimits, bound};
@@ -105,6 +109,8 @@ struct Ready<T: TreeAccess> {
     interface: Arc<Interface>,
     /// Of each operation, in the interface's order.
     exports: Vec<ComponentExportIndex>,
+    guard: Option<ComponentExportIndex>,
+    standing: Option<ComponentExportIndex>,
     last_use: AtomicU64,
 }
 
@@ -222,7 +228,18 @@ impl<T: TreeAccess> Sandbox<T> {
                 wasmtime::Error::msg(format!("{} is not exported", operation.full_name()))
             })?);
         }
+        let function_of = |interface: &Option<String>, function: &str| {
+            let Some(name) = interface else {
+                return Ok(None);
+            };
+            let parent = component.get_export_index(None, name);
+            let export = parent.and_then(|it| component.get_export_index(Some(&it), function));
+            let missing = || wasmtime::Error::msg(format!("{name}.{function} is not exported"));
+            export.map(Some).ok_or_else(missing)
+        };
         Ok(Ready {
+            guard: function_of(&interface.guard, "admit")?,
+            standing: function_of(&interface.standing, "run")?,
             instance: self.linker.instantiate_pre(component)?,
             interface,
             exports,
@@ -257,10 +274,23 @@ impl<T: TreeAccess> Sandbox<T> {
         &self,
         store: &mut Store<Run<T>>,
         ready: &Ready<T>,
-        place: usize,
-        arguments: &[Val],
+        entry: &Entry,
     ) -> wasmtime::Result<RunEnding> {
         let instance = ready.instance.instantiate(&mut *store)?;
+        let (place, arguments) = match entry {
+            Entry::Operation(place, arguments) => (*place, arguments),
+            Entry::Standing(export) => {
+                let run = instance.get_typed_func::<(), ()>(&mut *store, *export)?;
+                run.call(&mut *store, ())?;
+                return Ok(RunEnding::Returned("null".into()));
+            }
+            Entry::Guard(export) => {
+                let admit = instance.get_typed_func::<(Vec<Change>,), ()>(&mut *store, *export)?;
+                let changes = guarded(store)?;
+                admit.call(&mut *store, (changes,))?;
+                return Ok(RunEnding::Returned("null".into()));
+            }
+        };
         let function = instance
             .get_func(&mut *store, ready.exports[place])
             .ok_or_else(|| wasmtime::Error::msg("the operation is not exported"))?;
@@ -268,7 +298,7 @@ impl<T: TreeAccess> Sandbox<T> {
         let mut results = [Val::Bool(false)];
         let results = &mut results[..usize::from(operation.result.is_some())];
         function.call(&mut *store, arguments, results)?;
-        let most = self.config.run.result_bytes;
+        let most = store.data().limits.result_bytes;
         Ok(
             match json::result(operation.result.as_ref(), results.first(), most) {
                 Ok(Side::Returned(result)) => RunEnding::Returned(result),
@@ -282,13 +312,62 @@ impl<T: TreeAccess> Sandbox<T> {
     }
 }
 
+/// Where a run begins.
+enum Entry {
+    Operation(usize, Vec<Val>),
+    Standing(ComponentExportIndex),
+    Guard(ComponentExportIndex),
+}
+
+impl<T: TreeAccess> Ready<T> {
+    /// Where this invocation begins; for people if it does not fit the component.
+    fn entry(&self, invocation: &Invocation) -> Result<Entry, String> {
+        let lacks = |what: &str| format!("the recipe does not export {what}");
+        match invocation {
+            Invocation::Operation { name, arguments } => {
+                let place = self.interface.find(name)?;
+                let operation = &self.interface.operations[place];
+                let arguments = json::arguments(operation, arguments)?;
+                Ok(Entry::Operation(place, arguments))
+            }
+            Invocation::Standing => self
+                .standing
+                .map(Entry::Standing)
+                .ok_or_else(|| lacks("standing")),
+            Invocation::Guard(_) => self.guard.map(Entry::Guard).ok_or_else(|| lacks("guard")),
+        }
+    }
+}
+
+/// What a guard is asked about, charged like the answer of a host call.
+fn guarded<T: TreeAccess>(store: &mut Store<Run<T>>) -> wasmtime::Result<Vec<Change>> {
+    let Invocation::Guard(changes) = &store.data().input.invocation else {
+        return Ok(Vec::new());
+    };
+    let data = |node: &Option<Node>| node.as_ref().map_or(0, |node| node.data.len());
+    let bytes = changes
+        .iter()
+        .map(|change| change.path.as_str().len() + data(&change.before) + data(&change.after));
+    let (items, bytes) = (changes.len(), bytes.sum());
+    charge_answer(&mut store.as_context_mut(), items, bytes)?;
+    match &store.data().input.invocation {
+        Invocation::Guard(changes) => Ok(changes.iter().map(Change::from).collect()),
+        _ => Ok(Vec::new()),
+    }
+}
+
 impl<T: TreeAccess> Runner<T> for Sandbox<T> {
     fn ready(&self, digest: &RecipeDigest) -> bool {
         self.find(digest).is_some()
     }
 
+    fn fits(&self, digest: &RecipeDigest, operation: &str, arguments: &str) -> bool {
+        self.find(digest)
+            .is_some_and(|ready| ready.interface.accepts(operation, arguments).is_ok())
+    }
+
     fn run(&self, input: RunInput, tree: T) -> RunReport<T> {
-        let limits = self.config.run;
+        let limits = self.config.run.with(&input.bounds);
         let did_not_run = |tree, ending| RunReport {
             tree,
             ending,
@@ -300,24 +379,22 @@ impl<T: TreeAccess> Runner<T> for Sandbox<T> {
         };
         let now = self.uses.fetch_add(1, Ordering::Relaxed);
         ready.last_use.store(now, Ordering::Relaxed);
-        if input.arguments.len() > limits.argument_bytes {
+        let argument_bytes = match &input.invocation {
+            Invocation::Operation { arguments, .. } => arguments.len(),
+            Invocation::Standing | Invocation::Guard(_) => 0,
+        };
+        if argument_bytes > limits.argument_bytes {
             let ending = RunEnding::Exceeded {
                 bound: bound::ARGUMENTS,
                 message: format!(
-                    "the arguments have {} bytes, and {} is the most",
-                    input.arguments.len(),
+                    "the arguments have {argument_bytes} bytes, and {} is the most",
                     limits.argument_bytes
                 ),
             };
             return did_not_run(tree, ending);
         }
-        let place = match ready.interface.find(&input.operation) {
-            Ok(place) => place,
-            Err(message) => return did_not_run(tree, RunEnding::BadCall(message)),
-        };
-        let operation = &ready.interface.operations[place];
-        let arguments = match json::arguments(operation, &input.arguments) {
-            Ok(arguments) => arguments,
+        let entry = match ready.entry(&input.invocation) {
+            Ok(entry) => entry,
             Err(message) => return did_not_run(tree, RunEnding::BadCall(message)),
         };
 
@@ -329,7 +406,7 @@ impl<T: TreeAccess> Runner<T> for Sandbox<T> {
         // One more: the current tick may be about to end.
         store.set_epoch_deadline(u64::try_from(ticks).unwrap_or(u64::MAX / 2) + 1);
         let called = match store.set_fuel(limits.fuel) {
-            Ok(()) => self.call(&mut store, &ready, place, &arguments),
+            Ok(()) => self.call(&mut store, &ready, &entry),
             Err(error) => Err(error),
         };
         let fuel = limits.fuel - store.get_fuel().unwrap_or(0).min(limits.fuel);

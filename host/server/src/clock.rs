@@ -117,12 +117,14 @@ impl Clock {
             .fetch_add(behind as i64, Ordering::Relaxed);
     }
 
-    /// Milliseconds since the start, whatever the system's time does.
+    /// The time since the start, whatever the system's time does.
+    pub fn monotonic(&self) -> Duration {
+        self.hands.monotonic().saturating_sub(self.started)
+    }
+
+    /// The same in milliseconds.
     pub fn monotonic_ms(&self) -> u64 {
-        self.hands
-            .monotonic()
-            .saturating_sub(self.started)
-            .as_millis() as u64
+        self.monotonic().as_millis() as u64
     }
 
     /// What the machine's clock says, in milliseconds since 1970: what a server reports to its leader.

@@ -4,8 +4,10 @@ mod cluster;
 mod serve;
 mod zoo_cfg;
 
+mod activity;
 mod call;
 mod mount;
+mod parked;
 mod recipe;
 
 mod watch;
@@ -146,7 +148,8 @@ enum Command {
     Mount(mount::Mount),
     Mounts(mount::Mounts),
     Unmount(mount::Unmount),
-    Call(call::Call),
+    Resume(mount::Resume),
+    Call(parked::CallCommand),
     Ls(znode::Ls),
     Get(znode::Get),
     Set(znode::Set),
@@ -181,6 +184,7 @@ async fn dispatch(cli: Cli, output: &Output) -> anyhow::Result<()> {
         Command::Mount(mount) => mount.run(&global, output).await,
         Command::Mounts(mounts) => mounts.run(&global, output).await,
         Command::Unmount(unmount) => unmount.run(&global, output).await,
+        Command::Resume(resume) => resume.run(&global, output).await,
         Command::Call(call) => call.run(&global, output).await,
         Command::Ls(ls) => ls.run(&global, output).await,
         Command::Get(get) => get.run(&global, output).await,

@@ -10,7 +10,7 @@ use quorate_model::id::{CallId, SessionId, Zxid};
 use quorate_model::outcome::{Outcome, Refusal};
 use quorate_model::request::{Operation, Request};
 use quorate_model::run::{LogLevel, Runner};
-use quorate_model::write_set::{Entry, EpochStart};
+use quorate_model::write_set::{Change, Entry, EpochStart, Transaction};
 use quorate_tree::{Bounds, Evaluator, RecipeLine, RunTree, SharedState, State};
 use tokio::sync::{Notify, watch};
 
@@ -306,12 +306,9 @@ impl<R: Runner<RunTree> + Clone> Leader<R> {
             while !proposer.has_room() {
                 evaluator.applied(proposer.next().await?);
             }
-            let transactions = batch.transactions.iter();
-            let refused = |outcome: &Option<Outcome>| matches!(outcome, Some(Outcome::Refused(_)));
-            let refused = transactions
-                .filter(|transaction| refused(&transaction.outcome))
-                .count();
-            self.metrics.refused.inc_by(refused as u64);
+            for transaction in &batch.transactions {
+                self.observe(transaction);
+            }
             self.metrics.entries.inc();
             let bytes = before - evaluator.batch_bytes();
             self.metrics.entry_bytes.inc_by(bytes as u64);
@@ -321,6 +318,32 @@ impl<R: Runner<RunTree> + Clone> Leader<R> {
             let last = batch.first_counter + (batch.transactions.len() as u32 - 1);
             let zxid = Zxid::new(batch.epoch, last);
             proposer.propose(Entry::Transactions(batch), zxid).await?;
+        }
+    }
+
+    /// What operators are to know of a transaction: refusals, and mounts that are suspended.
+    fn observe(&self, transaction: &Transaction) {
+        if let Some(Outcome::Refused(refusal)) = &transaction.outcome {
+            self.metrics.refused.inc();
+            match refusal.reason() {
+                Refusal::BoundReached { bound, .. } => self.metrics.reached(bound),
+                refused @ (Refusal::GuardRefused { .. } | Refusal::GuardFailed { .. }) => {
+                    let session = transaction.session;
+                    tracing::info!(target: "recipe", %session, "a write is refused: {refused}");
+                }
+                _ => {}
+            }
+        }
+        for change in &transaction.changes {
+            if let Change::Suspend { mount, reason } = change {
+                match reason {
+                    Some(reason) => {
+                        self.metrics.suspensions.inc();
+                        tracing::warn!(target: "recipe", %mount, "suspended: {reason}");
+                    }
+                    None => tracing::info!(target: "recipe", %mount, "resumed"),
+                }
+            }
         }
     }
 

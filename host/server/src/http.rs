@@ -1,11 +1,13 @@
 //! HTTP and JSON: calls and administration for whoever has no ZooKeeper client.
 
+mod activity;
 pub(crate) mod body;
 mod calls;
 mod cluster;
 mod extract;
 mod listener;
 mod mounts;
+mod parked;
 mod problem;
 mod recipes;
 mod sending;
@@ -35,7 +37,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 pub use listener::serve;
-pub use recipes::{CheckedRecipe, Description, RecipeCheck};
+pub use recipes::{CheckedRecipe, Description, ParkedKind, RecipeCheck};
 
 use crate::receive::Edge;
 use crate::route::Unavailable;
@@ -105,6 +107,13 @@ impl Http {
                 "/v1/sessions/{token}/calls/{key}",
                 put(calls::call).delete(calls::cancel),
             )
+            .route("/v1/calls", get(parked::list))
+            .route(
+                "/v1/calls/{session}/{key}",
+                axum::routing::delete(parked::cancel),
+            )
+            .route("/v1/activity", get(activity::operations))
+            .route("/v1/activity/lines", get(activity::lines))
             .route("/v1/recipes", get(recipes::list))
             .route(
                 "/v1/recipes/{name}",
@@ -113,11 +122,19 @@ impl Http {
                     .put(recipes::push)
                     .delete(recipes::remove),
             )
+            .route(
+                "/v1/recipes/{name}/{digest}",
+                axum::routing::delete(recipes::remove_version),
+            )
             .route("/v1/mounts", get(mounts::list))
             .route(
                 "/v1/mounts/{*path}",
-                get(mounts::show).put(mounts::mount).delete(mounts::unmount),
+                get(mounts::show)
+                    .put(mounts::mount)
+                    .patch(mounts::set)
+                    .delete(mounts::unmount),
             )
+            .route("/v1/resume/{*path}", post(mounts::resume))
             .route("/v1/tree", get(tree::root))
             .route("/v1/tree/", get(tree::root))
             .route("/v1/tree/{*path}", get(tree::znode))

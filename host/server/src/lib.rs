@@ -16,6 +16,7 @@ pub mod upload;
 
 pub mod members;
 
+pub mod activity;
 pub mod clock;
 pub mod digests;
 pub mod expiry;

@@ -7,8 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
@@ -65,6 +68,12 @@ pub struct Metrics {
     pub runs: Counter,
     /// Runs that trapped or exceeded a bound.
     pub runs_failed: Counter,
+    /// Runs of guards among them.
+    pub guards: Counter,
+    /// Bounds of recipes that were met, by their names.
+    pub bounds_reached: Family<BoundName, Counter>,
+    /// Mounts that were suspended.
+    pub suspensions: Counter,
     /// Fuel that runs used.
     pub fuel: Counter,
     /// Parked calls that were run again because a watch fired.
@@ -99,6 +108,12 @@ pub struct Metrics {
     registry: Mutex<Registry>,
 }
 
+/// The label of [`Metrics::bounds_reached`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct BoundName {
+    bound: String,
+}
+
 /// What the tables know, set when somebody asks.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Snapshot {
@@ -116,6 +131,8 @@ pub struct Snapshot {
     pub answers: u64,
     /// Mounts.
     pub mounts: u64,
+    /// Those that are suspended.
+    pub mounts_suspended: u64,
     /// Recipes.
     pub recipes: u64,
     /// Their components.
@@ -144,6 +161,7 @@ struct Scraped {
     parked_calls: Gauge,
     answers: Gauge,
     mounts: Gauge,
+    mounts_suspended: Gauge,
     recipes: Gauge,
     components: Gauge,
     component_bytes: Gauge,
@@ -156,6 +174,14 @@ struct Scraped {
 }
 
 impl Metrics {
+    /// A bound of a recipe was met.
+    pub fn reached(&self, bound: &str) {
+        let bound = bound.to_owned();
+        self.bounds_reached
+            .get_or_create(&BoundName { bound })
+            .inc();
+    }
+
     /// All at zero.
     pub fn new() -> Metrics {
         let mut registry = Registry::with_prefix("quorate");
@@ -215,6 +241,14 @@ impl Metrics {
             refused: counter(r, "refused", "Requests refused by evaluation"),
             runs: counter(r, "runs", "Runs of recipes"),
             runs_failed: counter(r, "runs_failed", "Runs that trapped or exceeded a bound"),
+            guards: counter(r, "guards", "Runs of guards"),
+            bounds_reached: {
+                let family = Family::default();
+                let help = "Bounds of recipes that a run exceeded, or that a call was refused for";
+                r.register("bounds_reached", help, family.clone());
+                family
+            },
+            suspensions: counter(r, "suspensions", "Mounts that were suspended"),
             fuel: counter(r, "fuel", "Fuel that runs used"),
             wakes: counter(r, "wakes", "Parked calls run again because a watch fired"),
             compiling: gauge(
@@ -259,6 +293,7 @@ impl Metrics {
                 parked_calls: gauge(r, "parked_calls", "Parked calls"),
                 answers: gauge(r, "answers", "Answers of calls that are kept"),
                 mounts: gauge(r, "mounts", "Mounts"),
+                mounts_suspended: gauge(r, "mounts_suspended", "Mounts that are suspended"),
                 recipes: gauge(r, "recipes", "Recipes"),
                 components: gauge(r, "components", "Components of recipes that are kept"),
                 component_bytes: gauge(r, "component_bytes", "Bytes of the components"),
@@ -281,6 +316,11 @@ impl Metrics {
         }
     }
 
+    /// Has more told, by mount and the like.
+    pub(crate) fn collect(&self, collector: Box<dyn Collector>) {
+        self.registry.lock().register_collector(collector);
+    }
+
     /// Everything as text, of the media type [`CONTENT_TYPE`].
     pub fn text(&self, now: Snapshot) -> String {
         let s = &self.scraped;
@@ -292,6 +332,7 @@ impl Metrics {
             (&s.parked_calls, now.parked_calls),
             (&s.answers, now.answers),
             (&s.mounts, now.mounts),
+            (&s.mounts_suspended, now.mounts_suspended),
             (&s.recipes, now.recipes),
             (&s.components, now.components),
             (&s.component_bytes, now.component_bytes),

@@ -16,6 +16,7 @@ use quorate_tree::SharedState;
 pub(crate) use connection::new_password;
 pub use listener::{converse, serve};
 
+use crate::activity::Activity;
 use crate::local_sessions;
 use crate::members::Members;
 use crate::metrics::Metrics;
@@ -36,6 +37,8 @@ pub struct Edge {
     pub metrics: Arc<Metrics>,
     /// What is allowed.
     pub limits: Limits,
+    /// What recipes do on this server while it leads.
+    pub activity: Arc<Activity>,
     /// Changes the servers of the ensemble; none in a test that has none.
     pub members: Option<Members>,
     /// Whether reads are all that it answers now.

@@ -8,13 +8,17 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use quorate_model::recipe::{Component, RecipeDigest};
-use quorate_model::run::{RunEnding, RunInput, RunReport, Runner};
-use quorate_sandbox::{Compiler, ReadyError, Sandbox, SandboxConfig, UploadLimits, interface_of};
+use quorate_model::run::{Invocation, RunEnding, RunInput, RunReport, Runner};
+use quorate_sandbox::{
+    Compiler, Interface, ReadyError, Sandbox, SandboxConfig, UploadLimits, interface_of,
+};
 use quorate_tree::RunTree;
 use serde_json::Value;
 use tokio::sync::Notify;
 
-use crate::http::{CheckedRecipe, Description, RecipeCheck};
+use crate::activity::{Activity, Ran};
+use crate::clock::Clock;
+use crate::http::{CheckedRecipe, Description, ParkedKind, RecipeCheck};
 use crate::metrics::Metrics;
 
 /// The sandbox, and the worker that compiles for it. Cloning is cheap.
@@ -24,6 +28,8 @@ pub struct Recipes(Arc<Inner>);
 struct Inner {
     sandbox: Arc<Sandbox<RunTree>>,
     metrics: Arc<Metrics>,
+    activity: Arc<Activity>,
+    clock: Arc<Clock>,
     /// What is kept and not known to be ready. No more than the state keeps.
     wanted: Mutex<BTreeMap<RecipeDigest, Component>>,
     more: Condvar,
@@ -49,15 +55,26 @@ pub fn sandbox(
 
 impl Recipes {
     /// What runs in `sandbox`.
-    pub fn new(sandbox: Arc<Sandbox<RunTree>>, metrics: Arc<Metrics>) -> Recipes {
+    pub fn new(
+        sandbox: Arc<Sandbox<RunTree>>,
+        metrics: Arc<Metrics>,
+        clock: Arc<Clock>,
+    ) -> Recipes {
         let (wanted, more, compiled) = (Mutex::default(), Condvar::new(), Arc::default());
         Recipes(Arc::new(Inner {
             sandbox,
             metrics,
+            activity: Arc::default(),
+            clock,
             wanted,
             more,
             compiled,
         }))
+    }
+
+    /// What they do here.
+    pub fn activity(&self) -> Arc<Activity> {
+        self.0.activity.clone()
     }
 
     /// Has a component compiled soon, on the worker (rule C6).
@@ -103,6 +120,20 @@ impl Recipes {
         }
     }
 
+    /// Of a component that was checked before, whether it is compiled here or not.
+    fn interface_of(
+        &self,
+        digest: &RecipeDigest,
+        component: &Component,
+    ) -> Result<Arc<Interface>, String> {
+        match self.0.sandbox.interface(digest) {
+            Some(interface) => Ok(interface),
+            None => interface_of(&component.joined(), &UploadLimits::default())
+                .map(Arc::new)
+                .map_err(|error| error.to_string()),
+        }
+    }
+
     /// Loads or compiles a component; waits while another one is.
     fn make_ready(&self, digest: RecipeDigest, component: &[u8]) -> Result<(), ReadyError> {
         let metrics = &self.0.metrics;
@@ -129,12 +160,14 @@ impl Recipes {
         Ok(CheckedRecipe {
             digest: prepared.digest,
             component: Component::cut(&prepared.component),
+            version: prepared.interface.version.clone(),
+            exports: prepared.interface.exports(),
             description,
         })
     }
 }
 
-fn description(interface: &quorate_sandbox::Interface) -> Result<Description, String> {
+fn description(interface: &Interface) -> Result<Description, String> {
     match serde_json::to_value(interface.describe()) {
         Ok(Value::Object(description)) => Ok(description),
         other => Err(format!("its description is no object: {other:?}")),
@@ -151,13 +184,21 @@ impl RecipeCheck for Recipes {
         digest: &RecipeDigest,
         component: &Component,
     ) -> Result<Description, String> {
-        match self.0.sandbox.interface(digest) {
-            Some(interface) => description(&interface),
-            None => {
-                let interface = interface_of(&component.joined(), &UploadLimits::default());
-                description(&interface.map_err(|error| error.to_string())?)
-            }
-        }
+        let interface = self.interface_of(digest, component)?;
+        description(&interface)
+    }
+
+    fn misfits(
+        &self,
+        digest: &RecipeDigest,
+        component: &Component,
+        calls: &[ParkedKind],
+    ) -> Result<u64, String> {
+        let interface = self.interface_of(digest, component)?;
+        let misfits = calls
+            .iter()
+            .filter(|call| interface.accepts(&call.operation, &call.arguments).is_err());
+        Ok(misfits.map(|call| call.count).sum())
     }
 }
 
@@ -166,9 +207,34 @@ impl Runner<RunTree> for Recipes {
         Runner::ready(self.0.sandbox.as_ref(), digest)
     }
 
+    fn fits(&self, digest: &RecipeDigest, operation: &str, arguments: &str) -> bool {
+        self.0.sandbox.fits(digest, operation, arguments)
+    }
+
     fn run(&self, input: RunInput, tree: RunTree) -> RunReport<RunTree> {
         let woken = input.memo.is_some();
+        if let Invocation::Guard(_) = input.invocation {
+            self.0.metrics.guards.inc();
+        }
+        let (operation, zxid, at) = (
+            input.invocation.name().to_owned(),
+            input.transaction,
+            input.now,
+        );
+        let begun = self.0.clock.monotonic();
         let report = self.0.sandbox.run(input, tree);
+        self.0.activity.ran(&Ran {
+            mount: report.tree.mount(),
+            operation: &operation,
+            zxid,
+            at,
+            woken,
+            ending: &report.ending,
+            fuel: report.fuel,
+            took: self.0.clock.monotonic().saturating_sub(begun),
+            written_bytes: report.tree.written_bytes(),
+            log: &report.log,
+        });
         let metrics = &self.0.metrics;
         metrics.runs.inc();
         metrics.fuel.inc_by(report.fuel);
@@ -180,6 +246,9 @@ impl Runner<RunTree> for Recipes {
             RunEnding::Trapped(_) | RunEnding::Exceeded { .. }
         ) {
             metrics.runs_failed.inc();
+        }
+        if let RunEnding::Exceeded { bound, .. } = &report.ending {
+            metrics.reached(bound);
         }
         report
     }

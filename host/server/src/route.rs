@@ -29,7 +29,7 @@ mod message;
 pub use accept::Acceptor;
 pub use barrier::{Asker, Barrier, Barriers};
 pub use forward::Forwarder;
-pub(crate) use forward::ask_for_change;
+pub(crate) use forward::{ask_for_change, ask_for_look};
 pub use inbox::Inbox;
 
 /// How many requests of all clients may be in flight: far above what one entry takes, so that the
@@ -379,11 +379,12 @@ impl Router {
         }
     }
 
-    /// Whose requests are in flight.
+    /// Whose requests are in flight, and still waited for.
     pub(crate) fn sessions_in_flight(&self) -> HashSet<SessionId> {
         let stream = self.0.stream.lock();
-        let sessions = stream.in_flight.iter();
-        sessions
+        let waited_for = stream.in_flight.iter();
+        waited_for
+            .filter(|in_flight| in_flight.waiter.alive())
             .map(|in_flight| in_flight.numbered.request.session)
             .collect()
     }

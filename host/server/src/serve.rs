@@ -248,9 +248,8 @@ async fn push_standard_recipes(server: &Server) -> anyhow::Result<()> {
                     standard.name
                 )
             })?;
-        let (digest, component) = (checked.digest, &checked.component);
         let router = &server.router;
-        let kept = upload::keep(router, standard.name, digest, component, administration).await;
+        let kept = upload::keep(router, standard.name, &checked, administration).await;
         let (_, outcome) = kept?;
         if let Outcome::Refused(refusal) = outcome {
             bail!(

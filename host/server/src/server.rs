@@ -11,6 +11,7 @@ use quorate_sandbox::Sandbox;
 use quorate_tree::{RunTree, SharedState, State};
 use tokio::sync::watch;
 
+use crate::activity::Exporter;
 use crate::apply::{Applier, Opened};
 use crate::clock::{CORRECT_EVERY, Clock, Hands};
 use crate::evaluate::Leader;
@@ -102,7 +103,11 @@ impl Server {
         let router = Router::new(server, incarnation, touches.clone());
         let metrics = Arc::new(Metrics::new());
         let watches = Watches::new(&state.read(), metrics.clone());
-        let recipes = Recipes::new(sandbox, metrics.clone());
+        let recipes = Recipes::new(sandbox, metrics.clone(), clock.clone());
+        metrics.collect(Box::new(Exporter {
+            activity: recipes.activity(),
+            state: state.clone(),
+        }));
         let applier = Arc::new(Applier::new(
             state.clone(),
             router.clone(),
@@ -158,6 +163,7 @@ impl Server {
                 clock: clock.clone(),
                 versions: versions.clone(),
                 metrics: metrics.clone(),
+                activity: recipes.activity(),
             };
             tokio::spawn(acceptor.run());
             let (consensus, state, silence) = (consensus.clone(), state.clone(), silence.clone());
@@ -251,6 +257,7 @@ impl Server {
             metrics: self.metrics.clone(),
             limits,
             members: Some(self.members.clone()),
+            activity: self.recipes.activity(),
             read_only: self.read_only.clone(),
             local: local_sessions::Table::new({
                 let (several, silence) = (self.several, self.silence.clone());

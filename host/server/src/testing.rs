@@ -12,11 +12,13 @@ use quorate_model::acl::Acl;
 use quorate_model::id::{Incarnation, ServerId, SessionId, Timestamp, Zxid};
 use quorate_model::outcome::Outcome;
 use quorate_model::path::{RelativePath, ZnodePath};
-use quorate_model::recipe::RecipeDigest;
+use quorate_model::recipe::{Exports, MountSettings, RecipeDigest};
 use quorate_model::request::{
     CreateLifetime, CreatePath, Operation, Password, Request, ZnodeOperation,
 };
-use quorate_model::run::{RunEnding, RunInput, RunReport, RunWatch, Runner, TreeAccess as _};
+use quorate_model::run::{
+    Invocation, RunEnding, RunInput, RunReport, RunWatch, Runner, TreeAccess as _,
+};
 use quorate_model::write_set::{Entry, EpochStart};
 use quorate_tree::{Bounds, Evaluator, RunTree, State};
 use quorate_wire::{ConnectRequest, frame};
@@ -51,10 +53,17 @@ impl Runner<RunTree> for TestRecipe {
         true
     }
 
+    fn fits(&self, _: &RecipeDigest, operation: &str, _: &str) -> bool {
+        matches!(operation, "echo" | "wait")
+    }
+
     fn run(&self, input: RunInput, mut tree: RunTree) -> RunReport<RunTree> {
         let gate = RelativePath::parse("gate").unwrap();
-        let ending = match input.operation.as_str() {
-            "echo" => RunEnding::Returned(input.arguments),
+        let Invocation::Operation { name, arguments } = input.invocation else {
+            panic!("it exports operations only");
+        };
+        let ending = match name.as_str() {
+            "echo" => RunEnding::Returned(arguments),
             "wait" if tree.exists(&gate).unwrap().is_none() => RunEnding::Parked {
                 memo: Bytes::new(),
                 watches: vec![RunWatch::Node(gate)],
@@ -103,6 +112,7 @@ impl TestServer {
                 metrics,
                 limits,
                 members: None,
+                activity: Arc::default(),
                 read_only: Arc::default(),
                 local: local_sessions::Table::new(|| 0),
                 mode: Box::new(|| Mode::Standalone),
@@ -224,17 +234,21 @@ impl TestServer {
 
     /// Mounts the test's recipe.
     pub(crate) fn mount(&self, at: &str) {
-        for operation in Operation::upload("test", &Bytes::from_static(b"a component")) {
+        let component = Bytes::from_static(b"a component");
+        for operation in Operation::upload("test", &component, None, Exports::default()) {
             self.ask(operation);
         }
         let (_, outcome) = self.ask(Operation::Mount {
             path: path(at),
             recipe: "test".into(),
             digest: None,
-            parameters: None,
-            sealed: false,
+            settings: MountSettings {
+                sealed: Some(false),
+                ..MountSettings::default()
+            },
+            upgrade: false,
         });
-        assert!(matches!(outcome, Outcome::Mounted(_)), "{outcome:?}");
+        assert!(matches!(outcome, Outcome::Mounted { .. }), "{outcome:?}");
     }
 
     /// A connection without a socket.

@@ -3,9 +3,9 @@
 
 use quorate_model::id::Zxid;
 use quorate_model::outcome::{Outcome, Refusal};
-use quorate_model::recipe::{Component, RecipeDigest};
 use quorate_model::request::{Operation, Request};
 
+use crate::http::CheckedRecipe;
 use crate::route::{Router, Unavailable};
 
 /// How often an upload goes back to where others are, before it is given up.
@@ -18,15 +18,17 @@ const MAX_SETBACKS: u32 = 8;
 pub(crate) async fn keep(
     router: &Router,
     name: &str,
-    digest: RecipeDigest,
-    component: &Component,
+    recipe: &CheckedRecipe,
     request: impl Fn(Operation) -> Request,
 ) -> Result<(Zxid, Outcome), Unavailable> {
+    let (digest, component) = (recipe.digest, &recipe.component);
     let mut setbacks = 0;
     loop {
         let push = Operation::PushRecipe {
             name: name.to_owned(),
             digest,
+            version: recipe.version.clone(),
+            exports: recipe.exports,
         };
         let answer = router.ask(request(push)).await?;
         let missing = matches!(answer.1, Outcome::Refused(Refusal::NoComponent(_)));

@@ -265,29 +265,35 @@ pub(crate) fn apply_change(
             records.put_session(*session, None);
         }
         Change::Park(call) => {
-            let mut session = records
-                .session(call.id.session)
-                .ok_or_else(|| missing(&call.id.session))?;
-            match records.parked(call.id) {
-                Some(before) => {
-                    remove_call_indexes(records, &before);
-                    session.call_bytes -= parked_bytes(&before);
+            let before = records.parked(call.id);
+            // A standing call is held by nobody but its mount.
+            if !call.id.is_standing() {
+                let mut session = records
+                    .session(call.id.session)
+                    .ok_or_else(|| missing(&call.id.session))?;
+                match &before {
+                    Some(before) => session.call_bytes -= parked_bytes(before),
+                    None => session.parked += 1,
                 }
-                None => session.parked += 1,
+                session.call_bytes += parked_bytes(call);
+                records.put_session(call.id.session, Some(session));
             }
-            session.call_bytes += parked_bytes(call);
-            records.put_session(call.id.session, Some(session));
+            if let Some(before) = before {
+                remove_call_indexes(records, &before);
+            }
             call_indexes(call).for_each(|key| records.add_index(key));
             records.put_parked(call.id, Some(ParkedCall::clone(call)));
         }
         Change::Unpark(call) => {
             let parked = records.parked(*call).ok_or_else(|| missing(call))?;
-            let mut session = records
-                .session(call.session)
-                .ok_or_else(|| missing(&call.session))?;
-            session.parked -= 1;
-            session.call_bytes -= parked_bytes(&parked);
-            records.put_session(call.session, Some(session));
+            if !call.is_standing() {
+                let mut session = records
+                    .session(call.session)
+                    .ok_or_else(|| missing(&call.session))?;
+                session.parked -= 1;
+                session.call_bytes -= parked_bytes(&parked);
+                records.put_session(call.session, Some(session));
+            }
             remove_call_indexes(records, &parked);
             records.put_parked(*call, None);
         }
@@ -351,6 +357,23 @@ pub(crate) fn apply_change(
         Change::SetSequence { mount: path, next } => {
             let mut mount = records.mount(path).ok_or_else(|| missing(path))?;
             mount.next_sequence = *next;
+            records.put_mount(path, Some(&mount));
+        }
+        Change::CountFailures {
+            mount: path,
+            failures,
+        } => {
+            let mut mount = records.mount(path).ok_or_else(|| missing(path))?;
+            mount.failures = *failures;
+            records.put_mount(path, Some(&mount));
+        }
+        Change::Suspend {
+            mount: path,
+            reason,
+        } => {
+            let mut mount = records.mount(path).ok_or_else(|| missing(path))?;
+            mount.failures = 0;
+            mount.suspended = reason.clone();
             records.put_mount(path, Some(&mount));
         }
         Change::RemoveMount { path } => {
@@ -477,7 +500,9 @@ pub(crate) fn call_indexes(call: &ParkedCall) -> impl Iterator<Item = IndexKey> 
         Watch::Time(moment) => IndexKey::Alarm(*moment, id),
         watch => IndexKey::Watch(watch.clone(), id),
     });
+    let retry = call.retry.filter(|_| !call.marked);
     watches
+        .chain(retry.map(|retry| IndexKey::Alarm(retry.at, id)))
         .chain(call.deadline.map(|deadline| IndexKey::Alarm(deadline, id)))
         .chain(call.marked.then_some(IndexKey::Mark(call.age, id)))
         .chain([IndexKey::CallOf(call.mount.clone(), id)])

@@ -96,13 +96,17 @@ impl State {
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
+    use std::sync::Arc;
 
     use bytes::Bytes;
     use quorate_model::acl::{Acl, Identity};
-    use quorate_model::call::{Answer, Ending, Fingerprint, ParkedCall, Watch};
+    use quorate_model::bound::{Bound, MountBounds};
+    use quorate_model::call::{Answer, Ending, Fingerprint, ParkedCall, Retry, Watch};
     use quorate_model::id::{CallId, Incarnation, Owner, ServerId, SessionId, Timestamp, Zxid};
     use quorate_model::path::ZnodePath;
-    use quorate_model::recipe::{Component, Mount, Recipe, RecipeDigest, Upload};
+    use quorate_model::recipe::{
+        Component, Exports, Mount, Recipe, RecipeDigest, RecipeVersion, Upload,
+    };
     use quorate_model::request::Password;
     use quorate_model::znode::{Lifetime, Stat};
 
@@ -164,9 +168,14 @@ mod tests {
         state.put_piece(&upload(UPLOADED), &component);
         let recipe = Recipe {
             name: "lock".into(),
-            digest,
-            size: 9,
-            pushed_at: Timestamp(3),
+            current: RecipeVersion {
+                digest,
+                version: None,
+                exports: Exports::default(),
+                size: 9,
+                pushed_at: Timestamp(3),
+            },
+            older: Vec::new(),
         };
         state.put_recipe("lock", Some(&recipe));
         state.put_mount(&path("/m"), Some(&mount()));
@@ -184,11 +193,12 @@ mod tests {
             started: Timestamp(1),
             deadline: None,
             age: Zxid(4),
-            memo: Bytes::from_static(b"memo"),
+            memo: Some(Bytes::from_static(b"memo")),
             watches: vec![Watch::Node(path("/a"))],
             created: Vec::new(),
             marked: false,
             suspected: 0,
+            retry: None,
         }
     }
 
@@ -216,9 +226,14 @@ mod tests {
             path: path("/m"),
             recipe: "lock".into(),
             digest: RecipeDigest([3; 32]),
+            exports: Exports::default(),
             mounted: Zxid(4),
             next_sequence: 0,
             sealed: true,
+            bounds: MountBounds::default(),
+            callers: Arc::new(Vec::new()),
+            failures: 0,
+            suspended: None,
         }
     }
 
@@ -334,7 +349,15 @@ mod tests {
         |state| repark(state, |call| call.started = Timestamp(2)),
         |state| repark(state, |call| call.deadline = Some(Timestamp(2))),
         |state| repark(state, |call| call.age = Zxid(5)),
-        |state| repark(state, |call| call.memo = Bytes::new()),
+        |state| repark(state, |call| call.memo = None),
+        |state| {
+            repark(state, |call| {
+                call.retry = Some(Retry {
+                    at: Timestamp(1),
+                    failures: 1,
+                });
+            });
+        },
         |state| {
             repark(state, |call| {
                 call.watches = vec![Watch::Subtree(path("/a"))]
@@ -359,9 +382,21 @@ mod tests {
             state.pieces.put(place, piece, 0);
         },
         |state| state.keep_component(&upload(UPLOADED)),
-        |state| recipe(state, |recipe| recipe.digest = RecipeDigest([0; 32])),
-        |state| recipe(state, |recipe| recipe.size = 10),
-        |state| recipe(state, |recipe| recipe.pushed_at = Timestamp(4)),
+        |state| {
+            recipe(state, |recipe| {
+                recipe.current.digest = RecipeDigest([0; 32])
+            })
+        },
+        |state| {
+            recipe(state, |recipe| {
+                recipe.current.version = Some("1.0.0".into())
+            })
+        },
+        |state| recipe(state, |recipe| recipe.current.exports.guard = true),
+        |state| recipe(state, |recipe| recipe.current.exports.standing = true),
+        |state| recipe(state, |recipe| recipe.current.size = 10),
+        |state| recipe(state, |recipe| recipe.current.pushed_at = Timestamp(4)),
+        |state| recipe(state, |recipe| recipe.older.push(recipe.current.clone())),
         |state| state.put_recipe("lock", None),
         |state| state.put_mount(&path("/m"), None),
         |state| remount(state, |mount| mount.recipe = "other".into()),
@@ -369,6 +404,20 @@ mod tests {
         |state| remount(state, |mount| mount.mounted = Zxid(5)),
         |state| remount(state, |mount| mount.next_sequence = 1),
         |state| remount(state, |mount| mount.sealed = false),
+        |state| remount(state, |mount| mount.exports.guard = true),
+        |state| remount(state, |mount| mount.exports.standing = true),
+        |state| {
+            remount(state, |mount| {
+                mount.bounds = mount.bounds.with(Bound::Fuel, Some(1))
+            })
+        },
+        |state| {
+            remount(state, |mount| {
+                mount.callers = Arc::new(vec![Identity::anyone()])
+            })
+        },
+        |state| remount(state, |mount| mount.failures = 1),
+        |state| remount(state, |mount| mount.suspended = Some(String::new())),
     ];
 
     #[test]

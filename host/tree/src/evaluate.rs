@@ -3,24 +3,31 @@
 //! Pure: the time is an argument, recipes run behind [`Runner`], and what comes out is a batch for
 //! one raft entry. The driver (a server's leader, a scenario, a simulation) says when.
 
-use std::collections::{HashMap, VecDeque};
+mod guards;
+mod mounts;
+mod wakes;
+
+use std::collections::VecDeque;
 
 use quorate_model::call::{CallRequest, Ending, Watch};
 use quorate_model::id::{CallId, Origin, SessionId, Timestamp, Zxid};
 use quorate_model::outcome::{Outcome, Refusal};
 use quorate_model::path::ZnodePath;
-use quorate_model::recipe::{Mount, RecipeDigest};
+use quorate_model::recipe::Mount;
 use quorate_model::request::{Operation, Request};
-use quorate_model::run::{LogLine, RunEnding, Runner};
+use quorate_model::run::{Invocation, LogLine, RunEnding, RunInput, Runner};
 use quorate_model::write_set::{Batch, Change, Transaction};
 use quorate_model::znode::Lifetime;
 
 use crate::apply::{Moment, Records};
 use crate::operations::call::{self, Admission, Call};
+use crate::operations::mount::{Counted, LEAST_CALL};
 use crate::operations::{configuration, mount, multi, recipe, session, version, znode};
 use crate::run::RunTree;
-use crate::state::{IndexKey, SharedState, answer_bytes, parked_bytes};
+use crate::state::{SharedState, answer_bytes, parked_bytes};
 use crate::view::{Progress, View};
+use mounts::Woken;
+use wakes::Wakes;
 
 /// How much evaluation keeps, and does at once.
 #[derive(Clone, Debug)]
@@ -29,10 +36,6 @@ pub struct Bounds {
     pub calls_per_session: u32,
     /// About how many bytes those take.
     pub call_bytes_per_session: u64,
-    /// Calls parked at one mount.
-    pub parked_calls_per_mount: u64,
-    /// About how many bytes those take.
-    pub parked_bytes_per_mount: u64,
     /// Answers kept and calls parked in all.
     pub calls: u64,
     /// About how many bytes those take.
@@ -48,8 +51,10 @@ pub struct Bounds {
     /// Runs of one parked call within 20 ms; then its mark waits, so that a call that wakes itself
     /// neither ends nor holds up others.
     pub runs_at_once: u32,
-    /// Parked calls that one transaction of an unmount ends (rule S6).
-    pub unmount_step: usize,
+    /// Fuel of all guards that one request asks (rule C7).
+    pub guard_fuel: u64,
+    /// Parked calls that one transaction of an unmount ends, or of an upgrade marks (rule S6).
+    pub mount_step: usize,
     /// A parked call over whose run so many epochs ended is ended (rule S5).
     pub lost_epochs: u32,
     /// Components that are being uploaded (rule C2).
@@ -71,8 +76,6 @@ impl Default for Bounds {
         Bounds {
             calls_per_session: 1000,
             call_bytes_per_session: 16 << 20,
-            parked_calls_per_mount: 100_000,
-            parked_bytes_per_mount: 256 << 20,
             calls: 1_000_000,
             call_bytes: 1 << 30,
             arguments_bytes: 256 << 10,
@@ -80,7 +83,8 @@ impl Default for Bounds {
             wake_bytes: 2 << 20,
             wake_fuel: 200_000_000,
             runs_at_once: 64,
-            unmount_step: 100,
+            guard_fuel: 20_000_000,
+            mount_step: 100,
             lost_epochs: 3,
             uploads: 8,
             upload_bytes: 128 << 20,
@@ -91,18 +95,6 @@ impl Default for Bounds {
         }
     }
 }
-
-/// The first of all call ids, for the beginning of a range.
-const LEAST_CALL: CallId = CallId {
-    session: SessionId::NONE,
-    key: 0,
-};
-
-/// How many marks are looked at together.
-const MARKS_AT_ONCE: usize = 64;
-
-/// The stretch of time over which the runs of one parked call are counted, in milliseconds.
-const PACE_MS: u64 = 20;
 
 /// Makes transactions, from the state at which an epoch began onwards.
 pub struct Evaluator<R> {
@@ -115,12 +107,12 @@ pub struct Evaluator<R> {
     time: Timestamp,
     /// No timer is due before this moment.
     due: Timestamp,
-    /// Whether a parked call may be marked.
-    marked: bool,
+    /// The marked calls.
+    wakes: Wakes,
     /// Whether the last budget was used up before everything was done that is due.
     left_over: bool,
-    /// The stretch of time that is counted in, and the woken calls' runs in it.
-    paced: (u64, HashMap<CallId, u32>),
+    /// A guard that has failed over the transaction being built, which is taken back: its mount, and why.
+    failed_guard: Option<(Counted, String)>,
     first_counter: u32,
     /// With about how many bytes each takes in the log.
     transactions: VecDeque<(Transaction, usize)>,
@@ -148,8 +140,10 @@ impl<R: Runner<RunTree>> Evaluator<R> {
             let state = base.read();
             (state.last_zxid(), state.last_time())
         };
+        let view = View::new(base.clone());
         let mut evaluator = Evaluator {
-            view: View::new(base.clone()),
+            wakes: Wakes::new(view.committed_marks()),
+            view,
             base,
             runner,
             bounds,
@@ -157,9 +151,8 @@ impl<R: Runner<RunTree>> Evaluator<R> {
             counter: last.counter(),
             time,
             due: Timestamp(0),
-            marked: true,
             left_over: false,
-            paced: (0, HashMap::new()),
+            failed_guard: None,
             first_counter: last.counter().wrapping_add(1),
             transactions: VecDeque::new(),
             bytes: 0,
@@ -222,7 +215,7 @@ impl<R: Runner<RunTree>> Evaluator<R> {
 
     /// Whether a parked call's run is due: left over from the last batch, or from the leader before.
     pub fn has_wakes(&self) -> bool {
-        self.marked
+        self.wakes.any()
     }
 
     /// Whether more of that could be done at once: the last budget was used up.
@@ -251,7 +244,11 @@ impl<R: Runner<RunTree>> Evaluator<R> {
         }
         self.begin();
         let message = format!("{lost} epochs ended while it was run: a defect of the server");
-        call::end_without_result(&mut self.view, &parked, Ending::Trapped(message));
+        if id.is_standing() {
+            mount::suspend(&mut self.view, &parked.mount, &message);
+        } else {
+            call::end_without_result(&mut self.view, &parked, Ending::Trapped(message));
+        }
         self.finish(None, id.session, Some(id), None);
     }
 
@@ -268,17 +265,26 @@ impl<R: Runner<RunTree>> Evaluator<R> {
     /// found out (rule S5).
     pub fn evaluate_alone(&mut self, request: &Request, origin: Option<Origin>, now: Timestamp) {
         self.time = self.time.max(now);
-        let ended = match &request.operation {
-            Operation::Unmount { path } => self.end_parked_calls(path),
-            _ => 0,
+        let (ended_calls, woken) = match &request.operation {
+            Operation::Unmount { path } => (self.end_parked_calls(path), Woken::default()),
+            Operation::Mount { .. } => (0, self.mark_for_upgrade(&request.operation)),
+            _ => (0, Woken::default()),
         };
         let start = self.begin();
         let outcome = match self.decide(request) {
-            Ok(Outcome::Unmounted { .. }) => Outcome::Unmounted { ended_calls: ended },
+            Ok(Outcome::Unmounted { .. }) => Outcome::Unmounted { ended_calls },
+            Ok(Outcome::Mounted { digest, .. }) => Outcome::Mounted {
+                digest,
+                woken_calls: woken.calls,
+                ending_calls: woken.ending,
+            },
             Ok(outcome) => outcome,
             Err(refusal) => {
                 self.view.roll_back(start);
                 self.acknowledge_anyway(request);
+                if let Some((mount, failure)) = self.failed_guard.take() {
+                    mount::count_run(&mut self.view, &mount, Some(&failure));
+                }
                 Outcome::Refused(refusal)
             }
         };
@@ -347,32 +353,30 @@ impl<R: Runner<RunTree>> Evaluator<R> {
                 };
                 recipe::upload(view, &self.bounds, &request)
             }
-            Operation::PushRecipe { name, digest } => {
-                recipe::push(view, &self.bounds, name, *digest)
-            }
-            Operation::RemoveRecipe { name } => recipe::remove(view, name),
-            Operation::Mount {
-                path,
-                recipe,
+            Operation::PushRecipe {
+                name,
                 digest,
-                parameters,
-                sealed,
+                version,
+                exports,
             } => {
-                let request = mount::MountRequest {
-                    path,
-                    recipe,
+                let request = recipe::PushRequest {
+                    name,
                     digest: *digest,
-                    parameters: parameters.as_ref(),
-                    sealed: *sealed,
+                    version: version.as_deref(),
+                    exports: *exports,
                 };
-                mount::mount(view, &request)
+                recipe::push(view, &self.bounds, &request)
             }
+            Operation::RemoveRecipe { name, digest } => recipe::remove(view, name, *digest),
+            Operation::Mount { .. } => self.mount(&request.operation),
+            Operation::SetMount { path, settings } => mount::set(view, path, settings),
+            Operation::Resume { path } => mount::resume(view, path),
             Operation::Unmount { path } => mount::unmount(view, path),
             Operation::Configure { members, version } => {
                 configuration::set(view, members, *version)
             }
             Operation::ReadConfiguration => {
-                session::expect_owner(view, id, owner)?;
+                session::expect_writer(view, request)?;
                 Ok(Outcome::Configuration)
             }
             Operation::RaiseVersion { version } => version::raise(view, *version),
@@ -383,11 +387,17 @@ impl<R: Runner<RunTree>> Evaluator<R> {
             }
             Operation::Znode(operation) => {
                 session::expect_writer(view, request)?;
-                znode::execute(view, id, operation).map(Outcome::Znode)
+                let start = view.progress();
+                let outcome = znode::execute(view, id, operation).map(Outcome::Znode)?;
+                self.ask_guards(request, start)?;
+                Ok(outcome)
             }
             Operation::Multi(operations) => {
                 session::expect_writer(view, request)?;
-                multi::execute(view, id, operations)
+                let start = view.progress();
+                let outcome = multi::execute(view, id, operations)?;
+                self.ask_guards(request, start)?;
+                Ok(outcome)
             }
             Operation::Acknowledge { .. } | Operation::Cancel { .. } | Operation::Call(_)
                 if session::is_local(request) =>
@@ -399,6 +409,7 @@ impl<R: Runner<RunTree>> Evaluator<R> {
                 call::acknowledge(view, id, *key);
                 Ok(Outcome::Acknowledged)
             }
+            Operation::CancelCall(call) => self.cancel(*call),
             Operation::Cancel { key } => {
                 session::expect_owner(view, id, owner)?;
                 self.cancel(CallId {
@@ -422,6 +433,12 @@ impl<R: Runner<RunTree>> Evaluator<R> {
             .view
             .parked(id)
             .ok_or(Refusal::NoCall { key: id.key })?;
+        if id.is_standing() {
+            return Err(Refusal::BadArguments(format!(
+                "it is the standing call of {}, which nobody made: it ends with its mount",
+                parked.mount
+            )));
+        }
         let answer = call::end_without_result(&mut self.view, &parked, Ending::Cancelled);
         Ok(Outcome::Answered(answer))
     }
@@ -435,7 +452,16 @@ impl<R: Runner<RunTree>> Evaluator<R> {
             .view
             .session(id.session)
             .ok_or(Refusal::SessionExpired)?;
-        let mount = match call::admit(&self.view, &self.bounds, id, &found, call_request)? {
+        let identities = &request.identities;
+        let admission = call::admit(
+            &self.view,
+            &self.bounds,
+            id,
+            &found,
+            identities,
+            call_request,
+        );
+        let mount = match admission? {
             Admission::Known(outcome) => return Ok(outcome),
             Admission::New(mount) => mount,
         };
@@ -447,213 +473,78 @@ impl<R: Runner<RunTree>> Evaluator<R> {
             parked: None,
         };
         let start = self.view.progress();
-        let (ending, created) = self.run(&call, mount);
-        match ending {
-            RunEnding::Returned(result) => {
-                Ok(call.answer(&mut self.view, Ending::Returned(result)))
-            }
+        let counted = Counted::from(&mount);
+        let (ending, created) = self.run(call.input(&mount, &self.view), mount);
+        let ending = match ending {
+            RunEnding::BadCall(message) => return Err(Refusal::BadCall(message)),
+            RunEnding::NotReady => return Err(Refusal::NotReady(call_request.mount.clone())),
             RunEnding::Parked { memo, watches } => {
                 match call.park(&mut self.view, memo, &watches, &created) {
-                    Ok(()) => Ok(Outcome::Parked),
-                    Err(breach) => {
-                        self.view.roll_back(start);
-                        Ok(call.answer(&mut self.view, Ending::Trapped(breach)))
+                    Ok(()) => {
+                        mount::count_run(&mut self.view, &counted, None);
+                        return Ok(Outcome::Parked);
                     }
+                    Err(breach) => RunEnding::Trapped(breach),
                 }
             }
-            RunEnding::BadCall(message) => Err(Refusal::BadCall(message)),
-            RunEnding::NotReady => Err(Refusal::NotReady(call_request.mount.clone())),
-            failed => {
-                self.view.roll_back(start);
-                Ok(call.answer(&mut self.view, ending_of(failed)))
-            }
+            ending => ending,
+        };
+        if !matches!(ending, RunEnding::Returned(_)) {
+            self.view.roll_back(start);
         }
+        mount::count_run(&mut self.view, &counted, failure_of(&ending).as_deref());
+        Ok(call.answer(&mut self.view, ending_of(ending)))
     }
 
     /// One run: the view is lent to it and taken back.
-    fn run(&mut self, call: &Call, mount: Mount) -> (RunEnding, Vec<ZnodePath>) {
-        let input = call.input(&mount, &self.view);
+    fn run(&mut self, input: RunInput, mount: Mount) -> (RunEnding, Vec<ZnodePath>) {
+        let (path, operation) = (mount.path.clone(), input.invocation.name().to_owned());
+        let of_session = input.invocation != Invocation::Standing;
         let placeholder = View::new(self.base.clone());
         let view = std::mem::replace(&mut self.view, placeholder);
-        let report = self.runner.run(input, RunTree::new(view, mount));
+        let report = self
+            .runner
+            .run(input, RunTree::new(view, mount, of_session));
         self.view = report.tree.view;
         self.fuel = self.fuel.saturating_add(report.fuel);
         self.log
             .extend(report.log.into_iter().map(|line| RecipeLine {
-                mount: call.request.mount.clone(),
-                operation: call.request.operation.clone(),
+                mount: path.clone(),
+                operation: operation.clone(),
                 line,
             }));
         (report.ending, report.tree.created)
     }
 
-    /// Runs timers and marked calls until none is due or the budget is used up.
-    fn settle(&mut self) {
-        if self.marked || self.due <= self.time {
-            self.left_over = !self.settle_within_budget();
-            self.look_ahead();
-        } else {
-            self.left_over = false;
-        }
-    }
-
-    /// What is due next, so that a request that concerns no timer and no parked call pays nothing for them.
-    fn look_ahead(&mut self) {
-        let never = Timestamp(u64::MAX);
-        let lease = self.first_lease(never).map(|(moment, _)| moment);
-        let alarm = self.first_alarm(never).map(|(moment, _)| moment);
-        let upload = self.first_upload(never).map(|(moment, _)| moment);
-        let due = lease.into_iter().chain(alarm).chain(upload);
-        self.due = due.min().unwrap_or(never);
-        let any_mark = IndexKey::Mark(Zxid::ZERO, LEAST_CALL);
-        let is_mark = |key: &IndexKey| matches!(key, IndexKey::Mark(..));
-        self.marked = !self.view.indexed(any_mark, is_mark, 1).is_empty();
-    }
-
-    /// Whether everything was done that can be done now.
-    fn settle_within_budget(&mut self) -> bool {
-        self.fuel = 0;
-        // Where the marks begin that were not put off.
-        let mut from = IndexKey::Mark(Zxid::ZERO, LEAST_CALL);
-        for _ in 0..self.bounds.wakes_at_once {
-            if self.bytes >= self.bounds.wake_bytes || self.fuel >= self.bounds.wake_fuel {
-                return false;
-            }
-            if let Some((_, path)) = self.first_lease(self.time) {
-                self.begin();
-                znode::delete_node(&mut self.view, &path);
-                self.finish(None, SessionId::NONE, None, None);
-            } else if let Some((_, id)) = self.first_alarm(self.time) {
-                self.ring(id);
-            } else if let Some((_, digest)) = self.first_upload(self.time) {
-                self.begin();
-                self.view.change(Change::DropUpload { digest });
-                self.finish(None, SessionId::NONE, None, None);
-            } else {
-                let Some(id) = self.next_mark(&mut from) else {
-                    return true;
-                };
-                self.wake(id);
-            }
-        }
-        false
-    }
-
-    /// The oldest marked call from `from` on that can be run now; `from` is moved behind those that cannot.
-    fn next_mark(&mut self, from: &mut IndexKey) -> Option<CallId> {
-        loop {
-            let marks = self.view.indexed(
-                from.clone(),
-                |key| matches!(key, IndexKey::Mark(..)),
-                MARKS_AT_ONCE,
-            );
-            if marks.is_empty() {
-                return None;
-            }
-            for key in marks {
-                let IndexKey::Mark(age, id) = key else {
-                    return None;
-                };
-                if self.may_run(id) {
-                    return Some(id);
-                }
-                let behind = CallId {
-                    key: id.key.saturating_add(1),
-                    ..id
-                };
-                *from = IndexKey::Mark(age, behind);
-            }
-        }
-    }
-
-    /// Whether a marked call's recipe is ready here (rule C6), and its pace allows another run (rule C4).
-    fn may_run(&mut self, id: CallId) -> bool {
-        let mount = self
-            .view
-            .parked(id)
-            .and_then(|parked| Records::mount(&self.view, &parked.mount));
-        if !mount.is_some_and(|mount| self.runner.ready(&mount.digest)) {
-            return false;
-        }
-        let stretch = self.time.0 / PACE_MS;
-        if self.paced.0 != stretch {
-            self.paced = (stretch, HashMap::new());
-        }
-        let runs = self.paced.1.entry(id).or_default();
-        *runs += 1;
-        *runs <= self.bounds.runs_at_once
-    }
-
-    /// A parked call's deadline has passed, or a moment that it waits for has come.
-    fn ring(&mut self, id: CallId) {
-        self.begin();
-        if let Some(parked) = self.view.parked(id) {
-            if parked
-                .deadline
-                .is_some_and(|deadline| deadline <= self.time)
-            {
-                call::end_without_result(&mut self.view, &parked, Ending::TimedOut);
-            } else {
-                self.view.change(Change::Mark(id));
-            }
-        }
-        self.finish(None, id.session, Some(id), None);
-    }
-
-    /// Runs a marked call again.
-    fn wake(&mut self, id: CallId) {
-        let found = self.view.parked(id).and_then(|parked| {
-            let mount = Records::mount(&self.view, &parked.mount)?;
-            Some((parked, mount))
-        });
-        // An unmount ends a mount's parked calls before the mount goes, so this is not to be expected.
-        let Some((parked, mount)) = found else {
-            return;
+    /// How a call would end if it were made now, without a session; nothing of it is kept. None if nothing is
+    /// mounted there.
+    pub fn rehearse(&mut self, request: &CallRequest) -> Option<RunEnding> {
+        let mount = Records::mount(&self.view, &request.mount)?;
+        let call = Call {
+            id: LEAST_CALL,
+            request: request.clone(),
+            identities: Vec::new(),
+            started: self.time,
+            parked: None,
         };
-        let start = self.begin();
-        let call = Call::woken(parked.clone());
-        let (ending, created) = self.run(&call, mount);
-        match ending {
-            RunEnding::NotReady => {
-                // It was ready a moment ago. Its mark stays.
-                self.view.roll_back(start);
-                self.counter -= 1;
-                return;
-            }
-            RunEnding::Returned(result) => {
-                call.answer(&mut self.view, Ending::Returned(result));
-            }
-            RunEnding::Parked { memo, watches } => {
-                if let Err(breach) = call.park(&mut self.view, memo, &watches, &created) {
-                    self.view.roll_back(start);
-                    call::end_without_result(&mut self.view, &parked, Ending::Trapped(breach));
-                }
-            }
-            failed => {
-                self.view.roll_back(start);
-                call::end_without_result(&mut self.view, &parked, ending_of(failed));
-            }
-        }
-        self.finish(None, id.session, Some(id), None);
+        Some(self.run_on_trial(&call, mount))
     }
 
-    /// Ends the parked calls of a mount, in steps: whoever asked may not unmount, but has said so to nobody else yet.
-    fn end_parked_calls(&mut self, path: &ZnodePath) -> u32 {
-        let mut ended = 0;
-        loop {
-            let calls = mount::parked_calls(&self.view, path, self.bounds.unmount_step);
-            if calls.is_empty() {
-                return ended;
-            }
-            ended += calls.len() as u32;
-            self.begin();
-            for id in calls {
-                if let Some(parked) = self.view.parked(id) {
-                    call::end_without_result(&mut self.view, &parked, Ending::Unmounted);
-                }
-            }
-            self.finish(None, SessionId::NONE, None, None);
-        }
+    /// How a parked call would end if it were woken now; nothing of it is kept. None if it is not parked. One that
+    /// would not wait any more has been missed by its watches.
+    pub fn rehearse_parked(&mut self, id: CallId) -> Option<RunEnding> {
+        let parked = self.view.parked(id)?;
+        let mount = Records::mount(&self.view, &parked.mount)?;
+        Some(self.run_on_trial(&Call::woken(parked), mount))
+    }
+
+    fn run_on_trial(&mut self, call: &Call, mount: Mount) -> RunEnding {
+        let (start, lines) = (self.begin(), self.log.len());
+        let (ending, _) = self.run(call.input(&mount, &self.view), mount);
+        self.view.roll_back(start);
+        self.counter -= 1;
+        self.log.truncate(lines);
+        ending
     }
 
     /// The next transaction's number and moment.
@@ -678,8 +569,8 @@ impl<R: Runner<RunTree>> Evaluator<R> {
     ) {
         let changes = self.view.finish(own);
         for change in &changes {
+            self.wakes.follow(&self.view, change, self.time);
             match change {
-                Change::Mark(_) => self.marked = true,
                 Change::CreateNode {
                     lifetime: Lifetime::Until(moment),
                     ..
@@ -698,6 +589,7 @@ impl<R: Runner<RunTree>> Evaluator<R> {
                     });
                     self.due = moments
                         .chain(parked.deadline)
+                        .chain(parked.retry.map(|retry| retry.at))
                         .fold(self.due, Timestamp::min);
                 }
                 _ => {}
@@ -715,38 +607,21 @@ impl<R: Runner<RunTree>> Evaluator<R> {
         };
         self.transactions.push_back((transaction, bytes));
     }
+}
 
-    fn first_lease(&self, until: Timestamp) -> Option<(Timestamp, ZnodePath)> {
-        let from = IndexKey::Lease(Timestamp(0), ZnodePath::root());
-        let due = |key: &IndexKey| matches!(key, IndexKey::Lease(moment, _) if *moment <= until);
-        match self.view.indexed(from, due, 1).pop()? {
-            IndexKey::Lease(moment, path) => Some((moment, path)),
-            _ => None,
-        }
-    }
-
-    fn first_upload(&self, until: Timestamp) -> Option<(Timestamp, RecipeDigest)> {
-        let from = IndexKey::Upload(Timestamp(0), RecipeDigest([0; 32]));
-        let due = |key: &IndexKey| matches!(key, IndexKey::Upload(moment, _) if *moment <= until);
-        match self.view.indexed(from, due, 1).pop()? {
-            IndexKey::Upload(moment, digest) => Some((moment, digest)),
-            _ => None,
-        }
-    }
-
-    fn first_alarm(&self, until: Timestamp) -> Option<(Timestamp, CallId)> {
-        let from = IndexKey::Alarm(Timestamp(0), LEAST_CALL);
-        let due = |key: &IndexKey| matches!(key, IndexKey::Alarm(moment, _) if *moment <= until);
-        match self.view.indexed(from, due, 1).pop()? {
-            IndexKey::Alarm(moment, call) => Some((moment, call)),
-            _ => None,
-        }
+/// What counts as a failed run (rule C4), for people: a refusal does not.
+fn failure_of(ending: &RunEnding) -> Option<String> {
+    match ending {
+        RunEnding::Trapped(message) => Some(format!("it trapped: {message}")),
+        RunEnding::Exceeded { bound, message } => Some(format!("bound {bound}: {message}")),
+        _ => None,
     }
 }
 
-/// What the caller is told of a run that committed nothing.
-fn ending_of(failed: RunEnding) -> Ending {
-    match failed {
+/// What the caller is told of a run that has ended the call.
+fn ending_of(ended: RunEnding) -> Ending {
+    match ended {
+        RunEnding::Returned(result) => Ending::Returned(result),
         RunEnding::Failed(error) => Ending::Failed(error),
         RunEnding::Refused(reason) => Ending::Refused(reason),
         RunEnding::Trapped(message) => Ending::Trapped(message),
@@ -754,10 +629,10 @@ fn ending_of(failed: RunEnding) -> Ending {
             bound: bound.to_owned(),
             message,
         },
-        // A woken call whose arguments no longer fit its recipe.
-        RunEnding::BadCall(message) => Ending::Trapped(message),
-        RunEnding::Returned(_) | RunEnding::Parked { .. } | RunEnding::NotReady => {
-            Ending::Trapped("the run ended well but was not committed".into())
+        // Of a woken call: it was upgraded since.
+        RunEnding::BadCall(message) => Ending::Outdated(message),
+        RunEnding::Parked { .. } | RunEnding::NotReady => {
+            Ending::Trapped("the run did not end the call".into())
         }
     }
 }

@@ -115,6 +115,18 @@ impl Overlay {
         }
     }
 
+    /// What stood there before each change since, in the order of the changes: of a record that was changed twice
+    /// the first counts. None where the overlay said nothing.
+    pub(crate) fn undone(
+        &self,
+        since: Savepoint,
+    ) -> impl Iterator<Item = (&Key, Option<Option<&Value>>)> {
+        self.undo[since.0..].iter().map(|(key, before)| {
+            let before = before.as_ref().map(|record| record.value.as_ref());
+            (key, before)
+        })
+    }
+
     /// The transaction being built is done: its changes stay until they are applied.
     pub(crate) fn commit(&mut self, zxid: Zxid) {
         self.written

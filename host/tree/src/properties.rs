@@ -8,14 +8,18 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 use proptest::prelude::*;
 use quorate_model::acl::Acl;
+use quorate_model::bound::Bound;
 use quorate_model::call::CallRequest;
 use quorate_model::id::{CallId, Incarnation, ServerId, SessionId, Timestamp, Zxid};
 use quorate_model::path::{RelativePath, ZnodePath};
-use quorate_model::recipe::{Component, RecipeDigest};
+use quorate_model::recipe::{Component, Exports, MountSettings, RecipeDigest};
 use quorate_model::request::{
     CreateLifetime, CreatePath, Operation, Password, Request, ZnodeOperation,
 };
-use quorate_model::run::{Range, RunEnding, RunInput, RunReport, RunWatch, Runner, TreeAccess};
+use quorate_model::run::{
+    GuardedChange, Invocation, Range, RunEnding, RunInput, RunReport, RunWatch, Runner, TreeAccess,
+    TreeError,
+};
 use quorate_model::write_set::{Batch, Entry, EpochStart};
 use quorate_model::znode::Lifetime;
 
@@ -24,7 +28,17 @@ use crate::snapshot::SnapshotError;
 use crate::state::{IndexKey, State};
 use crate::{Bounds, Digest, Evaluator, RunTree, Verdict};
 
-const PATHS: [&str; 7] = ["/a", "/a/b", "/a/b/c", "/m", "/m/x", "/m/l", "/m/l/y"];
+const PATHS: [&str; 9] = [
+    "/a",
+    "/a/b",
+    "/a/b/c",
+    "/m",
+    "/m/x",
+    "/m/l",
+    "/m/l/y",
+    "/m/in",
+    "/m/in/trap",
+];
 
 /// Stands in for the sandbox: an operation is one step, its arguments say where.
 #[derive(Clone, Copy)]
@@ -35,8 +49,22 @@ impl Runner<RunTree> for Steps {
         true
     }
 
+    /// Components that begin with 9 have no operation `wait`.
+    fn fits(&self, digest: &RecipeDigest, operation: &str, _: &str) -> bool {
+        operation != "wait" || *digest != RecipeDigest::of(&component(9))
+    }
+
     fn run(&self, input: RunInput, mut tree: RunTree) -> RunReport<RunTree> {
-        let path = RelativePath::parse(&input.arguments).unwrap();
+        let (name, arguments) = match &input.invocation {
+            Invocation::Operation { name, arguments } => (name.as_str(), arguments.as_str()),
+            Invocation::Standing => return stand(&input, tree),
+            Invocation::Guard(changes) => return guard(changes, tree),
+        };
+        if !self.fits(&input.digest, name, arguments) {
+            let ending = RunEnding::BadCall(format!("there is no operation {name:?}"));
+            return report(tree, ending);
+        }
+        let path = RelativePath::parse(arguments).unwrap();
         let mine = Lifetime::Session(input.session);
         let woken = input.memo.is_some();
         let memo = Bytes::from_static(b"memo");
@@ -45,7 +73,7 @@ impl Runner<RunTree> for Steps {
             watches: vec![watch],
         };
         let done = || RunEnding::Returned("null".into());
-        let ending = match input.operation.as_str() {
+        let ending = match name {
             "create" => {
                 let _ = tree.create(&path, Bytes::from_static(b"run"), Lifetime::Container);
                 done()
@@ -86,22 +114,146 @@ impl Runner<RunTree> for Steps {
                 let _ = tree.create(&path, Bytes::new(), Lifetime::Persistent);
                 park(RunWatch::Node(path))
             }
+            "trap" => RunEnding::Trapped("as asked".into()),
+            "trap-later" if woken => RunEnding::Trapped("as asked".into()),
+            "trap-later" => park(RunWatch::Node(path)),
+            // Two of them wake each other for ever.
+            "ping" | "pong" => {
+                let (mine, other) = match name {
+                    "ping" => ("ping", "pong"),
+                    _ => ("pong", "ping"),
+                };
+                let data = Bytes::from(input.transaction.0.to_string());
+                if tree.set(&at(mine), data).is_err() {
+                    let _ = tree.create(&at(mine), Bytes::new(), Lifetime::Persistent);
+                }
+                park(RunWatch::Node(at(other)))
+            }
             "die" if woken => panic!("a defect of the server"),
             "die" => park(RunWatch::Node(path)),
             "not-ready" if woken => RunEnding::NotReady,
             "not-ready" => park(RunWatch::Subtree(path)),
             _ => done(),
         };
-        RunReport {
-            tree,
-            ending,
-            fuel: 0,
-            log: Vec::new(),
-        }
+        report(tree, ending)
     }
 }
 
-const OPERATIONS: [&str; 12] = [
+fn report(tree: RunTree, ending: RunEnding) -> RunReport<RunTree> {
+    RunReport {
+        tree,
+        ending,
+        fuel: 100,
+        log: Vec::new(),
+    }
+}
+
+fn at(path: &str) -> RelativePath {
+    RelativePath::parse(path).unwrap()
+}
+
+/// Counts what it is asked in `index`. Refuses what ends in `y`; traps, parks and is not ready as the data say.
+fn guard(changes: &[GuardedChange], mut tree: RunTree) -> RunReport<RunTree> {
+    let index = at("index");
+    let known = tree.get(&index).unwrap();
+    let count = known.as_ref().map_or(0, |node| node.data.len()) + changes.len();
+    let data = Bytes::from(vec![b'i'; count]);
+    let written = match known {
+        Some(_) => tree.set(&index, data),
+        None => tree.create(&index, data, Lifetime::Persistent),
+    };
+    written.unwrap();
+    let says = |word: &[u8]| {
+        changes.iter().any(|change| {
+            let after = change.after.as_ref();
+            after.is_some_and(|after| after.data == word)
+        })
+    };
+    let ending = if changes
+        .iter()
+        .any(|change| change.path.as_str().ends_with('y'))
+    {
+        RunEnding::Refused("nothing may end in y".into())
+    } else if says(b"trap") {
+        RunEnding::Trapped("as asked".into())
+    } else if says(b"park") {
+        RunEnding::Parked {
+            memo: Bytes::new(),
+            watches: vec![RunWatch::Node(index)],
+        }
+    } else if says(b"not-ready") {
+        RunEnding::NotReady
+    } else {
+        RunEnding::Returned("null".into())
+    };
+    report(tree, ending)
+}
+
+/// Counts its runs in `runs`, and waits for the next change of `in`. While there is `in/trap` it traps, with
+/// `in/mine` it wants a session's znode, with `in/end` it returns.
+fn stand(input: &RunInput, mut tree: RunTree) -> RunReport<RunTree> {
+    assert_eq!(input.session, SessionId::NONE);
+    let runs = at("runs");
+    let known = tree.get(&runs).unwrap();
+    let count = known.as_ref().map_or(0, |node| node.data.len()) + 1;
+    let data = Bytes::from(vec![b'r'; count]);
+    let written = match known {
+        Some(_) => tree.set(&runs, data),
+        None => tree.create(&runs, data, Lifetime::Persistent),
+    };
+    written.unwrap();
+    let there = |tree: &mut RunTree, path: &str| tree.exists(&at(path)).unwrap().is_some();
+    let ending = if there(&mut tree, "in/trap") {
+        RunEnding::Trapped("in/trap is there".into())
+    } else if there(&mut tree, "in/mine") {
+        let lifetime = Lifetime::Session(SessionId(1));
+        match tree.create(&at("mine"), Bytes::new(), lifetime) {
+            Err(TreeError::Breach(breach)) => RunEnding::Trapped(breach.0),
+            other => panic!("{other:?}"),
+        }
+    } else if there(&mut tree, "in/end") {
+        RunEnding::Returned("null".into())
+    } else {
+        let memo = input.memo.as_ref().map_or(0, Bytes::len) + 1;
+        RunEnding::Parked {
+            memo: Bytes::from(vec![b'm'; memo]),
+            watches: vec![RunWatch::Children(at("in"))],
+        }
+    };
+    report(tree, ending)
+}
+
+/// How many components the recipe of steps has.
+const COMPONENTS: u8 = 10;
+
+/// Of the recipe of steps: an odd one has a guard, one with 2 in it stands.
+pub(super) fn component(byte: u8) -> Bytes {
+    Bytes::from(vec![byte; 8])
+}
+
+fn push(byte: u8) -> Operation {
+    Operation::PushRecipe {
+        name: "steps".into(),
+        digest: RecipeDigest::of(&component(byte)),
+        version: None,
+        exports: Exports {
+            guard: byte & 1 > 0,
+            standing: byte & 2 > 0,
+        },
+    }
+}
+
+pub(super) fn mount(settings: MountSettings, upgrade: bool) -> Operation {
+    Operation::Mount {
+        path: ZnodePath::parse("/m").unwrap(),
+        recipe: "steps".into(),
+        digest: None,
+        settings,
+        upgrade,
+    }
+}
+
+const OPERATIONS: [&str; 16] = [
     "create",
     "lease",
     "ticket",
@@ -114,6 +266,10 @@ const OPERATIONS: [&str; 12] = [
     "restless",
     "fail",
     "not-ready",
+    "trap",
+    "trap-later",
+    "ping",
+    "pong",
 ];
 
 #[derive(Clone, Debug)]
@@ -158,6 +314,8 @@ pub(super) enum Ask {
     Mount {
         sealed: bool,
     },
+    Upgrade,
+    Resume,
     Unmount,
 }
 
@@ -186,6 +344,8 @@ fn ask() -> impl Strategy<Value = Ask> {
         2 => (any::<u8>(), any::<u8>()).prop_map(|(byte, piece)| Ask::Upload(byte, piece)),
         2 => any::<u8>().prop_map(Ask::Push),
         2 => any::<bool>().prop_map(|sealed| Ask::Mount { sealed }),
+        2 => Just(Ask::Upgrade),
+        1 => Just(Ask::Resume),
         1 => Just(Ask::Unmount),
     ]
 }
@@ -211,13 +371,13 @@ fn relative(index: usize) -> String {
     PATHS[index].strip_prefix("/m/").unwrap_or("").to_owned()
 }
 
-/// One of two.
-fn component(byte: u8) -> Bytes {
-    Bytes::from(vec![byte % 2; 8])
-}
+/// What keeps the plainest component.
+pub(super) const PUSH: [Ask; 3] = push_of(0);
 
-/// What keeps the first of the two.
-pub(super) const PUSH: [Ask; 3] = [Ask::Upload(0, 0), Ask::Upload(0, 1), Ask::Push(0)];
+/// What keeps this one.
+pub(super) const fn push_of(byte: u8) -> [Ask; 3] {
+    [Ask::Upload(byte, 0), Ask::Upload(byte, 1), Ask::Push(byte)]
+}
 
 pub(super) fn operation(ask: &Ask) -> Operation {
     match ask {
@@ -302,7 +462,7 @@ pub(super) fn operation(ask: &Ask) -> Operation {
         Ask::Cancel(key) => Operation::Cancel { key: *key },
         Ask::Acknowledge(key) => Operation::Acknowledge { key: *key },
         Ask::Upload(byte, piece) => {
-            let component = component(*byte);
+            let component = component(*byte % COMPONENTS);
             let (from, to) = if piece % 2 == 0 { (0, 3) } else { (3, 8) };
             Operation::UploadPiece {
                 digest: RecipeDigest::of(&component),
@@ -311,16 +471,19 @@ pub(super) fn operation(ask: &Ask) -> Operation {
                 piece: component.slice(from..to),
             }
         }
-        Ask::Push(byte) => Operation::PushRecipe {
-            name: "steps".into(),
-            digest: RecipeDigest::of(&component(*byte)),
-        },
-        Ask::Mount { sealed } => Operation::Mount {
+        Ask::Push(byte) => push(*byte % COMPONENTS),
+        Ask::Mount { sealed } => {
+            let settings = MountSettings {
+                parameters: Some(Bytes::from_static(b"{}")),
+                sealed: Some(*sealed),
+                bounds: vec![(Bound::Failures, Some(2)), (Bound::ChainDepth, Some(20))],
+                callers: None,
+            };
+            mount(settings, false)
+        }
+        Ask::Upgrade => mount(MountSettings::default(), true),
+        Ask::Resume => Operation::Resume {
             path: ZnodePath::parse("/m").unwrap(),
-            recipe: "steps".into(),
-            digest: None,
-            parameters: Some(Bytes::from_static(b"{}")),
-            sealed: *sealed,
         },
         Ask::Unmount => Operation::Unmount {
             path: ZnodePath::parse("/m").unwrap(),

@@ -1,15 +1,22 @@
 //! Tests of single rules, over the same world as the property tests. Each names its rule.
 
+mod guards;
+mod standing;
+mod suspension;
+mod upgrades;
+
 use quorate_model::acl::Acl;
+use quorate_model::bound::Bound;
 use quorate_model::call::{CallRequest, Ending};
 use quorate_model::id::{CallId, SessionId};
 use quorate_model::outcome::{Outcome, Refusal, ZnodeOutcome};
 use quorate_model::path::ZnodePath;
+use quorate_model::recipe::MountSettings;
 use quorate_model::request::{CreateLifetime, CreatePath, Operation, Request, ZnodeOperation};
 use quorate_model::write_set::Change;
 use std::sync::Arc;
 
-use crate::properties::{Ask, PUSH, Step, World};
+use crate::properties::{Ask, PUSH, Step, World, push_of};
 use crate::{Bounds, configuration_version};
 
 mod uploads;
@@ -73,9 +80,33 @@ impl World {
         self.ask(session, Operation::Call(call))
     }
 
+    /// Keeps a component of the recipe of steps, which has its name then.
+    fn push(&mut self, byte: u8) {
+        for ask in push_of(byte) {
+            self.step(&Step::Ask(0, ask));
+        }
+    }
+
+    /// Sets a bound of the mount.
+    fn set(&mut self, bound: Bound, value: u64) {
+        let settings = MountSettings {
+            bounds: vec![(bound, Some(value))],
+            ..MountSettings::default()
+        };
+        let path = ZnodePath::parse("/m").unwrap();
+        let outcome = self.ask(SessionId::NONE, Operation::SetMount { path, settings });
+        assert_eq!(outcome, Outcome::MountSet);
+    }
+
     fn ending(&self, session: SessionId, key: u64) -> Option<Ending> {
         let answer = self.replica.answer(CallId { session, key });
         answer.map(|answer| answer.ending.clone())
+    }
+}
+
+fn unmount() -> Operation {
+    Operation::Unmount {
+        path: ZnodePath::parse("/m").unwrap(),
     }
 }
 
@@ -118,20 +149,6 @@ fn c2_what_calls_hold_is_bounded_in_the_session_at_the_mount_and_in_all() {
             },
         ),
         (
-            "parked-calls-per-mount",
-            Bounds {
-                parked_calls_per_mount: 2,
-                ..few.clone()
-            },
-        ),
-        (
-            "parked-bytes-per-mount",
-            Bounds {
-                parked_bytes_per_mount: 500,
-                ..few.clone()
-            },
-        ),
-        (
             "calls",
             Bounds {
                 calls: 2,
@@ -142,13 +159,19 @@ fn c2_what_calls_hold_is_bounded_in_the_session_at_the_mount_and_in_all() {
             "call-bytes",
             Bounds {
                 call_bytes: 500,
-                ..few
+                ..few.clone()
             },
         ),
+        ("parked-calls", few.clone()),
+        ("parked-bytes", few),
     ];
     for (name, bounds) in bounds {
         let (mut world, session) = mounted(true);
         world.with_bounds(bounds.clone());
+        if let Some(bound) = Bound::find(name) {
+            let most = if bound == Bound::ParkedCalls { 2 } else { 500 };
+            world.set(bound, most);
+        }
         assert_eq!(world.call(session, 1, "wait"), Outcome::Parked, "{name}");
         assert_eq!(world.call(session, 2, "wait"), Outcome::Parked, "{name}");
         world.with_bounds(bounds);

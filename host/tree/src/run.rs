@@ -16,17 +16,37 @@ use crate::view::View;
 pub struct RunTree {
     pub(crate) view: View,
     mount: Mount,
+    /// Whether it belongs to a session: only such a run gives a znode to one (rule C10).
+    of_session: bool,
     /// The znodes of lifetime `session` that the run created.
     pub(crate) created: Vec<ZnodePath>,
+    /// Bytes of paths and data written so far.
+    written_bytes: u64,
 }
 
 impl RunTree {
-    pub(crate) fn new(view: View, mount: Mount) -> RunTree {
+    pub(crate) fn new(view: View, mount: Mount, of_session: bool) -> RunTree {
         RunTree {
             view,
             mount,
+            of_session,
             created: Vec::new(),
+            written_bytes: 0,
         }
+    }
+
+    /// Where the recipe is mounted.
+    pub fn mount(&self) -> &ZnodePath {
+        &self.mount.path
+    }
+
+    /// Bytes of paths and data that the run has written so far, those that it has undone itself included.
+    pub fn written_bytes(&self) -> u64 {
+        self.written_bytes
+    }
+
+    fn count_written(&mut self, path: &ZnodePath, data: &[u8]) {
+        self.written_bytes += (path.as_str().len() + data.len()) as u64;
     }
 
     fn absolute(&self, path: &RelativePath) -> Result<ZnodePath, Breach> {
@@ -49,6 +69,10 @@ impl RunTree {
     fn expect_lifetime(&self, lifetime: Lifetime) -> Result<(), TreeError> {
         match lifetime {
             Lifetime::Persistent | Lifetime::Container => Ok(()),
+            Lifetime::Session(_) if !self.of_session => Err(Breach(
+                "a standing run has no session, so it gives no znode the lifetime of one".into(),
+            )
+            .into()),
             Lifetime::Session(session) => {
                 self.view.session(session).map(|_| ()).ok_or(TreeError::NoSession)
             }
@@ -108,6 +132,7 @@ impl RunTree {
         if let Some(parent) = path.parent() {
             self.expect_parent(&parent)?;
         }
+        self.count_written(path, &data);
         create_node(&mut self.view, path, data, Acl::open(), lifetime);
         if matches!(lifetime, Lifetime::Session(_)) {
             self.created.push(path.clone());
@@ -186,6 +211,7 @@ impl TreeAccess for RunTree {
         let path = self.below(path, "set the data of")?;
         expect_data_fits(&data)?;
         let stat = self.view.stat(&path).ok_or(TreeError::NoNode)?;
+        self.count_written(&path, &data);
         set_data(&mut self.view, &path, &stat, data);
         Ok(())
     }
@@ -197,6 +223,7 @@ impl TreeAccess for RunTree {
         if stat.children > 0 && !lifetime.allows_children() {
             return Err(TreeError::NotEmpty);
         }
+        self.count_written(&path, &[]);
         self.view.change(Change::SetLifetime { path, lifetime });
         Ok(())
     }
@@ -207,6 +234,7 @@ impl TreeAccess for RunTree {
         if stat.children > 0 {
             return Err(TreeError::NotEmpty);
         }
+        self.count_written(&path, &[]);
         delete_node(&mut self.view, &path);
         Ok(())
     }

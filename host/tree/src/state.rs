@@ -144,7 +144,8 @@ pub(crate) fn answer_bytes(answer: &Answer) -> u64 {
         Ending::Returned(text)
         | Ending::Failed(text)
         | Ending::Refused(text)
-        | Ending::Trapped(text) => text.len(),
+        | Ending::Trapped(text)
+        | Ending::Outdated(text) => text.len(),
         Ending::Exceeded { bound, message } => bound.len() + message.len(),
         Ending::Cancelled | Ending::TimedOut | Ending::Unmounted => 0,
     };
@@ -162,8 +163,8 @@ pub(crate) fn parked_bytes(call: &ParkedCall) -> u64 {
         .identities
         .iter()
         .map(|identity| identity.scheme.len() + identity.id.len());
-    let text =
-        call.mount.as_str().len() + call.operation.len() + call.arguments.len() + call.memo.len();
+    let memo = call.memo.as_ref().map_or(0, Bytes::len);
+    let text = call.mount.as_str().len() + call.operation.len() + call.arguments.len() + memo;
     let lists = call.watches.len() + call.created.len() + call.identities.len();
     let all = 256 + text + 64 * lists + watches.chain(created).chain(identities).sum::<usize>();
     all as u64
@@ -210,6 +211,8 @@ pub struct Counts {
     pub answers: u64,
     /// Mounted recipes.
     pub mounts: u64,
+    /// Those of them that are suspended.
+    pub suspended: u64,
     /// Recipes by name.
     pub recipes: u64,
     /// Their components.
@@ -370,6 +373,23 @@ impl State {
         self.calls.values()
     }
 
+    /// The calls that are parked at a mount.
+    pub fn parked_at<'a>(
+        &'a self,
+        mount: &'a ZnodePath,
+    ) -> impl Iterator<Item = &'a ParkedCall> + 'a {
+        let first = CallId {
+            session: SessionId::NONE,
+            key: 0,
+        };
+        let from = IndexKey::CallOf(mount.clone(), first);
+        let calls = self.index.range(from..).map_while(move |key| match key {
+            IndexKey::CallOf(of, id) if of == mount => Some(*id),
+            _ => None,
+        });
+        calls.filter_map(|id| self.calls.get(&id))
+    }
+
     /// The mount at exactly this znode.
     pub fn mount(&self, path: &ZnodePath) -> Option<&Mount> {
         self.mounts.get(path)
@@ -439,6 +459,10 @@ impl State {
             parked_calls: self.calls.len() as u64,
             answers: self.answers.len() as u64,
             mounts: self.mounts.len() as u64,
+            suspended: self
+                .mounts()
+                .filter(|mount| mount.suspended.is_some())
+                .count() as u64,
             recipes: self.recipes.len() as u64,
             components: self.components.len() as u64,
             component_bytes: self.components.values().map(Component::bytes).sum(),
@@ -447,7 +471,7 @@ impl State {
         }
     }
 
-    /// The parked call whose run is due first, of those whose component is `ready` here.
+    /// The parked call whose run is due first, of those whose mount is not suspended and whose component is `ready` here.
     pub fn first_marked(&self, ready: impl Fn(&RecipeDigest) -> bool) -> Option<CallId> {
         let least = CallId {
             session: SessionId::NONE,
@@ -464,8 +488,32 @@ impl State {
                     .calls
                     .get(call)
                     .and_then(|call| self.mount(&call.mount));
-                mount.is_some_and(|mount| ready(&mount.digest))
+                mount.is_some_and(|mount| mount.suspended.is_none() && ready(&mount.digest))
             })
+    }
+
+    /// The calls that are parked at a mount, behind `after`, at most `limit`: for whoever gives the lock back in between.
+    pub fn parked_behind(
+        &self,
+        mount: &ZnodePath,
+        after: Option<CallId>,
+        limit: usize,
+    ) -> Vec<&ParkedCall> {
+        let least = CallId {
+            session: SessionId::NONE,
+            key: 0,
+        };
+        let from = IndexKey::CallOf(mount.clone(), after.unwrap_or(least));
+        self.index
+            .range(from..)
+            .map_while(|key| match key {
+                IndexKey::CallOf(of, call) if of == mount => Some(*call),
+                _ => None,
+            })
+            .filter(|call| Some(*call) != after)
+            .take(limit)
+            .filter_map(|call| self.calls.get(&call))
+            .collect()
     }
 
     pub(crate) fn answers_of(

@@ -1,14 +1,14 @@
 //! The state as the next transaction will find it: the overlay over the committed base.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use bytes::Bytes;
 use quorate_model::acl::Acl;
 use quorate_model::call::{Answer, ParkedCall, Watch};
 use quorate_model::id::{CallId, SessionId, Zxid};
-use quorate_model::path::ZnodePath;
+use quorate_model::path::{RelativePath, ZnodePath};
 use quorate_model::recipe::{Component, Mount, Recipe, RecipeDigest, Upload};
-use quorate_model::run::{Child, Range};
+use quorate_model::run::{Child, GuardedChange, Range};
 use quorate_model::write_set::Change;
 use quorate_model::znode::{Node, Stat};
 
@@ -110,6 +110,76 @@ impl View {
     /// Everything up to `zxid` is in the base.
     pub(crate) fn drop_applied(&mut self, zxid: Zxid) {
         self.overlay.drop_applied(zxid);
+    }
+
+    /// What was changed since at mounts whose guards want to know: each znode once, with what it was.
+    pub(crate) fn guarded_since(&self, since: Progress) -> Vec<(Mount, Vec<GuardedChange>)> {
+        if !self.any_mount() {
+            return Vec::new();
+        }
+        let mut asked: Vec<(Mount, Vec<GuardedChange>)> = Vec::new();
+        let mut places: HashMap<ZnodePath, usize> = HashMap::new();
+        let mut before = None;
+        let mut seen = HashSet::new();
+        for change in &self.changes[since.changes..] {
+            let (Change::CreateNode { path, .. }
+            | Change::DeleteNode { path }
+            | Change::SetData { path, .. }) = change
+            else {
+                continue;
+            };
+            let mount = self.mount_above(path);
+            let mount = mount.filter(|mount| mount.exports.guard && mount.path != *path);
+            let Some(mount) = mount.filter(|_| seen.insert(path)) else {
+                continue;
+            };
+            let before = before.get_or_insert_with(|| self.nodes_before(since));
+            let before = before.get(path).cloned().flatten();
+            let after = self.node(path);
+            if before.is_none() && after.is_none() {
+                continue;
+            }
+            let relative = path.as_str()[mount.path.as_str().len()..].trim_start_matches('/');
+            let relative = RelativePath::parse(relative).expect("a part of a path is one");
+            let place = *places.entry(mount.path.clone()).or_insert_with(|| {
+                asked.push((mount, Vec::new()));
+                asked.len() - 1
+            });
+            asked[place].1.push(GuardedChange {
+                path: relative,
+                before,
+                after,
+            });
+        }
+        asked
+    }
+
+    /// The znodes that were changed since, as they were.
+    fn nodes_before(&self, since: Progress) -> HashMap<ZnodePath, Option<Node>> {
+        let base = self.base.read();
+        let mut nodes = HashMap::new();
+        for (key, before) in self.overlay.undone(since.overlay) {
+            let Key::Node(path) = key else { continue };
+            if nodes.contains_key(path) {
+                continue;
+            }
+            let node = match before {
+                None => base.node(path),
+                Some(Some(Value::Node(node))) => match &node.data {
+                    Some(data) => Some(Node {
+                        data: data.clone(),
+                        stat: node.stat,
+                    }),
+                    None => base.node(path).map(|before| Node {
+                        data: before.data,
+                        stat: node.stat,
+                    }),
+                },
+                Some(_) => None,
+            };
+            nodes.insert(path.clone(), node);
+        }
+        nodes
     }
 
     fn any_parked(&self) -> bool {
@@ -411,6 +481,27 @@ impl View {
             Some(_) => None,
             None => self.base.read().recipe(name).cloned(),
         }
+    }
+
+    fn any_mount(&self) -> bool {
+        let overlaid = self.overlay.from(Key::Mount(ZnodePath::root())).next();
+        matches!(overlaid, Some((Key::Mount(_), _))) || self.base.read().mounts.len() > 0
+    }
+
+    /// The marked calls of the committed state, by age.
+    pub(crate) fn committed_marks(&self) -> Vec<(Zxid, CallId)> {
+        let least = CallId {
+            session: SessionId::NONE,
+            key: 0,
+        };
+        let base = self.base.read();
+        let marks = base.index.range(IndexKey::Mark(Zxid::ZERO, least)..);
+        marks
+            .map_while(|key| match key {
+                IndexKey::Mark(age, call) => Some((*age, *call)),
+                _ => None,
+            })
+            .collect()
     }
 
     /// The mount at this znode or above it.

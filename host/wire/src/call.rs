@@ -124,6 +124,8 @@ impl From<&Ending> for CallResponse {
             Ending::Cancelled => (CallStatus::Cancelled, String::new()),
             Ending::TimedOut => (CallStatus::TimedOut, String::new()),
             Ending::Unmounted => (CallStatus::Unmounted, String::new()),
+            // To its caller the recipe that it called is not there any more; the text says more.
+            Ending::Outdated(reason) => (CallStatus::Unmounted, reason.clone()),
         };
         CallResponse { status, result }
     }

@@ -112,7 +112,10 @@ impl ErrorCode {
             Refusal::NotEmpty(_) => ErrorCode::NotEmpty,
             Refusal::NoChildrenForEphemerals(_) => ErrorCode::NoChildrenForEphemerals,
             Refusal::InvalidAcl => ErrorCode::InvalidAcl,
-            Refusal::NoAuth(_) => ErrorCode::NoAuth,
+            // A guard says who may write what; its reason follows the header, for clients that look.
+            Refusal::NoAuth(_) | Refusal::GuardRefused { .. } | Refusal::GuardFailed { .. } => {
+                ErrorCode::NoAuth
+            }
             Refusal::SessionExpired => ErrorCode::SessionExpired,
             Refusal::SessionMoved => ErrorCode::SessionMoved,
             Refusal::Multi { refusal, .. } => ErrorCode::of(refusal),
@@ -122,6 +125,7 @@ impl ErrorCode {
             | Refusal::BadCall(_)
             | Refusal::Acknowledged { .. }
             | Refusal::KeyReused { .. }
+            | Refusal::Suspended { .. }
             | Refusal::NoCall { .. }
             | Refusal::NoRecipe(_)
             | Refusal::RecipeInUse { .. }

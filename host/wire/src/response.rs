@@ -64,7 +64,7 @@ impl Record for ReplyHeader {
 pub struct Response {
     /// Whose, as of when, and whether it failed.
     pub header: ReplyHeader,
-    /// [`ResponseBody::Empty`] if it failed.
+    /// [`ResponseBody::Empty`] or [`ResponseBody::Reason`] if it failed.
     pub body: ResponseBody,
 }
 
@@ -85,6 +85,14 @@ impl Response {
         }
     }
 
+    /// A refusal that says why.
+    pub fn refusal(xid: i32, zxid: Zxid, code: ErrorCode, reason: String) -> Response {
+        Response {
+            header: ReplyHeader::error(xid, zxid, code),
+            body: ResponseBody::Reason(reason),
+        }
+    }
+
     /// Appends it as a frame.
     pub fn encode_frame(&self, out: &mut BytesMut) {
         frame::encode(out, |out| {
@@ -99,6 +107,7 @@ impl Response {
         let header = ReplyHeader::decode(&mut input)?;
         let body = match header.error {
             0 => ResponseBody::decode(opcode, &mut input)?,
+            _ if input.left() > 0 => ResponseBody::Reason(input.string()?),
             _ => ResponseBody::Empty,
         };
         Ok(Response { header, body })
@@ -108,8 +117,10 @@ impl Response {
 /// What a reply carries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ResponseBody {
-    /// To delete, ping, setWatches, auth, closeSession and acknowledge; and of every failure.
+    /// To delete, ping, setWatches, auth, closeSession and acknowledge; and of most failures.
     Empty,
+    /// Why it failed, for people. ZooKeeper's clients read nothing behind the header of a failure; ours do.
+    Reason(String),
     /// To create: the path with its number, if sequential. To sync: the path asked for.
     Path(String),
     /// To create2 and createContainer.
@@ -154,6 +165,7 @@ impl ResponseBody {
     fn encode(&self, out: &mut Writer<'_>) {
         match self {
             ResponseBody::Empty => {}
+            ResponseBody::Reason(reason) => out.string(reason),
             ResponseBody::Path(path) => out.string(path),
             ResponseBody::Created { path, stat } => {
                 out.string(path);

@@ -1,7 +1,8 @@
-//! Leadership by name, in the order of candidacy.
+//! Leadership by name: ranked candidates, observers, and candidacies that no call waits for.
 //!
-//! An election is a container with one ticket for each candidacy; the first ticket leads, and its data are
-//! what the candidate said of itself.
+//! An election is a line of candidates, in the order of rank and candidacy, and the leader's znode, which the
+//! first of them makes when there is none. A candidate that entered without waiting has no call that would
+//! do so in its place: then whoever waits or asks next does it.
 
 use quorate_recipe::prelude::*;
 
@@ -9,8 +10,12 @@ recipe!(
     r#"
     package quorate:election@0.1.0;
 
-    /// Leadership by name, in the order of candidacy. It goes with its session: when the leader's session
-    /// ends, the next candidate leads.
+    /// Leadership by name: one leader at a time. It goes with its session: when the leader's session
+    /// ends, the first of the candidates leads, in the order of their ranks, and of their candidacies
+    /// within a rank. A better candidate that comes later does not unseat who leads.
+    ///
+    /// A leader whose connection is lost does not learn at once that its session has ended: hand the
+    /// token to whatever it commands.
     interface election {
         /// What the leader has.
         record term {
@@ -29,9 +34,32 @@ recipe!(
             token: u64,
         }
 
-        /// Stands for election and waits until it leads. `candidate` is for others to read: an address,
-        /// say. A session that leads already goes on in the same term.
+        /// Who would lead.
+        record candidacy {
+            /// What it said of itself when it stood.
+            candidate: string,
+            /// The session.
+            session: u64,
+            /// The smallest leads first.
+            rank: u32,
+        }
+
+        /// Stands for election with rank 0, the best, and waits until it leads. `candidate` is for others
+        /// to read: an address, say. A session that leads already goes on in the same term.
         campaign: func(name: string, candidate: string) -> term;
+
+        /// The same with a rank: of those that wait, the smallest leads first.
+        campaign-ranked: func(name: string, candidate: string, rank: u32) -> term;
+
+        /// A latch: stands for election until the session ends or resigns, and does not wait; gives the
+        /// term if it leads at once. A session that has entered already stands as before.
+        enter: func(name: string, candidate: string, rank: u32) -> option<term>;
+
+        /// Waits until this session leads. Refused if it has not entered.
+        await-leadership: func(name: string) -> term;
+
+        /// The term if this session leads.
+        has-leadership: func(name: string) -> option<term>;
 
         /// Withdraws all of this session's candidacies, also while they wait, and with them the
         /// leadership; says whether it led.
@@ -39,6 +67,14 @@ recipe!(
 
         /// Who leads; none if nobody does.
         leader: func(name: string) -> option<leadership>;
+
+        /// Waits until the leader is another than the one of the token `known`, or none if that is none;
+        /// gives who leads then. Calling it with the last answer's token misses no leader but those that
+        /// came and went in between.
+        observe: func(name: string, known: option<u64>) -> option<leadership>;
+
+        /// Who waits to lead, the next one first, at most a thousand.
+        candidates: func(name: string) -> list<candidacy>;
     }
 
     world recipe {
@@ -47,38 +83,202 @@ recipe!(
 "#
 );
 
+/// Candidacies that `candidates` gives.
+const MAX_LISTED: u32 = 1000;
+
+/// What a candidacy's data begin with, ahead of what the candidate said of itself: whether it goes with its call,
+/// or was entered.
+const CALLED: char = 'c';
+const ENTERED: char = 'e';
+
+/// Digits of a rank in a candidacy's name, so that byte order is order by rank.
+const RANK_DIGITS: usize = 10;
+
 fn campaign(name: String, candidate: String) -> Term {
+    campaign_ranked(name, candidate, 0)
+}
+
+fn campaign_ranked(name: String, candidate: String, rank: u32) -> Term {
     require_name(&name);
-    if call::memo_bytes().is_none()
-        && let Some(first) = tree::first(&name)
-        && first.is_mine()
-    {
-        return Term {
-            token: first.stat.created,
-        };
+    if call::memo_bytes().is_none() {
+        if let Some(term) = own_term(&name) {
+            return term;
+        }
+        if is_vacant(&name) {
+            return lead(&name, &candidate, call::session());
+        }
     }
-    let place = line::stand_in(&name, candidate);
-    Term { token: place.token }
+    let ticket = call::memo().unwrap_or_else(|| stand(&name, CALLED, &candidate, rank));
+    lead_or_wait(&name, ticket)
+}
+
+fn enter(name: String, candidate: String, rank: u32) -> Option<Term> {
+    require_name(&name);
+    if own_term(&name).is_none() && entered(&name).is_none() {
+        stand(&name, ENTERED, &candidate, rank);
+    }
+    seat(&name);
+    own_term(&name)
+}
+
+fn await_leadership(name: String) -> Term {
+    require_name(&name);
+    let ticket = match call::memo() {
+        Some(ticket) => ticket,
+        None => match (own_term(&name), entered(&name)) {
+            (Some(term), _) => return term,
+            (None, Some(ticket)) => ticket,
+            (None, None) => refuse!("this session has not entered the election {name:?}"),
+        },
+    };
+    lead_or_wait(&name, ticket)
+}
+
+fn has_leadership(name: String) -> Option<Term> {
+    require_name(&name);
+    seat(&name);
+    own_term(&name)
 }
 
 fn resign(name: String) -> bool {
     require_name(&name);
-    let mut led = false;
-    for (place, ticket) in tree::entries(&name, &Range::all()).iter().enumerate() {
-        if ticket.is_mine() {
-            tree::delete(&path!(name, ticket.name));
-            led |= place == 0;
+    let led = own_term(&name).is_some();
+    if led {
+        tree::delete(&leader_path(&name));
+    }
+    let line = line_path(&name);
+    for candidacy in tree::entries(&line, &Range::all()) {
+        if candidacy.is_mine() {
+            tree::delete(&path!(line, candidacy.name));
         }
     }
+    seat(&name);
     led
 }
 
 fn leader(name: String) -> Option<Leadership> {
     require_name(&name);
-    let first = tree::first(&name)?;
+    seat(&name);
+    let node = tree::get(&leader_path(&name))?;
     Some(Leadership {
-        candidate: first.text().to_owned(),
-        session: first.stat.owner()?,
-        token: first.stat.created,
+        candidate: node.text().to_owned(),
+        session: node.stat.owner()?,
+        token: node.stat.created,
     })
+}
+
+fn observe(name: String, known: Option<u64>) -> Option<Leadership> {
+    let leadership = leader(name.clone());
+    if leadership.as_ref().map(|leadership| leadership.token) == known {
+        park!(""; leader_path(&name));
+    }
+    leadership
+}
+
+fn candidates(name: String) -> Vec<Candidacy> {
+    require_name(&name);
+    seat(&name);
+    let waiting = tree::entries(&line_path(&name), &Range::first(MAX_LISTED));
+    let candidacy = |child: &Child| {
+        Some(Candidacy {
+            candidate: child.text()[1..].to_owned(),
+            session: child.stat.owner()?,
+            rank: child.name[..RANK_DIGITS].parse().ok()?,
+        })
+    };
+    waiting.iter().filter_map(candidacy).collect()
+}
+
+fn leader_path(name: &str) -> String {
+    path!(name, "leader")
+}
+
+fn line_path(name: &str) -> String {
+    path!(name, "candidates")
+}
+
+fn stand(name: &str, kind: char, candidate: &str, rank: u32) -> String {
+    let prefix = format!("{rank:0RANK_DIGITS$}-");
+    let data = format!("{kind}{candidate}");
+    tree::create_sequential(&line_path(name), &prefix, data, mine())
+}
+
+fn own_term(name: &str) -> Option<Term> {
+    let stat = tree::exists(&leader_path(name))?;
+    stat.is_mine().then_some(Term {
+        token: stat.created,
+    })
+}
+
+/// The candidacy that this session has entered.
+fn entered(name: &str) -> Option<String> {
+    let waiting = tree::entries(&line_path(name), &Range::all());
+    waiting
+        .into_iter()
+        .find(|candidacy| candidacy.is_mine() && candidacy.text().starts_with(ENTERED))
+        .map(|candidacy| candidacy.name)
+}
+
+/// Whether nobody leads, and nobody waits to.
+fn is_vacant(name: &str) -> bool {
+    tree::exists(&leader_path(name)).is_none() && tree::first(&line_path(name)).is_none()
+}
+
+fn lead(name: &str, candidate: &str, session: u64) -> Term {
+    let path = leader_path(name);
+    // Handed to the session once it is there: what a call creates for a session would go with the call, if that
+    // ended without a result, and it may not be the leader's.
+    tree::create(&path, candidate, Lifetime::Persistent);
+    tree::set_lifetime(&path, Lifetime::Session(session));
+    Term {
+        token: call::transaction(),
+    }
+}
+
+/// Makes the first candidate the leader if there is none, and no call of it will: that call may yet be given up,
+/// and its session must not lead then.
+fn seat(name: &str) {
+    if tree::exists(&leader_path(name)).is_some() {
+        return;
+    }
+    let line = line_path(name);
+    if let Some(first) = tree::first(&line)
+        && let Some(session) = first.stat.owner()
+        && let Some(candidate) = first.text().strip_prefix(ENTERED)
+    {
+        lead(name, candidate, session);
+        tree::delete(&path!(line, first.name));
+    }
+}
+
+/// Parks until this candidacy is the first and nobody leads. Who stands behind a candidacy with a call watches
+/// that one alone; the first, and who stands behind one without, watches the leader.
+fn lead_or_wait(name: &str, ticket: String) -> Term {
+    seat(name);
+    let line = line_path(name);
+    let path = path!(line, ticket);
+    let candidacy = tree::get(&path);
+    if let Some(term) = own_term(name) {
+        // By another candidacy of this session, or this one was entered and is seated.
+        if candidacy.is_some() {
+            tree::delete(&path);
+        }
+        return term;
+    }
+    let Some(candidacy) = candidacy else {
+        refuse!("this session has withdrawn from the election {name:?}");
+    };
+    let ahead = tree::entries(&line, &Range::before(&ticket, 1)).pop();
+    if let Some(ahead) = ahead {
+        if ahead.text().starts_with(ENTERED) {
+            watch::node(&leader_path(name));
+        }
+        park!(ticket; path!(line, ahead.name), path);
+    }
+    if tree::exists(&leader_path(name)).is_some() {
+        park!(ticket; leader_path(name), path);
+    }
+    let term = lead(name, &candidacy.text()[1..], call::session());
+    tree::delete(&path);
+    term
 }

@@ -1,5 +1,6 @@
 //! Administration over HTTP: recipes, mounts, and the servers of an ensemble.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -45,6 +46,12 @@ pub struct Recipe {
     /// The size of its component. Not in the answer to a push.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
+    /// The version of its WIT package, if that has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// All components of this name that are kept, the current one first. Of one recipe only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub versions: Vec<RecipeVersion>,
     /// When it was pushed, in milliseconds since the Unix epoch. Not in the answer to a push.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pushed_at: Option<u64>,
@@ -54,6 +61,17 @@ pub struct Recipe {
     /// What it offers. Not in a list.
     #[serde(flatten)]
     pub interface: Option<Interface>,
+}
+
+/// One component of a recipe.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RecipeVersion {
+    /// The SHA-256 of the component, in hexadecimal.
+    pub digest: String,
+    /// The version of its WIT package, if that has one.
+    pub version: Option<String>,
+    /// Where it is mounted.
+    pub mounts: Vec<String>,
 }
 
 /// What a recipe offers, as its author wrote it in WIT.
@@ -128,15 +146,55 @@ pub struct Mount {
     pub digest: String,
     /// Whether only the recipe writes below it.
     pub sealed: bool,
+    /// The bounds that it has values of its own for.
+    #[serde(default)]
+    pub set: BTreeMap<String, u64>,
+    /// Who may call, each `scheme:id`.
+    #[serde(default)]
+    pub callers: Vec<String>,
+    /// Why nothing runs there until it is resumed.
+    #[serde(default)]
+    pub suspended: Option<String>,
+    /// Of an upgrade: how many calls that wait run on the new component.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub woken_calls: Option<u64>,
+    /// Of an upgrade: how many of those end, since they do not fit it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ending_calls: Option<u64>,
 }
 
-/// How to mount a recipe.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// How to mount a recipe; what is none stays as it is, or is as it is by default.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct MountOptions {
     /// The znode's data: the recipe's parameters. None leaves them as they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub parameters: Option<Value>,
-    /// Let other clients write below it too.
-    pub open: bool,
+    /// Whether only the recipe writes below it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<bool>,
+    /// Bounds by their names; none for the default.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub bounds: BTreeMap<String, Option<u64>>,
+    /// Who may call, each `scheme:id`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub callers: Option<Vec<String>>,
+}
+
+/// What an upgrade would do.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UpgradeCheck {
+    /// The mount.
+    pub path: String,
+    /// The recipe to upgrade to.
+    pub recipe: String,
+    /// Which component runs now.
+    pub digest: String,
+    /// Which would.
+    pub upgrade_to: String,
+    /// How many calls wait.
+    pub parked_calls: u64,
+    /// How many of those would end, since they do not fit the component.
+    pub ending_calls: u64,
 }
 
 /// An ensemble, as one of its servers sees it.
@@ -314,12 +372,90 @@ impl Admin {
         recipe: &str,
         options: MountOptions,
     ) -> Result<Mount, ClientError> {
-        let mut body = json!({"recipe": recipe, "sealed": !options.open});
-        if let Some(parameters) = options.parameters {
-            body["parameters"] = parameters;
+        self.bind(path, &options, json!({"recipe": recipe})).await
+    }
+
+    /// Swaps the component that is mounted at `path` for another: the last pushed under the name `recipe`, or the one
+    /// with `digest`. The tree and the calls that wait stay.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with the code `no-recipe`, `not-mounted` or `not-ready`.
+    pub async fn upgrade(
+        &self,
+        path: &str,
+        recipe: &str,
+        digest: Option<&str>,
+        options: MountOptions,
+    ) -> Result<Mount, ClientError> {
+        let body = json!({"recipe": recipe, "digest": digest, "upgrade": true});
+        self.bind(path, &options, body).await
+    }
+
+    /// What an upgrade would do to the calls that wait; nothing is changed.
+    ///
+    /// # Errors
+    /// As of [`Admin::upgrade`].
+    pub async fn check_upgrade(
+        &self,
+        path: &str,
+        recipe: &str,
+        digest: Option<&str>,
+    ) -> Result<UpgradeCheck, ClientError> {
+        let body = json!({"recipe": recipe, "digest": digest, "upgrade": true, "check": true});
+        self.send(self.mount_request(Method::PUT, path).json(&body))
+            .await
+    }
+
+    async fn bind(
+        &self,
+        path: &str,
+        options: &MountOptions,
+        mut body: Value,
+    ) -> Result<Mount, ClientError> {
+        let options = serde_json::to_value(options).unwrap_or_default();
+        if let (Some(body), Value::Object(options)) = (body.as_object_mut(), options) {
+            body.extend(options);
         }
         self.send(self.mount_request(Method::PUT, path).json(&body))
             .await
+    }
+
+    /// Changes how a recipe is mounted.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with the code `not-mounted` or `bad-arguments`.
+    pub async fn set_mount(&self, path: &str, options: MountOptions) -> Result<Mount, ClientError> {
+        self.send(self.mount_request(Method::PATCH, path).json(&options))
+            .await
+    }
+
+    /// Lets a suspended recipe run again.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with the code `not-mounted`.
+    pub async fn resume(&self, path: &str) -> Result<(), ClientError> {
+        let Nothing {} = self
+            .send(self.path_request(Method::POST, "resume", path))
+            .await?;
+        Ok(())
+    }
+
+    /// All there is to know of a mount, as the server says it.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with the code `not-mounted`.
+    pub async fn mount_document(&self, path: &str) -> Result<Value, ClientError> {
+        self.send(self.mount_request(Method::GET, path)).await
+    }
+
+    /// Forgets one component of a recipe, which is not mounted.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with the code `no-recipe` or `recipe-in-use`.
+    pub async fn remove_recipe_version(&self, name: &str, digest: &str) -> Result<(), ClientError> {
+        let request = self.request(Method::DELETE, &["recipes", name, digest]);
+        let Nothing {} = self.send(request).await?;
+        Ok(())
     }
 
     /// All mounts.
@@ -405,25 +541,48 @@ impl Admin {
     }
 
     fn mount_request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.path_request(method, "mounts", path)
+    }
+
+    fn path_request(&self, method: Method, root: &str, path: &str) -> RequestBuilder {
         let names = path.split('/').filter(|name| !name.is_empty());
-        let segments: Vec<&str> = std::iter::once("mounts").chain(names).collect();
+        let segments: Vec<&str> = std::iter::once(root).chain(names).collect();
         self.request(method, &segments)
     }
 
+    pub(crate) fn request(&self, method: Method, segments: &[&str]) -> RequestBuilder {
+        self.client.request(method, self.url(segments))
+    }
+
+    /// The same, to read, with what is given of these parameters.
+    pub(crate) fn question(
+        &self,
+        segments: &[&str],
+        parameters: &[(&str, Option<String>)],
+    ) -> RequestBuilder {
+        let mut url = self.url(segments);
+        for (name, value) in parameters {
+            if let Some(value) = value {
+                url.query_pairs_mut().append_pair(name, value);
+            }
+        }
+        self.client.request(Method::GET, url)
+    }
+
     /// The segments are escaped where a URL needs it.
-    fn request(&self, method: Method, segments: &[&str]) -> RequestBuilder {
+    fn url(&self, segments: &[&str]) -> Url {
         let mut url = self.base.clone();
         if let Ok(mut path) = url.path_segments_mut() {
             path.pop_if_empty().push("v1").extend(segments);
         }
-        self.client.request(method, url)
+        url
     }
 
     async fn send<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, ClientError> {
         self.send_within(PATIENCE, request).await
     }
 
-    async fn send_within<T: DeserializeOwned>(
+    pub(crate) async fn send_within<T: DeserializeOwned>(
         &self,
         patience: Duration,
         request: RequestBuilder,

@@ -31,6 +31,7 @@ mod watch;
 mod connect;
 mod session;
 
+pub mod activity;
 pub mod admin;
 mod error;
 

@@ -96,6 +96,52 @@ mod macros;
 /// records, variants, enums and flags come into scope as Rust types; what is called alike in two
 /// interfaces is found under `bindings::exports`.
 ///
+/// A world may also export `quorate:recipe/guard@0.1.0` and `quorate:recipe/standing@0.1.0`. The functions are then
+/// `fn admit(changes: Vec<Change>)`, which is asked about other clients' writes, and `fn run()`, which runs without being
+/// called (where an operation has that name: `guard_admit`, `standing_run`):
+///
+/// ```
+/// use quorate_recipe::prelude::*;
+///
+/// recipe!(r#"
+///     package example:inbox;
+///     interface inbox { sent: func() -> u64; }
+///     world recipe {
+///         export inbox;
+///         export quorate:recipe/guard@0.1.0;
+///         export quorate:recipe/standing@0.1.0;
+///     }
+/// "#);
+///
+/// /// Letters have text, and stay as they are.
+/// fn admit(changes: Vec<Change>) {
+///     for Change { path, before, after } in changes {
+///         match (before, after) {
+///             (None, Some(letter)) if !letter.data.is_empty() => {}
+///             (_, None) => {}
+///             _ => refuse!("{path} is no letter, or was one already"),
+///         }
+///     }
+/// }
+///
+/// /// Counts what comes, and takes it away.
+/// fn run() {
+///     let letters = tree::children("in", &Range::first(100));
+///     let before = sent();
+///     for letter in &letters {
+///         tree::delete(&path!("in", letter));
+///     }
+///     tree::put("sent", (before + letters.len() as u64).to_string());
+///     watch::children("in");
+///     call::park("");
+/// }
+///
+/// fn sent() -> u64 {
+///     tree::get("sent").map_or(0, |node| node.parse())
+/// }
+/// # fn main() {}
+/// ```
+///
 /// The text, comments included, goes into the component: the server shows it as documentation.
 pub use quorate_recipe_macros::recipe;
 

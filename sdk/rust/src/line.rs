@@ -3,6 +3,9 @@
 
 use crate::{call, refuse, tree, watch};
 
+/// What a ticket's name begins with.
+const TICKET: &str = "ticket-";
+
 /// A place at the head of a line.
 pub struct Place {
     /// The ticket's path.
@@ -25,7 +28,7 @@ pub struct Place {
 pub fn stand_in(line: &str, data: impl AsRef<[u8]>) -> Place {
     let data = data.as_ref();
     let Some(ticket) = call::memo() else {
-        let ticket = tree::create_sequential(line, "ticket-", data, tree::mine());
+        let ticket = tree::create_sequential(line, TICKET, data, tree::mine());
         return at_head(line, ticket, call::transaction(), data.to_owned());
     };
     let Some(node) = tree::get(&format!("{line}/{ticket}")) else {
@@ -49,4 +52,22 @@ fn at_head(line: &str, ticket: String, token: u64, data: Vec<u8>) -> Place {
         token,
         data,
     }
+}
+
+/// The number of a ticket, as in its name: grows from each ticket of the mount to the next, and is never
+/// given twice, so it is a token too, from which the ticket is found again.
+///
+/// # Panics
+///
+/// If it is not the name of a ticket.
+#[track_caller]
+pub fn number(ticket: &str) -> u64 {
+    let digits = ticket.strip_prefix(TICKET);
+    let number = digits.and_then(|digits| digits.parse().ok());
+    number.expect("a ticket's name ends in its number")
+}
+
+/// The name of the ticket that has this number.
+pub fn ticket(number: u64) -> String {
+    format!("{TICKET}{number:016}")
 }

@@ -16,20 +16,28 @@ from harness.waiting import DEADLINE_S, until
 REPOSITORY = Path(__file__).resolve().parents[3]
 
 
+#: Each holds the name of a port that was given out, for as long as this process lives.
+_taken: List[socket.socket] = []
+
+
 def free_port() -> int:
-    """A port that nobody listens on now.
+    """A port that nobody listens on now, and that no test, here or in another process, is given again.
 
     Not one of those that the system gives to clients: a client that tries such a port before the
     server listens may be given the very same one, and is then connected to itself.
     """
     while True:
-        with socket.socket() as probe:
-            port = random.randrange(20_000, 32_000)
-            try:
+        port = random.randrange(20_000, 32_000)
+        name = socket.socket(socket.AF_UNIX)
+        try:
+            name.bind(f"\0quorate-test-port-{port}")
+            with socket.socket() as probe:
                 probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
+        except OSError:
+            name.close()
+            continue
+        _taken.append(name)
+        return port
 
 
 def binary() -> Path:

@@ -208,19 +208,24 @@ fn prepared(sandbox: &Sandbox<RunTree>, recipe: &str) -> anyhow::Result<Prepared
 
 /// Keeps the recipes and mounts them, through whichever server is up.
 fn operator(sim: &mut Sim<'_>, hosts: &[Arc<Host>], mounted: Arc<AtomicBool>) {
+    use quorate_model::recipe::MountSettings;
     use quorate_model::request::Operation;
     let hosts = hosts.to_vec();
     sim.client("operator", async move {
         for (recipe, mount) in MOUNTS {
             let prepared = prepared(&hosts[0].sandbox, recipe)?;
             let digest = prepared.digest;
-            let push = Operation::upload(recipe, &prepared.component);
+            let (version, exports) = {
+                let interface = &prepared.interface;
+                (interface.version.clone(), interface.exports())
+            };
+            let push = Operation::upload(recipe, &prepared.component, version, exports);
             let mount = Operation::Mount {
                 path: ZnodePath::parse(mount)?,
                 recipe: recipe.into(),
                 digest: Some(digest),
-                parameters: None,
-                sealed: true,
+                settings: MountSettings::default(),
+                upgrade: false,
             };
             for operation in push.into_iter().chain([mount]) {
                 let mut place = 0;

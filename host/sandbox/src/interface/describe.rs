@@ -12,6 +12,15 @@ pub struct RecipeDescription {
     /// What its author wrote about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub documentation: Option<String>,
+    /// The version of its WIT package, if that has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Whether it is asked about other clients' writes below its mount.
+    #[serde(default)]
+    pub guard: bool,
+    /// Whether it runs without being called.
+    #[serde(default)]
+    pub standing: bool,
     /// In the component's order.
     pub operations: Vec<OperationDescription>,
     /// The named types that the operations use, each before whatever uses it.
@@ -86,6 +95,9 @@ impl Interface {
         }
         RecipeDescription {
             documentation: self.documentation.clone(),
+            version: self.version.clone(),
+            guard: self.guard.is_some(),
+            standing: self.standing.is_some(),
             operations: self
                 .operations
                 .iter()

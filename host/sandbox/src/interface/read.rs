@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use wit_component::DecodedWasm;
-use wit_parser::{self as wit, FunctionKind, Resolve, TypeDefKind, TypeId, WorldId, WorldItem};
+use wit_parser::{
+    self as wit, FunctionKind, InterfaceId, Resolve, TypeDefKind, TypeId, WorldId, WorldItem,
+};
 
 use super::documentation::Documentation;
 use super::imports::{check_functions, check_imports, our_interface};
@@ -33,6 +35,9 @@ pub(crate) fn read(
     let mut types = Types::new(resolve, limits, documentation);
     let mut interface = Interface {
         operations: Vec::new(),
+        guard: None,
+        standing: None,
+        version: None,
         documentation: None,
     };
     let mut overviews = Vec::new();
@@ -42,10 +47,15 @@ pub(crate) fn read(
                 let name = resolve.name_world_key(key);
                 if let Some(ours) = our_interface(resolve, *id)? {
                     check_functions(resolve, *id, ours)?;
-                    if matches!(ours, "guard" | "standing") {
-                        return Err(UploadError::NotYet(ours.to_owned()));
+                    match ours {
+                        "guard" => interface.guard = Some(name),
+                        "standing" => interface.standing = Some(name),
+                        _ => {}
                     }
                     continue;
+                }
+                if interface.version.is_none() {
+                    interface.version = version_of(resolve, *id);
                 }
                 overviews.extend(types.documentation.of_interface(&name));
                 for function in resolve.interfaces[*id].functions.values() {
@@ -59,7 +69,8 @@ pub(crate) fn read(
             WorldItem::Type { .. } => {}
         }
     }
-    if interface.operations.is_empty() {
+    let runs = interface.guard.is_some() || interface.standing.is_some();
+    if interface.operations.is_empty() && !runs {
         return Err(UploadError::NoOperation);
     }
     if interface.operations.len() > limits.operations {
@@ -86,6 +97,13 @@ pub(crate) fn read(
         interface.documentation = Some(overviews.join("\n\n"));
     }
     Ok(interface)
+}
+
+/// Of the package that an interface stands in.
+fn version_of(resolve: &Resolve, id: InterfaceId) -> Option<String> {
+    let package = resolve.interfaces[id].package?;
+    let version = resolve.packages[package].name.version.as_ref()?;
+    Some(version.to_string())
 }
 
 /// Converts types, each definition once, so that types which share others stay small.

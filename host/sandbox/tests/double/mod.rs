@@ -6,12 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use quorate_model::acl::Identity;
+use quorate_model::bound::MountBounds;
 use quorate_model::id::{SessionId, Timestamp, Zxid};
 use quorate_model::path::RelativePath;
 use quorate_model::recipe::RecipeDigest;
 use quorate_model::run::{
-    Breach, Child, Range, RunEnding, RunInput, RunReport, RunWatch, Runner as _, TreeAccess,
-    TreeError,
+    Breach, Child, Invocation, Range, RunEnding, RunInput, RunReport, RunWatch, Runner as _,
+    TreeAccess, TreeError,
 };
 use quorate_model::znode::{Lifetime, Node, Stat};
 use quorate_sandbox::Sandbox;
@@ -283,8 +284,10 @@ pub(crate) fn input(
 ) -> RunInput {
     RunInput {
         digest,
-        operation: operation.into(),
-        arguments: arguments.into(),
+        invocation: Invocation::Operation {
+            name: operation.into(),
+            arguments: arguments.into(),
+        },
         session: SessionId(session),
         identities: vec![Identity {
             scheme: "ip".into(),
@@ -294,6 +297,7 @@ pub(crate) fn input(
         started: Timestamp(1_000),
         transaction: Zxid(zxid),
         memo,
+        bounds: MountBounds::default(),
     }
 }
 

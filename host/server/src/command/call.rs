@@ -1,4 +1,5 @@
 //! `quorate call`: an operation of a recipe.
+//! What the command does beside that is in `parked.rs`.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -17,12 +18,8 @@ use crate::http::body::long_integer;
 /// After how long a call that has no answer yet is mentioned.
 const WAITING_NOTE_AFTER: Duration = Duration::from_millis(500);
 
-/// Call an operation of a mounted recipe
-///
-/// Waits as long as the call has to wait its turn; Ctrl-C gives up. The session ends with the command,
-/// and with it what it held, unless --hold keeps it. A call is executed once, also if the connection is lost meanwhile.
+/// A call to be made.
 #[derive(Args, Debug)]
-#[command(after_help = EXAMPLES)]
 pub(super) struct Call {
     /// Where the recipe is mounted
     mount: String,
@@ -41,7 +38,7 @@ pub(super) struct Call {
     session_timeout: SessionTimeout,
 }
 
-const EXAMPLES: &str = r#"Examples:
+pub(super) const EXAMPLES: &str = r#"Examples:
   quorate call /locks acquire inventory --hold     hold a lock until Ctrl-C
   quorate call /counters add visits 1              two arguments: "visits" and 1
   quorate call /counters add '{"name": "visits", "amount": 1}'

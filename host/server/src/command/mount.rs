@@ -1,8 +1,8 @@
-//! `quorate mount`, `mounts` and `unmount`: recipes bound to znodes.
+//! `quorate mount`, `mounts`, `unmount` and `resume`: recipes bound to znodes.
 
 use clap::Args;
 use quorate_client::ClientError;
-use quorate_client::admin::{self, MountOptions};
+use quorate_client::admin::{self, Admin, MountOptions};
 use quorate_model::path::ZnodePath;
 use serde_json::{Value, json};
 
@@ -13,31 +13,55 @@ use crate::http::body::long_integer;
 
 /// Bind a recipe to a znode, so that its operations can be called there
 ///
-/// The znode is created if need be. Other clients read what is below it; they write there only if --open is given.
-/// Mounting what is mounted again sets its parameters and --open anew. A mount keeps the component that it was
-/// made with: to move it to the one that has the recipe's name now, unmount it, which ends calls that wait, and mount again.
+/// The znode is created if need be. Other clients read what is below it; they write there only if it is open.
+/// Without RECIPE, what is said is changed of a mount that is there. A mount keeps the component that it was made with:
+/// with --upgrade it goes on with the one that has the recipe's name now, or with the one of --digest. The tree stays,
+/// and calls that wait go on with the new component; those that do not fit it end, and --check says how many.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Mount {
     /// The znode
     path: String,
     /// The recipe's name; `quorate recipe list` lists them
-    recipe: String,
+    recipe: Option<String>,
     /// Parameters of the recipe, which become the znode's data; without, they stay as they are
     #[arg(long, value_name = "JSON")]
     parameters: Option<String>,
     /// Let other clients write below it too
     #[arg(long)]
     open: bool,
+    /// Let only the recipe write below it, as is the default of a new mount
+    #[arg(long, conflicts_with = "open")]
+    sealed: bool,
+    /// Set a bound, such as fuel=1000000; an empty value sets it back to its default. docs/recipes.md lists them
+    #[arg(long = "set", value_name = "BOUND=VALUE")]
+    bounds: Vec<String>,
+    /// Who may call, such as ip:10.0.0.0/8,digest:anna:…; world:anyone is everybody
+    #[arg(long, value_name = "SCHEME:ID", value_delimiter = ',')]
+    callers: Vec<String>,
+    /// Swap the component that is mounted there
+    #[arg(long, requires = "recipe")]
+    upgrade: bool,
+    /// The component to upgrade to, by its digest or the first digits of it; `quorate recipe show` lists them
+    #[arg(long, requires = "upgrade")]
+    digest: Option<String>,
+    /// Say what the upgrade would do, and do nothing
+    #[arg(long, requires = "upgrade")]
+    check: bool,
 }
 
 const EXAMPLES: &str = r#"Examples:
   quorate mount /locks fair-lock
-  quorate mount /jobs my-queue --parameters '{"workers": 10}'      my-queue: a recipe of your own"#;
+  quorate mount /jobs my-queue --parameters '{"workers": 10}'      my-queue: a recipe of your own
+  quorate mount /jobs --set fuel=50000000 --callers ip:10.0.0.0/8
+  quorate mount /jobs my-queue --upgrade"#;
 
-/// List the mounts
+/// List the mounts, or show one
 #[derive(Args, Debug)]
-pub(super) struct Mounts {}
+pub(super) struct Mounts {
+    /// The one to show, with all its bounds
+    path: Option<String>,
+}
 
 /// Unbind a recipe from its znode: calls that wait end, the znodes stay
 #[derive(Args, Debug)]
@@ -46,13 +70,16 @@ pub(super) struct Unmount {
     path: String,
 }
 
+/// Let a recipe run again that was suspended, since it failed too often or woke itself too much
+#[derive(Args, Debug)]
+pub(super) struct Resume {
+    /// The znode
+    path: String,
+}
+
 impl Mount {
     pub(super) async fn run(self, global: &Global, output: &Output) -> anyhow::Result<()> {
-        let parameters = self.parameters.as_deref().map(parameters).transpose()?;
-        let options = MountOptions {
-            parameters,
-            open: self.open,
-        };
+        let options = self.options()?;
         let path = path(&self.path)?;
         if path.is_root() {
             return Err(Usage(
@@ -61,13 +88,108 @@ impl Mount {
             .into());
         }
         let admin = global.admin()?;
-        let mount = unless_interrupted(admin.mount(&self.path, &self.recipe, options)).await?;
-        let text = format!(
-            "mounted {recipe} at {path}\ncall it: quorate call {path} OPERATION; `quorate recipe show {recipe}` lists the operations",
-            recipe = mount.recipe,
-            path = mount.path,
-        );
+        let Some(recipe) = &self.recipe else {
+            if options == MountOptions::default() {
+                return Err(Usage("say which recipe to mount, or what to change".into()).into());
+            }
+            let mount = unless_interrupted(admin.set_mount(&self.path, options)).await?;
+            output.print(line(&mount), serde_json::to_value(&mount)?)?;
+            return Ok(());
+        };
+        let digest = match &self.digest {
+            Some(digest) => Some(whole_digest(&admin, recipe, digest).await?),
+            None => None,
+        };
+        let digest = digest.as_deref();
+        if self.check {
+            let check = unless_interrupted(admin.check_upgrade(&self.path, recipe, digest)).await?;
+            let text = format!(
+                "{path} is {} and would be {}: {} calls wait, {} of them would end",
+                short(&check.digest),
+                short(&check.upgrade_to),
+                check.parked_calls,
+                check.ending_calls,
+            );
+            output.print(text, serde_json::to_value(&check)?)?;
+            return Ok(());
+        }
+        let (mount, text) = if self.upgrade {
+            let upgrade = admin.upgrade(&self.path, recipe, digest, options);
+            let mount = unless_interrupted(upgrade).await?;
+            let text = format!(
+                "{path} goes on as {} ({}); calls that go on: {}, that end: {}",
+                mount.recipe,
+                short(&mount.digest),
+                mount.woken_calls.unwrap_or(0) - mount.ending_calls.unwrap_or(0),
+                mount.ending_calls.unwrap_or(0),
+            );
+            (mount, text)
+        } else {
+            let mount = unless_interrupted(admin.mount(&self.path, recipe, options)).await?;
+            let text = format!(
+                "mounted {recipe} at {path}\ncall it: quorate call {path} OPERATION; `quorate recipe show {recipe}` lists the operations",
+                recipe = mount.recipe,
+                path = mount.path,
+            );
+            (mount, text)
+        };
         output.print(text, serde_json::to_value(&mount)?)?;
+        Ok(())
+    }
+
+    fn options(&self) -> Result<MountOptions, Usage> {
+        let bound = |text: &String| {
+            let wrong = || Usage(format!("--set takes BOUND=VALUE, and not {text:?}"));
+            let (name, value) = text.split_once('=').ok_or_else(wrong)?;
+            let value = match value {
+                "" => None,
+                value => Some(value.parse().map_err(|_| wrong())?),
+            };
+            Ok((name.to_owned(), value))
+        };
+        Ok(MountOptions {
+            parameters: self.parameters.as_deref().map(parameters).transpose()?,
+            sealed: match (self.open, self.sealed) {
+                (true, _) => Some(false),
+                (_, true) => Some(true),
+                _ => None,
+            },
+            bounds: self
+                .bounds
+                .iter()
+                .map(bound)
+                .collect::<Result<_, Usage>>()?,
+            callers: (!self.callers.is_empty()).then(|| self.callers.clone()),
+        })
+    }
+}
+
+/// The digest that begins with these digits.
+async fn whole_digest(admin: &Admin, recipe: &str, digits: &str) -> anyhow::Result<String> {
+    let versions = admin.recipe(recipe).await?.versions;
+    let mut found = versions
+        .into_iter()
+        .filter(|version| version.digest.starts_with(digits));
+    match (found.next(), found.next()) {
+        (Some(version), None) => Ok(version.digest),
+        (None, _) => Err(Usage(format!("{recipe} has no component {digits}")).into()),
+        _ => Err(Usage(format!(
+            "{recipe} has several components {digits}…: say more digits"
+        ))
+        .into()),
+    }
+}
+
+fn short(digest: &str) -> &str {
+    digest.get(..12).unwrap_or(digest)
+}
+
+impl Resume {
+    pub(super) async fn run(self, global: &Global, output: &Output) -> anyhow::Result<()> {
+        path(&self.path)?;
+        unless_interrupted(global.admin()?.resume(&self.path)).await?;
+        let path = self.path;
+        output.print(format!("{path} runs again"), json!({"resumed": path}))?;
         Ok(())
     }
 }
@@ -88,7 +210,13 @@ fn parameters(text: &str) -> Result<Value, Usage> {
 
 impl Mounts {
     pub(super) async fn run(self, global: &Global, output: &Output) -> anyhow::Result<()> {
-        let mounts = global.admin()?.mounts().await?;
+        let admin = global.admin()?;
+        if let Some(path) = &self.path {
+            let document = admin.mount_document(path).await?;
+            output.print(page(&document), document.clone())?;
+            return Ok(());
+        }
+        let mounts = admin.mounts().await?;
         if output.is_for_people() && mounts.is_empty() {
             output.print(
                 "no mounts: make one with `quorate mount PATH RECIPE`",
@@ -119,9 +247,31 @@ impl Unmount {
 }
 
 fn line(mount: &admin::Mount) -> String {
-    let digest = mount.digest.get(..12).unwrap_or(&mount.digest);
+    let digest = short(&mount.digest);
     let open = if mount.sealed { "" } else { "  open" };
-    format!("{:<20} {:<20} {digest}{open}", mount.path, mount.recipe)
+    let suspended = mount.suspended.as_ref();
+    let suspended = suspended.map_or_else(String::new, |reason| format!("  suspended: {reason}"));
+    format!(
+        "{:<20} {:<20} {digest}{open}{suspended}",
+        mount.path, mount.recipe
+    )
+}
+
+/// A mount, one member a line.
+fn page(document: &Value) -> String {
+    let lines = |document: &Value, indent: &str| -> String {
+        let members = document.as_object().into_iter().flatten();
+        members
+            .map(|(name, value)| match value {
+                Value::String(text) => format!("{indent}{name}: {text}\n"),
+                value => format!("{indent}{name}: {value}\n"),
+            })
+            .collect()
+    };
+    let mut plain = document.clone();
+    let bounds = plain.as_object_mut().and_then(|it| it.remove("bounds"));
+    let bounds = bounds.map_or_else(String::new, |bounds| lines(&bounds, "  "));
+    format!("{}bounds:\n{}", lines(&plain, ""), bounds.trim_end())
 }
 
 #[cfg(test)]

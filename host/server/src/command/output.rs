@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use quorate_client::{CallError, ClientError, ErrorCode, Stat};
+use quorate_sandbox::{ReadyError, UploadError};
 use serde_json::{Map, Value, json};
 
 use super::Usage;
@@ -117,6 +118,9 @@ fn code(error: &anyhow::Error) -> String {
     }
     if error.downcast_ref::<Interrupted>().is_some() {
         return "interrupted".into();
+    }
+    if error.is::<UploadError>() || error.is::<ReadyError>() {
+        return "bad-recipe".into();
     }
     let Some(error) = error.downcast_ref::<ClientError>() else {
         return "failed".into();

@@ -1,4 +1,12 @@
-//! `quorate recipe`: upload, list, show, remove.
+//! `quorate recipe`: upload, list, show, remove; and what an author does without a server.
+
+mod new;
+
+mod check;
+mod explore;
+mod test;
+
+mod shelf;
 
 use std::path::PathBuf;
 
@@ -7,6 +15,7 @@ use clap::{Args, Subcommand};
 use quorate_client::admin;
 use serde_json::json;
 
+use super::activity::{Logs, Top};
 use super::output::Output;
 use super::session::unless_interrupted;
 use super::{Global, Usage};
@@ -14,21 +23,27 @@ use super::{Global, Usage};
 /// How many digits of a digest people are shown.
 const SHORT_DIGEST: usize = 12;
 
-/// Upload, list, show and remove recipes
+/// Write, test, upload, list, show and remove recipes
 #[derive(Debug, Subcommand)]
 pub(super) enum Recipe {
+    New(new::New),
+    Check(check::Check),
+    Test(test::Test),
+    Explore(explore::Explore),
     Push(Push),
     List(List),
     Show(Show),
     Remove(Remove),
+    Top(Top),
+    Logs(Logs),
 }
 
 /// Upload a recipe
 ///
 /// Takes a WebAssembly component, or the core module that a plain
 /// `cargo build --target wasm32-unknown-unknown` makes with the SDK. The server checks it and says what is wrong.
-/// Under a name that is taken, the new component takes it over. Mounts keep the component that they were made with:
-/// to move one, unmount it, which ends calls that wait, and mount it again.
+/// Under a name that is taken, the new component takes it over, and the old ones stay beside it. Mounts keep the
+/// component that they were made with until `quorate mount --upgrade`.
 #[derive(Args, Debug)]
 #[command(
     after_help = "Example:\n  quorate recipe push target/wasm32-unknown-unknown/release/turnstile.wasm"
@@ -53,18 +68,26 @@ pub(super) struct Show {
     name: String,
 }
 
-/// Remove a recipe that is not mounted
+/// Remove a recipe, or one component of it, that is not mounted
 #[derive(Args, Debug)]
 pub(super) struct Remove {
     /// The recipe's name
     name: String,
+    /// Only the component with this digest
+    #[arg(long)]
+    digest: Option<String>,
 }
 
 impl Recipe {
     pub(super) async fn run(self, global: &Global, output: &Output) -> anyhow::Result<()> {
-        let admin = global.admin()?;
+        let admin = || global.admin();
         match self {
+            Recipe::New(new) => new.run(output)?,
+            Recipe::Check(check) => check.run(output)?,
+            Recipe::Test(test) => test.run(output)?,
+            Recipe::Explore(explore) => explore.run(output).await?,
             Recipe::Push(push) => {
+                let admin = admin()?;
                 let name = push.name()?;
                 let file = push.file.display();
                 let component = tokio::fs::read(&push.file)
@@ -80,7 +103,10 @@ impl Recipe {
                 document["mounts"] = json!(mounts);
                 output.print(pushed(&recipe, before.as_deref(), &mounts), document)?;
             }
+            Recipe::Top(top) => top.run(&admin()?, output).await?,
+            Recipe::Logs(logs) => logs.run(&admin()?, output).await?,
             Recipe::List(List {}) => {
+                let admin = admin()?;
                 let recipes = admin.recipes().await?;
                 let mounts = admin.mounts().await?;
                 if output.is_for_people() && recipes.is_empty() {
@@ -97,11 +123,16 @@ impl Recipe {
                 }
             }
             Recipe::Show(Show { name }) => {
-                let recipe = admin.recipe(&name).await?;
+                let recipe = admin()?.recipe(&name).await?;
                 output.print(page(&recipe), serde_json::to_value(&recipe)?)?;
             }
-            Recipe::Remove(Remove { name }) => {
-                unless_interrupted(admin.remove_recipe(&name)).await?;
+            Recipe::Remove(Remove { name, digest }) => {
+                match &digest {
+                    None => unless_interrupted(admin()?.remove_recipe(&name)).await?,
+                    Some(digest) => {
+                        unless_interrupted(admin()?.remove_recipe_version(&name, digest)).await?;
+                    }
+                }
                 output.print(format!("removed {name}"), json!({"removed": name}))?;
             }
         }
@@ -114,8 +145,7 @@ impl Push {
         if let Some(name) = &self.name {
             return Ok(name.clone());
         }
-        let stem = self.file.file_stem().and_then(|stem| stem.to_str());
-        let name = stem.unwrap_or_default().to_lowercase().replace('_', "-");
+        let name = shelf::name_of(&self.file);
         if name.is_empty() {
             return Err(Usage(format!(
                 "{} gives no name for the recipe: say one with --name",
@@ -161,8 +191,7 @@ fn pushed(recipe: &admin::Recipe, before: Option<&str>, mounts: &[admin::Mount])
     let old: Vec<&str> = old.map(|mount| &*mount.path).collect();
     for path in &old {
         text += &format!(
-            "\n{path} keeps the old one until you move it, which ends calls that wait: \
-             quorate unmount {path} && quorate mount {path} {name}"
+            "\n{path} keeps the old one until you upgrade it: quorate mount {path} {name} --upgrade"
         );
     }
     if mounts.is_empty() {
@@ -192,6 +221,13 @@ fn line(recipe: &admin::Recipe, mounts: &[admin::Mount]) -> String {
 /// All of it, operation by operation.
 fn page(recipe: &admin::Recipe) -> String {
     let mut page = format!("{} ({})\n", recipe.name, short(&recipe.digest));
+    for version in recipe.versions.iter().skip(1) {
+        let mounts = match version.mounts.is_empty() {
+            true => String::new(),
+            false => format!(", mounted at {}", version.mounts.join(", ")),
+        };
+        page += &format!("before: {}{mounts}\n", short(&version.digest));
+    }
     let Some(interface) = &recipe.interface else {
         return page;
     };
@@ -222,6 +258,8 @@ fn indented(text: &str, by: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     #[test]
@@ -250,6 +288,11 @@ mod tests {
             recipe: recipe.into(),
             digest: digest.into(),
             sealed: true,
+            set: BTreeMap::new(),
+            callers: Vec::new(),
+            suspended: None,
+            woken_calls: None,
+            ending_calls: None,
         };
         let mounts = [
             mount("/a", "lock", "2222222222222222"),

@@ -153,7 +153,7 @@ pub(super) async fn acknowledge(
     }
 }
 
-fn parse_key(text: &str) -> Result<u64, Problem> {
+pub(super) fn parse_key(text: &str) -> Result<u64, Problem> {
     text.parse()
         .ok()
         .filter(|&key| (1..=i64::MAX.cast_unsigned()).contains(&key))
@@ -166,7 +166,7 @@ fn parse_key(text: &str) -> Result<u64, Problem> {
 }
 
 /// The same, however often it is asked for: an answer is kept until it is acknowledged.
-fn ended(answer: &CallAnswer) -> Answer {
+pub(super) fn ended(answer: &CallAnswer) -> Answer {
     let text = |status, error: &str| json!({"status": status, "error": error});
     let body = match &answer.ending {
         Ending::Returned(result) => json!({"status": "returned", "result": parsed(result)}),
@@ -178,7 +178,9 @@ fn ended(answer: &CallAnswer) -> Answer {
         }
         ending @ Ending::Cancelled => text("cancelled", &ending.to_string()),
         ending @ Ending::TimedOut => text("timed-out", &ending.to_string()),
-        ending @ Ending::Unmounted => text("unmounted", &ending.to_string()),
+        ending @ (Ending::Unmounted | Ending::Outdated(_)) => {
+            text("unmounted", &ending.to_string())
+        }
     };
     Answer::new(answer.zxid, body)
 }

@@ -1,47 +1,35 @@
-//! Mounts: recipes bound to znodes.
+//! Mounts: recipes bound to znodes, how, and with which component.
 
+mod settings;
+
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::StatusCode;
-use quorate_model::id::SessionId;
+use quorate_model::bound::Bound;
+use quorate_model::call::Fingerprint;
+use quorate_model::id::{CallId, SessionId};
 use quorate_model::outcome::{Outcome, Refusal};
 use quorate_model::path::ZnodePath;
 use quorate_model::recipe::{Mount, RecipeDigest};
 use quorate_model::request::Operation;
-use quorate_model::znode::MAX_DATA_BYTES;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::extract::Path;
 use super::problem::Problem;
+use super::recipes::ParkedKind;
 use super::{Answer, Answered, Http, Peer, body};
+use settings::{Bind, Settings};
 
-const SHAPE: &str = r#"{"recipe": "fair-lock", and if need be "parameters": {}, "sealed": true}"#;
+const SHAPE: &str = r#"{"recipe": "fair-lock", and if need be "digest": "…", "upgrade": true, "check": true, "parameters": {}, "sealed": true, "bounds": {"fuel": 1000000}, "callers": ["world:anyone"]}"#;
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Bind {
-    recipe: String,
-    /// For a component of that name other than the last pushed.
-    #[serde(default)]
-    digest: Option<String>,
-    /// The znode's data, as JSON text. Absent leaves them as they are, which `null` would not.
-    #[serde(default, deserialize_with = "present")]
-    parameters: Option<Value>,
-    #[serde(default = "sealed")]
-    sealed: bool,
-}
+const SETTINGS_SHAPE: &str = r#"{"parameters": {}, "sealed": true, "bounds": {"fuel": 1000000, "log-lines": null}, "callers": ["world:anyone"]}, each if need be"#;
 
-fn sealed() -> bool {
-    true
-}
-
-fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
-    Value::deserialize(deserializer).map(Some)
-}
+/// How many parked calls are looked at before the state's lock is given back.
+const LOOKED_AT_ONCE: usize = 1000;
 
 /// `GET /v1/mounts`
 pub(super) async fn list(State(http): State<Arc<Http>>) -> Answered {
@@ -58,11 +46,25 @@ pub(super) async fn show(State(http): State<Arc<Http>>, Path(path): Path<String>
         .mount(&path)
         .ok_or_else(|| Problem::refused(&Refusal::NotMounted(path.clone())))?;
     let mut shown = shown(mount);
-    let parked = state
-        .parked_calls()
-        .filter(|call| call.mount == path)
-        .count();
+    let bounds: Map<String, Value> = Bound::ALL
+        .into_iter()
+        .map(|bound| (bound.name().to_owned(), mount.bounds.of(bound).into()))
+        .collect();
+    shown["bounds"] = bounds.into();
+    let parked = state.parked_at(&path);
+    let parked = parked.filter(|call| !call.id.is_standing()).count();
     shown["parked_calls"] = parked.into();
+    let standing = state.parked(CallId::standing(mount.mounted));
+    shown["standing"] = standing.map_or(Value::Null, |call| {
+        let retry = call.retry;
+        json!({
+            "watches": call.watches.len(),
+            "due": call.marked,
+            "failures": retry.map_or(0, |retry| retry.failures),
+            "retry_at": retry.map(|retry| retry.at.0),
+        })
+    });
+    shown["failures"] = mount.failures.into();
     shown["next_sequence"] = mount.next_sequence.into();
     let parameters = state.node(&path).map(|node| node.data).unwrap_or_default();
     shown["parameters"] = serde_json::from_slice(&parameters).unwrap_or(Value::Null);
@@ -78,34 +80,85 @@ pub(super) async fn mount(
 ) -> Answered {
     let path = parse(&path)?;
     let bind: Bind = body::json(body, SHAPE).await?;
-    let parameters = bind.parameters.map(|parameters| parameters.to_string());
-    if parameters
-        .as_ref()
-        .is_some_and(|data| data.len() > MAX_DATA_BYTES)
-    {
-        return Err(Problem::too_large("a mount's parameters", MAX_DATA_BYTES));
-    }
     let digest = bind
         .digest
         .map(|text| text.parse::<RecipeDigest>())
-        .transpose();
+        .transpose()
+        .map_err(Problem::bad_request)?;
+    let settings = Settings {
+        parameters: bind.parameters,
+        sealed: bind.sealed,
+        bounds: bind.bounds,
+        callers: bind.callers,
+    };
+    let settings = settings.read()?;
+    if bind.check {
+        return http.check_upgrade(&path, &bind.recipe, digest).await;
+    }
     let operation = Operation::Mount {
         path: path.clone(),
-        recipe: bind.recipe.clone(),
-        digest: digest.map_err(Problem::bad_request)?,
-        parameters: parameters.map(Into::into),
-        sealed: bind.sealed,
+        recipe: bind.recipe,
+        digest,
+        settings,
+        upgrade: bind.upgrade,
     };
     match http.ask(SessionId::NONE, peer, operation).await? {
-        (zxid, Outcome::Mounted(digest)) => {
-            let body = json!({
-                "path": path.as_str(),
-                "recipe": bind.recipe,
-                "digest": digest.to_string(),
-                "sealed": bind.sealed,
-            });
+        (
+            zxid,
+            Outcome::Mounted {
+                woken_calls,
+                ending_calls,
+                ..
+            },
+        ) => {
+            let state = http.state()?;
+            // Somebody may have unmounted it at this very moment.
+            let mut body = state.mount(&path).map_or_else(|| json!({}), shown);
+            if bind.upgrade {
+                body["woken_calls"] = woken_calls.into();
+                body["ending_calls"] = ending_calls.into();
+            }
             Ok(Answer::new(zxid, body).with_status(StatusCode::CREATED))
         }
+        (_, other) => Err(Problem::unexpected(other)),
+    }
+}
+
+/// `PATCH /v1/mounts/<path>`
+pub(super) async fn set(
+    State(http): State<Arc<Http>>,
+    Extension(peer): Extension<Peer>,
+    Path(path): Path<String>,
+    body: Body,
+) -> Answered {
+    let path = parse(&path)?;
+    let settings: Settings = body::json(body, SETTINGS_SHAPE).await?;
+    let operation = Operation::SetMount {
+        path: path.clone(),
+        settings: settings.read()?,
+    };
+    match http.ask(SessionId::NONE, peer, operation).await? {
+        (zxid, Outcome::MountSet) => {
+            let state = http.state()?;
+            let body = state.mount(&path).map_or_else(|| json!({}), shown);
+            Ok(Answer::new(zxid, body))
+        }
+        (_, other) => Err(Problem::unexpected(other)),
+    }
+}
+
+/// `POST /v1/resume/<path>`
+pub(super) async fn resume(
+    State(http): State<Arc<Http>>,
+    Extension(peer): Extension<Peer>,
+    Path(path): Path<String>,
+) -> Answered {
+    let path = parse(&path)?;
+    match http
+        .ask(SessionId::NONE, peer, Operation::Resume { path })
+        .await?
+    {
+        (zxid, Outcome::Resumed) => Ok(Answer::new(zxid, json!({}))),
         (_, other) => Err(Problem::unexpected(other)),
     }
 }
@@ -128,38 +181,91 @@ pub(super) async fn unmount(
     }
 }
 
+impl Http {
+    /// What an upgrade would do to the calls that wait here, as far as this server has seen them; nothing is changed.
+    async fn check_upgrade(
+        &self,
+        path: &ZnodePath,
+        recipe: &str,
+        digest: Option<RecipeDigest>,
+    ) -> Answered {
+        let (before, after, component, zxid) = {
+            let state = self.state()?;
+            let mount = state
+                .mount(path)
+                .ok_or_else(|| Problem::refused(&Refusal::NotMounted(path.clone())))?;
+            let known = state
+                .recipe(recipe)
+                .ok_or_else(|| Problem::refused(&Refusal::NoRecipe(recipe.to_owned())))?;
+            let version = known.version(digest).ok_or_else(|| {
+                Problem::bad_request("the recipe has no component of that digest")
+            })?;
+            let component = state.component(&version.digest).cloned();
+            let component = component.ok_or_else(|| Problem::internal("a component is missing"))?;
+            (mount.digest, version.digest, component, state.last_zxid())
+        };
+        let kinds = self.parked_kinds(path)?;
+        let parked: u64 = kinds.iter().map(|kind| kind.count).sum();
+        let misfits = self.misfits(after, component, kinds).await?;
+        let body = json!({
+            "path": path.as_str(),
+            "recipe": recipe,
+            "digest": before.to_string(),
+            "upgrade_to": after.to_string(),
+            "parked_calls": parked,
+            "ending_calls": misfits,
+        });
+        Ok(Answer::new(zxid, body))
+    }
+
+    /// The parked calls of a mount, those together that are alike. The state's lock is given back again and again.
+    fn parked_kinds(&self, path: &ZnodePath) -> Result<Vec<ParkedKind>, Problem> {
+        let mut places: HashMap<[u8; 16], usize> = HashMap::new();
+        let mut kinds: Vec<ParkedKind> = Vec::new();
+        let mut after = None;
+        loop {
+            let state = self.state()?;
+            let calls = state.parked_behind(path, after, LOOKED_AT_ONCE);
+            let Some(last) = calls.last() else {
+                return Ok(kinds);
+            };
+            after = Some(last.id);
+            for call in calls.iter().filter(|call| !call.id.is_standing()) {
+                let Fingerprint(fingerprint) = call.fingerprint;
+                let place = *places.entry(fingerprint).or_insert_with(|| {
+                    kinds.push(ParkedKind {
+                        operation: call.operation.clone(),
+                        arguments: call.arguments.clone(),
+                        count: 0,
+                    });
+                    kinds.len() - 1
+                });
+                kinds[place].count += 1;
+            }
+        }
+    }
+}
+
 fn shown(mount: &Mount) -> Value {
+    let own: Map<String, Value> = mount
+        .bounds
+        .iter()
+        .map(|(bound, value)| (bound.name().to_owned(), value.into()))
+        .collect();
+    let callers: Vec<String> = mount.callers.iter().map(ToString::to_string).collect();
     json!({
         "path": mount.path.as_str(),
         "recipe": mount.recipe,
         "digest": mount.digest.to_string(),
+        "guard": mount.exports.guard,
         "mounted": mount.mounted.0,
         "sealed": mount.sealed,
+        "set": own,
+        "callers": callers,
+        "suspended": mount.suspended,
     })
 }
 
 fn parse(path: &str) -> Result<ZnodePath, Problem> {
     ZnodePath::parse(&format!("/{path}")).map_err(|error| Problem::bad_request(error.to_string()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn absent_parameters_are_not_null_ones() {
-        let bind = |text| serde_json::from_str::<Bind>(text);
-        assert_eq!(bind(r#"{"recipe":"r"}"#).unwrap().parameters, None);
-        assert!(bind(r#"{"recipe":"r"}"#).unwrap().sealed);
-        let null = bind(r#"{"recipe":"r","parameters":null}"#).unwrap();
-        assert_eq!(null.parameters, Some(Value::Null));
-        let error = bind(r#"{"recipe":"r","seal":true}"#)
-            .err()
-            .unwrap()
-            .to_string();
-        assert!(
-            error.contains("`seal`") && error.contains("`sealed`"),
-            "{error}"
-        );
-    }
 }

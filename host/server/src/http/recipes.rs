@@ -10,7 +10,9 @@ use axum::http::StatusCode;
 use bytes::Bytes;
 use quorate_model::id::{SessionId, Zxid};
 use quorate_model::outcome::{Outcome, Refusal};
-use quorate_model::recipe::{Component, MAX_COMPONENT_BYTES, Recipe, RecipeDigest};
+use quorate_model::recipe::{
+    Component, Exports, MAX_COMPONENT_BYTES, Recipe, RecipeDigest, RecipeVersion,
+};
 use quorate_model::request::Operation;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -44,12 +46,34 @@ pub trait RecipeCheck: Send + Sync + 'static {
     /// What is wrong with it and what to do, for its author.
     fn prepare(&self, upload: Bytes) -> Result<CheckedRecipe, String>;
 
+    /// How many of these parked calls do not fit a component that was checked before.
+    ///
+    /// # Errors
+    /// Why that cannot be told, for the operator.
+    fn misfits(
+        &self,
+        digest: &RecipeDigest,
+        component: &Component,
+        calls: &[ParkedKind],
+    ) -> Result<u64, String>;
+
     /// What a component offers that was checked before.
     ///
     /// # Errors
     /// Why they cannot be told, for the operator.
     fn describe(&self, digest: &RecipeDigest, component: &Component)
     -> Result<Description, String>;
+}
+
+/// Parked calls of the same operation with the same arguments.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParkedKind {
+    /// As it was called.
+    pub operation: String,
+    /// As JSON.
+    pub arguments: String,
+    /// How many.
+    pub count: u64,
 }
 
 /// An upload that has passed.
@@ -59,6 +83,10 @@ pub struct CheckedRecipe {
     pub digest: RecipeDigest,
     /// What is kept.
     pub component: Component,
+    /// The version of its WIT package, if that has one.
+    pub version: Option<String>,
+    /// What it exports beside its operations.
+    pub exports: Exports,
     /// What it offers.
     pub description: Description,
 }
@@ -75,7 +103,7 @@ pub(super) async fn list(State(http): State<Arc<Http>>) -> Answered {
         .map(|recipe| {
             let mounts: Vec<&str> = state
                 .mounts()
-                .filter(|mount| mount.digest == recipe.digest)
+                .filter(|mount| mount.digest == recipe.current.digest)
                 .map(|mount| mount.path.as_str())
                 .collect();
             let mut shown = shown(recipe);
@@ -91,8 +119,20 @@ pub(super) async fn show(State(http): State<Arc<Http>>, Path(name): Path<String>
     let (found, zxid) = {
         let state = http.state()?;
         let found = state.recipe(&name).and_then(|recipe| {
-            let component = state.component(&recipe.digest)?.clone();
-            Some((shown(recipe), recipe.digest, component))
+            let component = state.component(&recipe.current.digest)?.clone();
+            let mut shown = shown(recipe);
+            let mounts = |version: &RecipeVersion| -> Vec<&str> {
+                let mounts = state.mounts();
+                let mounts = mounts.filter(|it| it.recipe == name && it.digest == version.digest);
+                mounts.map(|mount| mount.path.as_str()).collect()
+            };
+            let versions = recipe.versions().map(|version| {
+                let mut one = of_version(version);
+                one.insert("mounts".into(), mounts(version).into());
+                Value::Object(one)
+            });
+            shown.insert("versions".into(), versions.collect());
+            Some((shown, recipe.current.digest, component))
         });
         (found, state.last_zxid())
     };
@@ -122,12 +162,19 @@ pub(super) async fn name(
     let found = http.state()?.component(&digest).cloned();
     let component = found.ok_or_else(|| Problem::refused(&Refusal::NoComponent(digest)))?;
     let description = http.describe(digest, component).await?;
+    let says = |what| description.get(what).and_then(Value::as_bool) == Some(true);
+    let version = description.get("version").and_then(Value::as_str);
     let operation = Operation::PushRecipe {
         name: name.clone(),
         digest,
+        version: version.map(str::to_owned),
+        exports: Exports {
+            guard: says("guard"),
+            standing: says("standing"),
+        },
     };
     let answer = http.ask(SessionId::NONE, peer, operation).await?;
-    pushed(&name, description, answer)
+    pushed(&http, &name, description, answer)
 }
 
 /// `PUT /v1/recipes/<name>`
@@ -158,17 +205,30 @@ pub(super) async fn push(
     http.may_write()?;
     let request = |operation| super::request(SessionId::NONE, peer, operation);
     let router = &http.edge.router;
-    let kept = upload::keep(router, &name, recipe.digest, &recipe.component, request).await;
+    let kept = upload::keep(router, &name, &recipe, request).await;
     let answer = super::accepted(kept)?;
-    pushed(&name, recipe.description, answer)
+    pushed(&http, &name, recipe.description, answer)
 }
 
-fn pushed(name: &str, description: Description, answer: (Zxid, Outcome)) -> Answered {
+fn pushed(http: &Http, name: &str, description: Description, answer: (Zxid, Outcome)) -> Answered {
     match answer {
         (zxid, Outcome::Pushed(digest)) => {
             let mut body = description;
+            // They go on with what they were mounted with, until they are upgraded.
+            let outdated: Vec<Value> = {
+                let state = http.state()?;
+                let mounts = state.mounts();
+                mounts
+                    .filter(|mount| mount.recipe == name && mount.digest != digest)
+                    .map(|mount| {
+                        let digest = mount.digest.to_string();
+                        json!({"path": mount.path.as_str(), "digest": digest})
+                    })
+                    .collect()
+            };
             body.insert("name".into(), name.into());
             body.insert("digest".into(), digest.to_string().into());
+            body.insert("outdated_mounts".into(), outdated.into());
             Ok(Answer::of(zxid, body).with_status(StatusCode::CREATED))
         }
         (_, other) => Err(Problem::unexpected(other)),
@@ -181,10 +241,24 @@ pub(super) async fn remove(
     Extension(peer): Extension<Peer>,
     Path(name): Path<String>,
 ) -> Answered {
-    match http
-        .ask(SessionId::NONE, peer, Operation::RemoveRecipe { name })
-        .await?
-    {
+    forget(&http, peer, name, None).await
+}
+
+/// `DELETE /v1/recipes/<name>/<digest>`
+pub(super) async fn remove_version(
+    State(http): State<Arc<Http>>,
+    Extension(peer): Extension<Peer>,
+    Path((name, digest)): Path<(String, String)>,
+) -> Answered {
+    let digest = digest
+        .parse::<RecipeDigest>()
+        .map_err(Problem::bad_request)?;
+    forget(&http, peer, name, Some(digest)).await
+}
+
+async fn forget(http: &Http, peer: Peer, name: String, digest: Option<RecipeDigest>) -> Answered {
+    let operation = Operation::RemoveRecipe { name, digest };
+    match http.ask(SessionId::NONE, peer, operation).await? {
         (zxid, Outcome::Removed) => Ok(Answer::new(zxid, json!({}))),
         (_, other) => Err(Problem::unexpected(other)),
     }
@@ -207,12 +281,38 @@ impl Http {
     }
 }
 
+impl Http {
+    /// How many of these calls do not fit a component. Found out where it holds nobody up.
+    pub(super) async fn misfits(
+        &self,
+        digest: RecipeDigest,
+        component: Component,
+        calls: Vec<ParkedKind>,
+    ) -> Result<u64, Problem> {
+        let turn = self.descriptions.clone().acquire_owned().await;
+        let turn = turn.map_err(Problem::internal)?;
+        let check = self.check.clone();
+        let counted =
+            tokio::task::spawn_blocking(move || (check.misfits(&digest, &component, &calls), turn));
+        let (misfits, _turn) = counted.await.map_err(Problem::internal)?;
+        misfits.map_err(Problem::internal)
+    }
+}
+
 fn shown(recipe: &Recipe) -> Map<String, Value> {
+    let mut shown = of_version(&recipe.current);
+    shown.insert("name".into(), recipe.name.as_str().into());
+    shown
+}
+
+fn of_version(version: &RecipeVersion) -> Map<String, Value> {
     let members = [
-        ("name", recipe.name.as_str().into()),
-        ("digest", recipe.digest.to_string().into()),
-        ("bytes", recipe.size.into()),
-        ("pushed_at", recipe.pushed_at.0.into()),
+        ("digest", version.digest.to_string().into()),
+        ("version", version.version.clone().into()),
+        ("bytes", version.size.into()),
+        ("pushed_at", version.pushed_at.0.into()),
+        ("guard", version.exports.guard.into()),
+        ("standing", version.exports.standing.into()),
     ];
     members
         .map(|(name, value): (&str, Value)| (name.to_owned(), value))

@@ -47,6 +47,7 @@ pub(super) async fn metrics(State(http): State<Arc<Http>>) -> Response {
         parked_calls: counts.parked_calls,
         answers: counts.answers,
         mounts: counts.mounts,
+        mounts_suspended: counts.suspended,
         recipes: counts.recipes,
         components: counts.components,
         component_bytes: counts.component_bytes,

@@ -9,7 +9,7 @@ use axum::http::{Method, Request, StatusCode};
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use quorate_model::id::{SessionId, Zxid};
-use quorate_model::recipe::{Component, MAX_COMPONENT_BYTES, MAX_PIECE_BYTES, RecipeDigest};
+use quorate_model::recipe::{Component, Exports, MAX_COMPONENT_BYTES, MAX_PIECE_BYTES, RecipeDigest};
 use quorate_model::request::Operation;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -18,7 +18,9 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tower::ServiceExt as _;
 
-use super::{CheckedRecipe, Description, Http, Peer, RecipeCheck, ZXID_HEADER, parse_zxid, serve};
+use super::{
+    CheckedRecipe, Description, Http, ParkedKind, Peer, RecipeCheck, ZXID_HEADER, parse_zxid, serve,
+};
 use crate::testing::TestServer;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -36,8 +38,20 @@ impl RecipeCheck for TestCheck {
         Ok(CheckedRecipe {
             digest,
             component,
+            version: None,
+            exports: Exports::default(),
             description,
         })
+    }
+
+    fn misfits(
+        &self,
+        _: &RecipeDigest,
+        _: &Component,
+        calls: &[ParkedKind],
+    ) -> Result<u64, String> {
+        let misfits = calls.iter().filter(|call| call.operation == "wait");
+        Ok(misfits.map(|call| call.count).sum())
     }
 
     fn describe(&self, _: &RecipeDigest, component: &Component) -> Result<Description, String> {
@@ -154,7 +168,7 @@ async fn a_component_is_uploaded_in_pieces_once_and_named_by_its_digest() {
         .ask(Method::POST, "/v1/recipes/three", named.to_string())
         .await;
     assert_eq!((status, &body["zxid"]), (201, &json!(before + 7)), "{body}");
-    assert_eq!(state().recipe("three").unwrap().digest, digest);
+    assert_eq!(state().recipe("three").unwrap().current.digest, digest);
     assert_eq!(state().components().count(), 1);
 }
 

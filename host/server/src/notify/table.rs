@@ -136,6 +136,8 @@ impl WatchTable {
             | Change::RemoveRecipe { .. }
             | Change::PutMount(_)
             | Change::SetSequence { .. }
+            | Change::CountFailures { .. }
+            | Change::Suspend { .. }
             | Change::RemoveMount { .. }
             | Change::RaiseVersion { .. } => {}
         }

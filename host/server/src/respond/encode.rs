@@ -9,6 +9,15 @@ use super::{Form, Reply};
 
 /// Appends the answer to a write.
 pub(super) fn outcome(form: &Form, xid: i32, zxid: Zxid, outcome: &Outcome, out: &mut BytesMut) {
+    // A number does not say what a guard wants of its clients.
+    if let Outcome::Refused(
+        refusal @ (Refusal::GuardRefused { .. } | Refusal::GuardFailed { .. }),
+    ) = outcome
+    {
+        let code = ErrorCode::of(refusal);
+        Response::refusal(xid, zxid, code, refusal.to_string()).encode_frame(out);
+        return;
+    }
     reply(xid, zxid, body(form, outcome), out);
 }
 
@@ -37,7 +46,9 @@ fn body(form: &Form, outcome: &Outcome) -> Reply {
         | Outcome::Session { .. }
         | Outcome::Pushed(_)
         | Outcome::Removed
-        | Outcome::Mounted(_)
+        | Outcome::Mounted { .. }
+        | Outcome::MountSet
+        | Outcome::Resumed
         | Outcome::Unmounted { .. }
         | Outcome::Uploaded { .. }
         | Outcome::VersionRaised => return Err(ErrorCode::SystemError),

@@ -14,6 +14,7 @@ use tokio::time::{MissedTickBehavior, timeout};
 
 use super::Router;
 use super::message::{FromLeader, ToLeader, decode, encode};
+use crate::activity::{Look, Seen};
 use crate::apply::Opened;
 use crate::clock::Clock;
 use crate::digests::Digests;
@@ -228,6 +229,17 @@ pub(crate) async fn ask_for_change(
     loop {
         if let FromLeader::Changed(changed) = receive(&mut receiver).await? {
             return Ok(changed);
+        }
+    }
+}
+
+/// Asks the server at the other end, which leads, what recipes do.
+pub(crate) async fn ask_for_look(stream: PeerStream, look: Look) -> anyhow::Result<Seen> {
+    let (mut sender, mut receiver) = stream.split();
+    sender.send(encode(&ToLeader::Look(look))?).await?;
+    loop {
+        if let FromLeader::Seen(seen) = receive(&mut receiver).await? {
+            return Ok(seen);
         }
     }
 }

@@ -6,6 +6,7 @@ use quorate_model::id::{Incarnation, SessionId, Timestamp, Zxid};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::Numbered;
+use crate::activity::{Look, Seen};
 use crate::digests::Point;
 use crate::members::{Change, Changed};
 
@@ -31,6 +32,8 @@ pub(super) enum ToLeader {
     },
     /// The members are to be changed. Over a connection of its own.
     Change(Change),
+    /// Asks what recipes do. Over a connection of its own.
+    Look(Look),
     /// Asks for the index that a read must see which was asked for before; over a connection of its own.
     ReadIndex,
     /// Sessions whose clients the sender has heard of since its last report.
@@ -60,6 +63,8 @@ pub(super) enum FromLeader {
     },
     /// What became of a change.
     Changed(Result<Changed, ReconfigureError>),
+    /// What recipes do.
+    Seen(Seen),
     /// What was acknowledged anywhere before the question stands in the log up to here.
     ReadIndex {
         /// Of an entry of the log.

@@ -2,12 +2,13 @@
 
 use bytes::Bytes;
 use quorate_model::acl::Identity;
+use quorate_model::bound::Bound;
 use quorate_model::call::{Answer, CallRequest, Ending, ParkedCall, Watch};
 use quorate_model::id::{CallId, SessionId, Timestamp, Zxid};
 use quorate_model::outcome::{Outcome, Refusal};
 use quorate_model::path::ZnodePath;
 use quorate_model::recipe::Mount;
-use quorate_model::run::{RunInput, RunWatch};
+use quorate_model::run::{Invocation, RunInput, RunWatch};
 use quorate_model::write_set::Change;
 use quorate_model::znode::Lifetime;
 
@@ -31,12 +32,14 @@ pub(crate) enum Admission {
     New(Mount),
 }
 
-/// Rules C1 and C2: a call runs once, and at the bounds nothing is evicted for it.
+/// Rules C1 and C2: a call runs once, and at the bounds nothing is evicted for it. What is known is answered also
+/// where nothing new may run.
 pub(crate) fn admit(
     view: &View,
     bounds: &Bounds,
     id: CallId,
     session: &Session,
+    identities: &[Identity],
     request: &CallRequest,
 ) -> Result<Admission, Refusal> {
     if request.key == 0 {
@@ -66,11 +69,23 @@ pub(crate) fn admit(
             ),
         });
     }
-    expect_room(view, bounds, session, &request.mount)?;
-    let mount = view.mount(&request.mount);
-    mount
-        .map(Admission::New)
-        .ok_or_else(|| Refusal::NotMounted(request.mount.clone()))
+    let mount = view
+        .mount(&request.mount)
+        .ok_or_else(|| Refusal::NotMounted(request.mount.clone()))?;
+    if !mount.callers.iter().any(|one| one.admits(identities)) {
+        return Err(Refusal::NoAuth(format!(
+            "the mount {} says who may call, and it is none that you have proved to be",
+            mount.path
+        )));
+    }
+    if let Some(reason) = &mount.suspended {
+        return Err(Refusal::Suspended {
+            mount: mount.path.clone(),
+            reason: reason.clone(),
+        });
+    }
+    expect_room(view, bounds, session, &mount)?;
+    Ok(Admission::New(mount))
 }
 
 /// What answers and parked calls hold is bounded in the session, at the mount, and in all (rule C2).
@@ -78,11 +93,12 @@ fn expect_room(
     view: &View,
     bounds: &Bounds,
     session: &Session,
-    mount: &ZnodePath,
+    mount: &Mount,
 ) -> Result<(), Refusal> {
     let calls = session.answers + session.parked;
-    let (all, parked) = view.held(mount);
+    let (all, parked) = view.held(&mount.path);
     let its_own = "acknowledge answers first";
+    let at_mount = "calls that wait at this mount have to end first";
     let others = "others have to acknowledge answers, or their calls to end, first";
     let held = [
         (
@@ -98,16 +114,16 @@ fn expect_room(
             its_own,
         ),
         (
-            "parked-calls-per-mount",
+            Bound::ParkedCalls.name(),
             parked.count,
-            bounds.parked_calls_per_mount,
-            others,
+            mount.bounds.of(Bound::ParkedCalls),
+            at_mount,
         ),
         (
-            "parked-bytes-per-mount",
+            Bound::ParkedBytes.name(),
             parked.bytes,
-            bounds.parked_bytes_per_mount,
-            others,
+            mount.bounds.of(Bound::ParkedBytes),
+            at_mount,
         ),
         ("calls", all.count, bounds.calls, others),
         ("call-bytes", all.bytes, bounds.call_bytes, others),
@@ -153,16 +169,23 @@ impl Call {
 
     /// What its run is given.
     pub(crate) fn input(&self, mount: &Mount, view: &View) -> RunInput {
+        let invocation = match self.id.is_standing() {
+            true => Invocation::Standing,
+            false => Invocation::Operation {
+                name: self.request.operation.clone(),
+                arguments: self.request.arguments.clone(),
+            },
+        };
         RunInput {
             digest: mount.digest,
-            operation: self.request.operation.clone(),
-            arguments: self.request.arguments.clone(),
+            invocation,
             session: self.id.session,
             identities: self.identities.clone(),
             now: view.moment().time,
             started: self.started,
             transaction: view.moment().zxid,
-            memo: self.parked.as_ref().map(|parked| parked.memo.clone()),
+            memo: self.parked.as_ref().and_then(|parked| parked.memo.clone()),
+            bounds: mount.bounds.clone(),
         }
     }
 
@@ -236,11 +259,12 @@ impl Call {
         }
         let parked = match &self.parked {
             Some(before) => ParkedCall {
-                memo,
+                memo: Some(memo),
                 watches,
                 created,
                 marked: false,
                 suspected: 0,
+                retry: None,
                 ..before.clone()
             },
             None => ParkedCall {
@@ -256,11 +280,12 @@ impl Call {
                     .timeout_ms
                     .map(|timeout| self.started.plus(timeout)),
                 age: moment.zxid,
-                memo,
+                memo: Some(memo),
                 watches,
                 created,
                 marked: false,
                 suspected: 0,
+                retry: None,
             },
         };
         view.change(Change::Park(Box::new(parked)));

@@ -10,6 +10,8 @@ pub(crate) mod recipe;
 
 pub(crate) mod mount;
 
+pub(crate) mod standing;
+
 pub(crate) mod call;
 
 pub(crate) mod configuration;

@@ -2,7 +2,10 @@
 
 use bytes::Bytes;
 use quorate_model::outcome::{Outcome, Refusal};
-use quorate_model::recipe::{MAX_COMPONENT_BYTES, MAX_PIECE_BYTES, Recipe, RecipeDigest, Upload};
+use quorate_model::recipe::{
+    Exports, MAX_COMPONENT_BYTES, MAX_PIECE_BYTES, Mount, Recipe, RecipeDigest, RecipeVersion,
+    Upload,
+};
 use quorate_model::write_set::Change;
 
 use crate::apply::Records;
@@ -12,6 +15,9 @@ use crate::view::View;
 
 /// The longest name of a recipe, in bytes.
 const MAX_NAME_BYTES: usize = 100;
+
+/// How many components one name keeps. For one more the oldest that is not mounted goes.
+const MAX_VERSIONS: usize = 10;
 
 /// The most pieces that an upload may have: twice what it needs.
 const MAX_PIECES: u32 = 2 * MAX_COMPONENT_BYTES.div_ceil(MAX_PIECE_BYTES) as u32;
@@ -118,13 +124,21 @@ fn expect_room(view: &View, bounds: &Bounds, bytes: u64) -> Result<(), Refusal> 
     }
 }
 
-/// Keeps a component under a name. What has the name already stays mounted where it is.
+/// What is to be kept under a name: a component that is there and has passed the check.
+pub(crate) struct PushRequest<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) digest: RecipeDigest,
+    pub(crate) version: Option<&'a str>,
+    pub(crate) exports: Exports,
+}
+
+/// Keeps a component under a name. What has the name already stays beside it, and mounted where it is.
 pub(crate) fn push(
     view: &mut View,
     bounds: &Bounds,
-    name: &str,
-    digest: RecipeDigest,
+    request: &PushRequest<'_>,
 ) -> Result<Outcome, Refusal> {
+    let (name, digest) = (request.name, request.digest);
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if name.is_empty() || name.len() > MAX_NAME_BYTES || !name.chars().all(allowed) {
         return Err(Refusal::BadArguments(format!(
@@ -138,6 +152,26 @@ pub(crate) fn push(
             message: "remove some that are not used".into(),
         });
     }
+    let mut older = before.map_or_else(Vec::new, |before| {
+        let others = before.versions().filter(|other| other.digest != digest);
+        others.cloned().collect()
+    });
+    let forgotten = if older.len() < MAX_VERSIONS {
+        None
+    } else {
+        let mounts = view.mounts();
+        let unused = |version: &RecipeVersion| mounted(&mounts, name, version.digest).is_none();
+        let last = older
+            .iter()
+            .rposition(unused)
+            .ok_or_else(|| Refusal::BoundReached {
+                bound: "versions".into(),
+                message: format!(
+                    "{MAX_VERSIONS} components of {name:?} are mounted: upgrade or unmount one first"
+                ),
+            })?;
+        Some(older.remove(last).digest)
+    };
     let size = match (view.component_bytes(digest), view.upload(&digest)) {
         (Some(bytes), _) => bytes,
         (None, Some(upload)) if upload.received == upload.bytes => {
@@ -148,38 +182,81 @@ pub(crate) fn push(
     };
     view.change(Change::PutRecipe(Recipe {
         name: name.to_owned(),
-        digest,
-        size,
-        pushed_at: view.moment().time,
+        current: RecipeVersion {
+            digest,
+            version: request.version.map(str::to_owned),
+            exports: request.exports,
+            size,
+            pushed_at: view.moment().time,
+        },
+        older,
     }));
-    if let Some(before) = before {
-        forget_unused(view, before.digest);
+    if let Some(forgotten) = forgotten {
+        forget_unused(view, forgotten);
     }
     Ok(Outcome::Pushed(digest))
 }
 
-/// Forgets a recipe that is not mounted.
-pub(crate) fn remove(view: &mut View, name: &str) -> Result<Outcome, Refusal> {
+/// Forgets a recipe, or one component of it, that is not mounted.
+pub(crate) fn remove(
+    view: &mut View,
+    name: &str,
+    digest: Option<RecipeDigest>,
+) -> Result<Outcome, Refusal> {
     let recipe = view
         .recipe(name)
         .ok_or_else(|| Refusal::NoRecipe(name.to_owned()))?;
-    let mounted = view.mounts().into_iter().find(|mount| mount.recipe == name);
-    if let Some(mount) = mounted {
+    let mounts = view.mounts();
+    let (removed, mut kept): (Vec<RecipeVersion>, Vec<RecipeVersion>) = recipe
+        .versions()
+        .cloned()
+        .partition(|version| digest.is_none_or(|digest| version.digest == digest));
+    if let (Some(digest), true) = (digest, removed.is_empty()) {
+        return Err(no_version(name, digest));
+    }
+    let in_use = removed
+        .iter()
+        .find_map(|version| mounted(&mounts, name, version.digest));
+    if let Some(mount) = in_use {
         return Err(Refusal::RecipeInUse {
             name: name.to_owned(),
-            mount: mount.path,
+            mount: mount.path.clone(),
         });
     }
-    view.change(Change::RemoveRecipe {
-        name: name.to_owned(),
+    view.change(match kept.is_empty() {
+        true => Change::RemoveRecipe {
+            name: name.to_owned(),
+        },
+        false => Change::PutRecipe(Recipe {
+            name: name.to_owned(),
+            current: kept.remove(0),
+            older: kept,
+        }),
     });
-    forget_unused(view, recipe.digest);
+    for version in removed {
+        forget_unused(view, version.digest);
+    }
     Ok(Outcome::Removed)
+}
+
+/// The name is there, and has no component with this digest.
+pub(crate) fn no_version(name: &str, digest: RecipeDigest) -> Refusal {
+    Refusal::BadArguments(format!(
+        "recipe {name:?} has no component {}: `quorate recipe show {name}` lists those that it has",
+        digest.short()
+    ))
+}
+
+fn mounted<'a>(mounts: &'a [Mount], name: &str, digest: RecipeDigest) -> Option<&'a Mount> {
+    mounts
+        .iter()
+        .find(|mount| mount.recipe == name && mount.digest == digest)
 }
 
 /// A component goes with the last name and mount that has it.
 pub(crate) fn forget_unused(view: &mut View, digest: RecipeDigest) {
-    let used = view.recipes().iter().any(|recipe| recipe.digest == digest)
+    let named = |recipe: &Recipe| recipe.version(Some(digest)).is_some();
+    let used = view.recipes().iter().any(named)
         || view.mounts().iter().any(|mount| mount.digest == digest);
     if !used && view.has_component(digest) {
         view.change(Change::RemoveComponent { digest });

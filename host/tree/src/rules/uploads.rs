@@ -25,6 +25,8 @@ fn push(name: &str, component: &Bytes) -> Operation {
     Operation::PushRecipe {
         name: name.into(),
         digest: RecipeDigest::of(component),
+        version: None,
+        exports: Default::default(),
     }
 }
 
@@ -64,7 +66,10 @@ fn two_that_upload_the_same_go_on_with_each_others_pieces() {
     assert_eq!(world.ask(NOBODY, piece(&component, 0, 4)), there(11));
     assert_eq!(world.ask(NOBODY, push("two", &component)), pushed);
     for (name, left) in [("one", Some(component.clone())), ("two", None)] {
-        let remove = Operation::RemoveRecipe { name: name.into() };
+        let remove = Operation::RemoveRecipe {
+            name: name.into(),
+            digest: None,
+        };
         assert_eq!(world.ask(NOBODY, remove), Outcome::Removed);
         assert_eq!(kept(&world), left);
     }
@@ -126,7 +131,13 @@ fn c2_uploads_components_and_names_are_bounded_in_count_and_bytes() {
         "components"
     );
     world.ask(NOBODY, push("r0", &component(2, 9)));
-    // The one that had the name before has gone with it.
+    // The one that had the name before stays beside it until it is removed.
+    assert_eq!(world.replica.components().count(), 3);
+    let remove = Operation::RemoveRecipe {
+        name: "r0".into(),
+        digest: Some(RecipeDigest::of(&component(0, 8))),
+    };
+    assert_eq!(world.ask(NOBODY, remove), Outcome::Removed);
     assert_eq!(world.replica.components().count(), 2);
     assert_eq!(
         bound(&mut world, piece(&component(3, 10), 0, 1)),

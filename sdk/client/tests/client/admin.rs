@@ -81,7 +81,8 @@ async fn mounts_are_made_listed_and_unmade() {
     let mount = r#"{"path":"/a b","recipe":"counter","digest":"x","sealed":false,"zxid":1}"#;
     let options = MountOptions {
         parameters: Some(json!({"limit": 3})),
-        open: true,
+        sealed: Some(false),
+        ..MountOptions::default()
     };
     let (request, mounted) = tokio::join!(
         answer(&listener, "201 Created", mount),

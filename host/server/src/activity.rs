@@ -1,0 +1,381 @@
+//! Activity: what recipes do on this server while it leads: each operation's runs, and the last lines they wrote.
+//!
+//! Nothing of it is replicated, and a new leader begins from nothing: a line is known by its run's transaction,
+//! so that whoever follows the lines goes on at the next leader. What was evaluated in an epoch that was lost
+//! meanwhile is told too, and again by the leader that evaluates it again: this is for eyes, not for accounts.
+
+mod exporter;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use quorate_model::id::{Timestamp, Zxid};
+use quorate_model::path::ZnodePath;
+use quorate_model::run::{LogLevel, LogLine, RunEnding};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+pub(crate) use exporter::Exporter;
+
+/// How many operations are counted one by one; those of mounts that are gone make room.
+const MAX_OPERATIONS: usize = 10_000;
+
+/// How many lines are kept.
+const MAX_LINES: usize = 10_000;
+
+/// Their bytes.
+const MAX_LINE_BYTES: usize = 8 << 20;
+
+/// How many lines one answer has at most, but for those of one run, which stay together.
+const MAX_LINES_AT_ONCE: usize = 1000;
+
+/// How long lines are waited for at most, in milliseconds.
+pub(crate) const MAX_WAIT_MS: u64 = 30_000;
+
+/// What recipes did here, since this server began to lead for the first time.
+#[derive(Debug)]
+pub struct Activity {
+    operations: Mutex<BTreeMap<(ZnodePath, String), Counted>>,
+    lines: Mutex<Lines>,
+    /// The transaction of the last run that wrote a line.
+    last: watch::Sender<Zxid>,
+}
+
+/// What one operation of one mount did.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Counted {
+    /// Calls that came, each once however often it is woken.
+    pub calls: u64,
+    /// Runs, the first ones among them.
+    pub runs: u64,
+    /// Runs that ended in each way: `returned`, `parked`, `failed`, `refused`, `trapped`, `exceeded`.
+    pub endings: BTreeMap<String, u64>,
+    /// What the runs used of their fuel.
+    pub fuel: u64,
+    /// How long they took together, in microseconds.
+    pub micros: u64,
+    /// How long the longest took.
+    pub longest_micros: u64,
+    /// Bytes of paths and data that they wrote.
+    pub written_bytes: u64,
+}
+
+/// A run that has ended.
+#[derive(Debug)]
+pub(crate) struct Ran<'a> {
+    pub(crate) mount: &'a ZnodePath,
+    pub(crate) operation: &'a str,
+    pub(crate) zxid: Zxid,
+    pub(crate) at: Timestamp,
+    /// Whether its call ran before, and was parked.
+    pub(crate) woken: bool,
+    pub(crate) ending: &'a RunEnding,
+    pub(crate) fuel: u64,
+    pub(crate) took: Duration,
+    pub(crate) written_bytes: u64,
+    pub(crate) log: &'a [LogLine],
+}
+
+/// A line that a recipe wrote.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Line {
+    /// The transaction of the run that wrote it.
+    pub zxid: Zxid,
+    /// When, in the ensemble's time.
+    pub at: Timestamp,
+    /// The mount.
+    pub mount: ZnodePath,
+    /// The operation.
+    pub operation: String,
+    /// `debug`, `info`, `warn` or `error`.
+    pub level: String,
+    /// The line.
+    pub message: String,
+}
+
+#[derive(Debug, Default)]
+struct Lines {
+    kept: VecDeque<Line>,
+    bytes: usize,
+}
+
+/// Which lines are asked for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Wanted {
+    /// Those of later transactions only.
+    pub after: Zxid,
+    /// Of this mount only.
+    pub mount: Option<ZnodePath>,
+}
+
+/// What one server asks of the one that leads.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Look {
+    /// What each operation did.
+    Operations,
+    /// Lines, and if there are none, those that come within a while.
+    Lines {
+        /// Which.
+        wanted: Wanted,
+        /// That while.
+        wait_ms: u64,
+    },
+}
+
+/// What it is answered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Seen {
+    /// By mount and operation.
+    Operations(BTreeMap<(ZnodePath, String), Counted>),
+    /// The oldest first.
+    Lines {
+        /// Those that are wanted.
+        lines: Vec<Line>,
+        /// What to ask for next.
+        next: Zxid,
+    },
+}
+
+impl Default for Activity {
+    fn default() -> Activity {
+        Activity {
+            operations: Mutex::default(),
+            lines: Mutex::default(),
+            last: watch::Sender::new(Zxid::ZERO),
+        }
+    }
+}
+
+impl Activity {
+    /// Takes in a run. One that ended before it began (a call that does not fit, a recipe that is not ready) is none.
+    pub(crate) fn ran(&self, ran: &Ran<'_>) {
+        let Some(ending) = ending_name(ran.ending) else {
+            return;
+        };
+        {
+            let mut operations = self.operations.lock();
+            let key = (ran.mount.clone(), ran.operation.to_owned());
+            let full = operations.len() >= MAX_OPERATIONS && !operations.contains_key(&key);
+            if !full {
+                let counted = operations.entry(key).or_default();
+                counted.calls += u64::from(!ran.woken);
+                counted.runs += 1;
+                *counted.endings.entry(ending.to_owned()).or_default() += 1;
+                counted.fuel += ran.fuel;
+                let micros = u64::try_from(ran.took.as_micros()).unwrap_or(u64::MAX);
+                counted.micros = counted.micros.saturating_add(micros);
+                counted.longest_micros = counted.longest_micros.max(micros);
+                counted.written_bytes += ran.written_bytes;
+            }
+        }
+        if !ran.log.is_empty() {
+            self.lines.lock().take(ran);
+            self.last.send_replace(ran.zxid);
+        }
+    }
+
+    /// Only these mounts are there.
+    pub(crate) fn retain(&self, is_there: impl Fn(&ZnodePath) -> bool) {
+        let mut operations = self.operations.lock();
+        operations.retain(|(mount, _), _| is_there(mount));
+    }
+
+    /// The oldest of the lines that are wanted, and how far that is: what to ask for next.
+    fn lines(&self, wanted: &Wanted) -> (Vec<Line>, Zxid) {
+        let lines = self.lines.lock();
+        let begin = lines.kept.partition_point(|line| line.zxid <= wanted.after);
+        let mut found: Vec<Line> = Vec::new();
+        let mut end = wanted.after;
+        for line in lines.kept.range(begin..) {
+            if found.len() >= MAX_LINES_AT_ONCE && line.zxid != end {
+                break;
+            }
+            end = line.zxid;
+            if wanted
+                .mount
+                .as_ref()
+                .is_none_or(|mount| *mount == line.mount)
+            {
+                found.push(line.clone());
+            }
+        }
+        (found, end)
+    }
+
+    /// Looks here. Never longer than a minute.
+    pub(crate) async fn look(&self, look: Look) -> Seen {
+        let (wanted, wait_ms) = match look {
+            Look::Operations => return Seen::Operations(self.operations.lock().clone()),
+            Look::Lines { wanted, wait_ms } => (wanted, wait_ms),
+        };
+        let wait = Duration::from_millis(wait_ms.min(MAX_WAIT_MS));
+        let found = async {
+            let mut wanted = wanted.clone();
+            loop {
+                let (lines, next) = self.lines(&wanted);
+                if !lines.is_empty() {
+                    return Seen::Lines { lines, next };
+                }
+                wanted.after = next;
+                self.more(next).await;
+            }
+        };
+        tokio::time::timeout(wait, found).await.unwrap_or_else(|_| {
+            let (lines, next) = self.lines(&wanted);
+            Seen::Lines { lines, next }
+        })
+    }
+
+    /// Returns when there may be lines of later transactions.
+    async fn more(&self, after: Zxid) {
+        let mut last = self.last.subscribe();
+        // The sender is ours, so it does not go before we do.
+        let _ = last.wait_for(|last| *last > after).await;
+    }
+}
+
+impl Lines {
+    fn take(&mut self, ran: &Ran<'_>) {
+        for line in ran.log {
+            self.bytes += line.message.len();
+            self.kept.push_back(Line {
+                zxid: ran.zxid,
+                at: ran.at,
+                mount: ran.mount.clone(),
+                operation: ran.operation.to_owned(),
+                level: level_name(line.level).to_owned(),
+                message: line.message.clone(),
+            });
+        }
+        while self.kept.len() > MAX_LINES || self.bytes > MAX_LINE_BYTES {
+            let Some(oldest) = self.kept.pop_front() else {
+                return;
+            };
+            self.bytes -= oldest.message.len();
+        }
+    }
+}
+
+fn ending_name(ending: &RunEnding) -> Option<&'static str> {
+    match ending {
+        RunEnding::Returned(_) => Some("returned"),
+        RunEnding::Parked { .. } => Some("parked"),
+        RunEnding::Failed(_) => Some("failed"),
+        RunEnding::Refused(_) => Some("refused"),
+        RunEnding::Trapped(_) => Some("trapped"),
+        RunEnding::Exceeded { .. } => Some("exceeded"),
+        RunEnding::BadCall(_) | RunEnding::NotReady => None,
+    }
+}
+
+fn level_name(level: LogLevel) -> &'static str {
+    match level {
+        LogLevel::Debug => "debug",
+        LogLevel::Info => "info",
+        LogLevel::Warn => "warn",
+        LogLevel::Error => "error",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(message: &str) -> LogLine {
+        LogLine {
+            level: LogLevel::Info,
+            message: message.to_owned(),
+        }
+    }
+
+    fn run(activity: &Activity, mount: &str, counter: u32, ending: &RunEnding, log: &[LogLine]) {
+        activity.ran(&Ran {
+            mount: &ZnodePath::parse(mount).unwrap(),
+            operation: "add",
+            zxid: Zxid::new(1, counter),
+            at: Timestamp(7),
+            woken: counter > 1,
+            ending,
+            fuel: 10,
+            took: Duration::from_micros(5 + u64::from(counter)),
+            written_bytes: 3,
+            log,
+        });
+    }
+
+    #[test]
+    fn runs_are_counted_by_mount_and_operation() {
+        let activity = Activity::default();
+        run(&activity, "/a", 1, &RunEnding::Refused("no".into()), &[]);
+        run(&activity, "/a", 2, &RunEnding::Returned("1".into()), &[]);
+        run(&activity, "/b", 3, &RunEnding::BadCall("what?".into()), &[]);
+        let operations = activity.operations.lock().clone();
+        assert_eq!(operations.len(), 1, "{operations:?}");
+        let key = (ZnodePath::parse("/a").unwrap(), "add".to_owned());
+        let endings = [("refused", 1), ("returned", 1)].map(|(name, n)| (name.to_owned(), n));
+        let counted = Counted {
+            calls: 1,
+            runs: 2,
+            endings: endings.into(),
+            fuel: 20,
+            micros: 13,
+            longest_micros: 7,
+            written_bytes: 6,
+        };
+        assert_eq!(operations[&key], counted);
+        activity.retain(|mount| *mount != key.0);
+        assert!(activity.operations.lock().is_empty());
+    }
+
+    #[test]
+    fn lines_of_one_run_stay_together_and_the_oldest_go() {
+        let activity = Activity::default();
+        let many = vec![line("x"); MAX_LINES_AT_ONCE + 5];
+        let returned = RunEnding::Returned("1".into());
+        run(&activity, "/a", 1, &returned, &many);
+        run(&activity, "/b", 2, &returned, &[line("second")]);
+        let all = Wanted::default();
+        let (first, end) = activity.lines(&all);
+        assert_eq!((first.len(), end), (many.len(), Zxid::new(1, 1)));
+        let next = Wanted { after: end, ..all };
+        let (second, end) = activity.lines(&next);
+        assert_eq!(
+            (second[0].message.as_str(), end),
+            ("second", Zxid::new(1, 2))
+        );
+        let of_b = Wanted {
+            mount: Some(ZnodePath::parse("/b").unwrap()),
+            ..Wanted::default()
+        };
+        assert_eq!(activity.lines(&of_b).0.len(), 1);
+
+        for counter in 3..40 {
+            run(
+                &activity,
+                "/a",
+                counter,
+                &returned,
+                &[line(&"y".repeat(1 << 18))],
+            );
+        }
+        let (kept, _) = activity.lines(&Wanted::default());
+        assert_eq!(kept.len(), MAX_LINE_BYTES >> 18);
+    }
+
+    #[tokio::test]
+    async fn whoever_follows_is_told_of_more() {
+        let activity = Activity::default();
+        run(
+            &activity,
+            "/a",
+            5,
+            &RunEnding::Returned("1".into()),
+            &[line("x")],
+        );
+        activity.more(Zxid::new(1, 4)).await;
+        let waits = activity.more(Zxid::new(1, 5));
+        let waits = tokio::time::timeout(Duration::from_millis(1), waits);
+        assert!(waits.await.is_err());
+    }
+}
