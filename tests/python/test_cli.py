@@ -233,7 +233,7 @@ def test_the_root_stays(quorate):
 def test_recipes_are_listed_by_name_with_what_is_mounted(own_quorate):
     quorate = own_quorate
     names = [document["name"] for document in quorate.works("--json", "recipe", "list").documents]
-    assert names == ["counter", "election", "fair-lock"]
+    assert {"counter", "election", "fair-lock"} <= set(names) and names == sorted(names)
     assert quorate.works("mount", "/c", "counter").out.startswith("mounted counter at /c\n")
     assert quorate.works("--json", "mount", "/l", "fair-lock").document["sealed"] is True
 

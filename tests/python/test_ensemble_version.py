@@ -9,9 +9,9 @@ from harness.falsify import falsify
 from harness.load import cluster, connect
 from harness.waiting import until
 
-#: The end of the transaction that raises the version to 1: one change, the 22nd of its kind, and its outcome.
-RAISED_TO_1 = bytes([1, 21, 1, 1, 11])
-RAISED_TO_2 = bytes([1, 21, 2, 1, 11])
+#: The end of the transaction that raises the version to 1: one change, the 26th of its kind, and its outcome.
+RAISED_TO_1 = bytes([1, 25, 1, 1, 13])
+RAISED_TO_2 = bytes([1, 25, 2, 1, 13])
 
 pytestmark = [pytest.mark.quorate, pytest.mark.timeout(170)]
 

@@ -121,17 +121,20 @@ pub trait Property {
 
 /// Runs schedules of a standard recipe against a property.
 ///
-/// `QUORATE_SEED` says which one seed to run.
+/// `QUORATE_SEED` says which one seed to run, `QUORATE_SEEDS` how many.
 ///
 /// # Panics
 /// With seed and history, if the property does not hold.
 pub fn hold<P: Property>(recipe: &str, property: impl Fn() -> P) {
     let compiled = Compiled::standard(recipe);
-    let one = env::var("QUORATE_SEED").ok();
-    let seeds = match one.as_deref().map(str::parse::<u64>) {
-        Some(Ok(seed)) => seed..seed + 1,
-        Some(Err(_)) => panic!("QUORATE_SEED is no number"),
-        None => 1..SEEDS + 1,
+    let number = |name| {
+        env::var(name)
+            .ok()
+            .map(|text| text.parse::<u64>().expect(name))
+    };
+    let seeds = match (number("QUORATE_SEED"), number("QUORATE_SEEDS")) {
+        (Some(seed), _) => seed..seed + 1,
+        (None, seeds) => 1..seeds.unwrap_or(SEEDS) + 1,
     };
     for seed in seeds {
         let mut schedule = Schedule::new(&compiled, seed, property());

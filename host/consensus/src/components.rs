@@ -4,7 +4,7 @@
 //! A file is put in place whole and durable, and never changes: its name is its checksum. It goes when no
 //! snapshot needs it that is in place, being written, being received or being sent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
@@ -44,6 +44,8 @@ pub(crate) struct ComponentStore {
     dir: PathBuf,
     /// How many snapshots need each.
     holders: Mutex<BTreeMap<RecipeDigest, usize>>,
+    /// Those whose files were read since the start, and found whole.
+    whole: Mutex<BTreeSet<RecipeDigest>>,
     /// How many files were begun since the start.
     begun: AtomicU64,
 }
@@ -87,6 +89,7 @@ impl ComponentStore {
         Arc::new(ComponentStore {
             dir: dir.to_owned(),
             holders: Mutex::default(),
+            whole: Mutex::default(),
             begun: AtomicU64::new(0),
         })
     }
@@ -119,6 +122,7 @@ impl ComponentStore {
             // Locked meanwhile, so that nobody begins to need it.
             let holders = self.holders.lock();
             if !holders.contains_key(&digest) {
+                self.whole.lock().remove(&digest);
                 fs::remove_file(path)?;
             }
         }
@@ -130,9 +134,20 @@ impl ComponentStore {
         self.dir.join(format!("{digest}.{EXTENSION}"))
     }
 
-    /// Whether it is there.
+    /// Whether it is there, and whole: a damaged one is written or asked for anew. Read once per start of the process.
     pub(crate) fn has(&self, needed: &Needed) -> bool {
-        fs::metadata(self.path(&needed.digest)).is_ok_and(|file| file.len() == needed.bytes)
+        let path = self.path(&needed.digest);
+        if !fs::metadata(&path).is_ok_and(|file| file.len() == needed.bytes) {
+            return false;
+        }
+        if self.whole.lock().contains(&needed.digest) {
+            return true;
+        }
+        let whole = fs::read(path).is_ok_and(|bytes| RecipeDigest::of(&bytes) == needed.digest);
+        if whole {
+            self.whole.lock().insert(needed.digest);
+        }
+        whole
     }
 
     /// Writes a component, unless it is there already.

@@ -6,6 +6,7 @@
 //! | `lock` | locked while a server uses the directory |
 //! | `log/<position>.log` | the log's files: [`crate::log::record`] |
 //! | `snapshots/<index>-<term>.snapshot` | the newest snapshot: [`crate::snapshot`] |
+//! | `snapshots/<digest>.component` | the components that it needs: [`crate::components`] |
 
 use std::fs::{self, File, TryLockError};
 use std::io::{ErrorKind, Write};

@@ -178,12 +178,19 @@ pub fn compile_child<'a>(arguments: impl IntoIterator<Item = &'a OsStr>) -> Exit
 
 /// The system's own bounds, for this process.
 fn limit(cpu_seconds: u64, memory_bytes: u64) -> io::Result<()> {
-    Resource::CPU.set(cpu_seconds, cpu_seconds + 1)?;
+    lower(Resource::CPU, cpu_seconds)?;
     // What is reserved and cannot be touched, as the engine's pool, does not count.
-    Resource::DATA.set(memory_bytes, memory_bytes)?;
+    lower(Resource::DATA, memory_bytes)?;
     // It writes no file, least of all of its memory.
-    Resource::FSIZE.set(0, 0)?;
-    Resource::CORE.set(0, 0)
+    lower(Resource::FSIZE, 0)?;
+    lower(Resource::CORE, 0)
+}
+
+/// The operator may have set less already, which a process cannot raise.
+fn lower(resource: Resource, most: u64) -> io::Result<()> {
+    let (_, hard) = resource.get()?;
+    let most = most.min(hard);
+    resource.set(most, most)
 }
 
 fn compile_input() -> Result<Vec<u8>, String> {

@@ -339,15 +339,15 @@ fn changes_that_lie_touch_nothing() {
         )
         .operation(
             "absolute",
-            "(call $put (i32.const 7) (i32.const 4) (i32.const 1))",
+            "(call $put (i32.const 8) (i32.const 4) (i32.const 1))",
         )
         .operation(
             "garbled",
-            "(call $put (i32.const 11) (i32.const 2) (i32.const 1))",
+            "(call $put (i32.const 12) (i32.const 2) (i32.const 1))",
         )
         .operation(
             "zero",
-            "(call $put (i32.const 13) (i32.const 3) (i32.const 1))",
+            "(call $put (i32.const 14) (i32.const 3) (i32.const 1))",
         )
         .operation(
             "beyond",
@@ -381,7 +381,7 @@ fn changes_that_lie_touch_nothing() {
         )
         .operation(
             "line",
-            "(call $write (i32.const 1) (i32.const 11) (i32.const 2))",
+            "(call $write (i32.const 1) (i32.const 12) (i32.const 2))",
         )
         .operation(
             "talk",

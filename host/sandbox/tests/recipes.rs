@@ -138,14 +138,22 @@ fn election_elects_in_order_and_lets_candidates_withdraw() {
         returned(r#"{"token":102}"#)
     );
     let (second, watches) = parked(elections.call(2, "campaign", r#"["orders","two:80"]"#));
+    assert_eq!(second, "0000000000-0000000000000000");
     assert_eq!(
         watches,
         [
-            "node orders/ticket-0000000000000000",
-            "node orders/ticket-0000000000000001"
+            "node orders/leader",
+            "node orders/candidates/0000000000-0000000000000000"
         ]
     );
-    let (third, _) = parked(elections.call(3, "campaign", r#"["orders","three:80"]"#));
+    let (third, watches) = parked(elections.call(3, "campaign", r#"["orders","three:80"]"#));
+    assert_eq!(
+        watches,
+        [
+            "node orders/candidates/0000000000-0000000000000000",
+            "node orders/candidates/0000000000-0000000000000001"
+        ]
+    );
     assert_eq!(
         elections.call(9, "leader", of),
         returned(r#"{"candidate":"one:80","session":1,"token":102}"#)
@@ -159,12 +167,12 @@ fn election_elects_in_order_and_lets_candidates_withdraw() {
     let arguments = r#"["orders","two:80"]"#;
     assert_refused(
         &elections.run(2, "campaign", arguments, Some(second)),
-        "taken out",
+        "has withdrawn",
     );
     assert_eq!(elections.call(1, "resign", of), returned("true"));
     assert_eq!(
         elections.run(3, "campaign", r#"["orders","three:80"]"#, Some(third)),
-        returned(r#"{"token":104}"#)
+        returned(r#"{"token":110}"#)
     );
     assert_eq!(elections.call(3, "resign", of), returned("true"));
     assert_eq!(elections.tree.paths(), [""]);

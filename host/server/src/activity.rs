@@ -1,7 +1,8 @@
 //! Activity: what recipes do on this server while it leads: each operation's runs, and the last lines they wrote.
 //!
 //! Nothing of it is replicated, and a new leader begins from nothing: a line is known by its run's transaction,
-//! so that whoever follows the lines goes on at the next leader without a gap or a repeat.
+//! so that whoever follows the lines goes on at the next leader. What was evaluated in an epoch that was lost
+//! meanwhile is told too, and again by the leader that evaluates it again: this is for eyes, not for accounts.
 
 mod exporter;
 
@@ -44,7 +45,7 @@ pub struct Activity {
 /// What one operation of one mount did.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Counted {
-    /// Calls that came, each once however often it was run.
+    /// Calls that came, each once however often it is woken.
     pub calls: u64,
     /// Runs, the first ones among them.
     pub runs: u64,
@@ -174,9 +175,10 @@ impl Activity {
         }
     }
 
-    /// A mount is gone.
-    pub(crate) fn forget(&self, mount: &ZnodePath) {
-        self.operations.lock().retain(|(of, _), _| of != mount);
+    /// Only these mounts are there.
+    pub(crate) fn retain(&self, is_there: impl Fn(&ZnodePath) -> bool) {
+        let mut operations = self.operations.lock();
+        operations.retain(|(mount, _), _| is_there(mount));
     }
 
     /// The oldest of the lines that are wanted, and how far that is: what to ask for next.
@@ -322,7 +324,7 @@ mod tests {
             written_bytes: 6,
         };
         assert_eq!(operations[&key], counted);
-        activity.forget(&key.0);
+        activity.retain(|mount| *mount != key.0);
         assert!(activity.operations.lock().is_empty());
     }
 

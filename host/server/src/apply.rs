@@ -116,7 +116,9 @@ impl Applier {
                     ..
                 } => self.touches.open(*session, *timeout_ms),
                 Change::CloseSession { session } => self.touches.remove(*session),
-                Change::RemoveMount { path } => self.recipes.activity().forget(path),
+                Change::RemoveMount { path } => {
+                    self.recipes.activity().retain(|mount| mount != path)
+                }
                 Change::RemoveComponent { digest } => self.recipes.forget(digest),
                 // Every server compiles what is kept, so that whoever leads next is ready for it.
                 Change::KeepComponent { digest } => {
@@ -198,12 +200,15 @@ impl StateMachine for Applier {
         components: &mut Components<'_>,
         chunks: &mut Chunks<'_>,
     ) -> Result<(), InstallError> {
-        // Rule S3: whoever was connected has missed answers and events.
-        let reason = "the server has installed a snapshot";
-        self.watches.close_all(reason);
         // There is never room for both. The file is whole, or nobody would have come so far; and a server that
         // cannot read it stops.
         let old = std::mem::replace(&mut *self.state.write(), State::vacant());
+        // Rule S3: whoever was connected has missed answers and events. Who comes now finds nothing to read.
+        let reason = "the server has installed a snapshot";
+        self.watches.close_all(reason);
+        for (session, _) in old.sessions() {
+            self.touches.remove(session);
+        }
         drop(old);
         let chunks = chunks.map(|chunk| chunk.map_err(Broken::from));
         let components = components.map(|component| component.map_err(Broken::from));
@@ -211,6 +216,8 @@ impl StateMachine for Applier {
         for (session, value) in loaded.sessions() {
             self.touches.open(session, value.timeout_ms);
         }
+        let activity = self.recipes.activity();
+        activity.retain(|mount| loaded.mount(mount).is_some());
         for (digest, component) in loaded.components() {
             self.recipes.prepare(*digest, component.clone());
         }

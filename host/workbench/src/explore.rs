@@ -156,7 +156,9 @@ impl<'a> World<'a> {
     fn try_calls(&self) -> Result<()> {
         let mut player = self.player()?;
         for call in &self.calls {
-            let request = call.request(&self.mount);
+            let Some(request) = call.request(&self.mount) else {
+                continue;
+            };
             if let Some(RunEnding::BadCall(message)) = player.scene.evaluator.rehearse(&request) {
                 bail!("calls: {:?}: {message}", call.text);
             }
@@ -174,12 +176,9 @@ impl<'a> World<'a> {
         }
         let checker = Checker::new(self.properties, &scene, &self.mount)?;
         scene.set_checker(checker);
-        Ok(Player::new(
-            scene,
-            &self.mount,
-            &self.calls,
-            self.properties,
-        ))
+        let mut player = Player::new(scene, &self.mount, &self.calls, self.properties);
+        player.begin()?;
+        Ok(player)
     }
 
     /// Plays what of the steps can be, up to a violation.

@@ -58,8 +58,16 @@ impl Workbench {
     /// # Errors
     /// If the sandbox cannot be set up.
     pub fn new() -> Result<Workbench> {
+        Workbench::with(SandboxConfig::default())
+    }
+
+    /// An empty one, with a sandbox set up like this.
+    ///
+    /// # Errors
+    /// If it cannot be set up.
+    pub fn with(sandbox: SandboxConfig) -> Result<Workbench> {
         Ok(Workbench {
-            sandbox: Arc::new(Sandbox::new(SandboxConfig::default())?),
+            sandbox: Arc::new(Sandbox::new(sandbox)?),
             prepared: Mutex::default(),
         })
     }

@@ -12,6 +12,9 @@ mod grows;
 mod holds;
 mod moves;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
@@ -28,12 +31,15 @@ use crate::scenario::{Event, Scene};
 use crate::words::words;
 
 use call::Call;
-pub(crate) use call::arguments;
+pub(crate) use call::{arguments, field};
 use file::{Always, Operations};
 pub(crate) use file::{Failure, Properties, parse};
 
 /// How many parked calls are run on trial after one step.
 const MAX_REHEARSED: usize = 100;
+
+/// How many of its results a session can use in later calls.
+const MAX_RESULTS: usize = 20;
 
 /// How many violations one scenario tells.
 const MAX_VIOLATIONS: usize = 20;
@@ -92,6 +98,8 @@ pub(crate) struct Checker {
     /// Calls that have begun and not ended.
     open: BTreeMap<CallId, Call>,
     begun: u64,
+    /// What each session was given, the last [`MAX_RESULTS`] of it.
+    results: BTreeMap<SessionId, Vec<Value>>,
     violations: Vec<Violation>,
     tallies: Vec<Tally>,
 }
@@ -131,6 +139,7 @@ impl Checker {
             leaves_nothing: properties.leaves_nothing,
             open: BTreeMap::new(),
             begun: 0,
+            results: BTreeMap::new(),
             violations: Vec::new(),
             tallies: vec![Tally::default(); interface.operations.len()],
             interface,
@@ -145,6 +154,11 @@ impl Checker {
         names.extend(["stuck", "trap", "endless"]);
         names.dedup();
         names.join(", ")
+    }
+
+    /// What a session was given, the last one last.
+    pub(crate) fn results(&self, session: SessionId) -> &[Value] {
+        self.results.get(&session).map_or(&[], Vec::as_slice)
     }
 
     pub(crate) fn violations(&self) -> &[Violation] {
@@ -166,12 +180,16 @@ impl Checker {
         &mut self,
         scene: &mut Scene<'_>,
         events: &[Event],
+        is_settled: bool,
     ) -> Result<Vec<Violation>> {
         let mut found = Vec::new();
         for event in events {
             self.note(scene, event, &mut found);
         }
-        self.settled(scene, &mut found)?;
+        self.open.values_mut().for_each(|call| call.waited = true);
+        if is_settled {
+            self.settled(scene, &mut found)?;
+        }
         found.retain(|violation| !self.violations.contains(violation));
         found.truncate(MAX_VIOLATIONS.saturating_sub(self.violations.len()));
         self.violations.extend(found.iter().cloned());
@@ -206,6 +224,11 @@ impl Checker {
                 self.rules.iter_mut().for_each(|rule| rule.called(&call));
                 self.open.insert(*id, call);
             }
+            Event::Parked(id) => {
+                if let Some(call) = self.open.get_mut(id) {
+                    call.parks_again = None;
+                }
+            }
             Event::Ended { id, ending } => {
                 let Some(call) = self.open.remove(id) else {
                     return;
@@ -235,6 +258,13 @@ impl Checker {
                     let said = rule.ended(&call, result.as_ref(), scene.now);
                     found.extend(said.into_iter().map(|what| Violation { property, what }));
                 }
+                if let Some(result) = result {
+                    let results = self.results.entry(id.session).or_default();
+                    results.push(result);
+                    if results.len() > MAX_RESULTS {
+                        results.remove(0);
+                    }
+                }
             }
             Event::SessionEnded(session) => {
                 self.open.retain(|id, _| id.session != *session);
@@ -245,8 +275,35 @@ impl Checker {
         }
     }
 
+    /// Whether a call waits that would not, were it woken. One that goes on also right behind its last run does not
+    /// look whether its turn has come: nothing can be told of it.
+    fn find_stuck(&mut self, scene: &mut Scene<'_>, found: &mut Vec<Violation>) {
+        let exempt = &self.may_be_stuck;
+        let waiting = self.open.values_mut();
+        let waiting = waiting.filter(|call| !exempt.contains(&call.operation));
+        for call in waiting.take(MAX_REHEARSED) {
+            if call.parks_again == Some(false) {
+                continue;
+            }
+            let Some(ending) = scene.evaluator.rehearse_parked(call.id) else {
+                continue;
+            };
+            let what = goes_on(ending);
+            if call.parks_again.is_none() {
+                call.parks_again = Some(what.is_none());
+            } else if let Some(what) = what {
+                let what = format!(
+                    "{call} waits, but {what} if it were run again: it watches nothing of what has changed"
+                );
+                found.push(Violation {
+                    property: "stuck",
+                    what,
+                });
+            }
+        }
+    }
+
     fn settled(&mut self, scene: &mut Scene<'_>, found: &mut Vec<Violation>) -> Result<()> {
-        self.open.values_mut().for_each(|call| call.waited = true);
         if scene.evaluator.has_wakes() {
             let what = "calls wake each other, or themselves, without end".to_owned();
             found.push(Violation {
@@ -262,20 +319,7 @@ impl Checker {
             let said = rule.settled(&waiting, scene.now);
             found.extend(said.into_iter().map(|what| Violation { property, what }));
         }
-        for call in waiting.iter().take(MAX_REHEARSED) {
-            if self.may_be_stuck.contains(&call.operation) {
-                continue;
-            }
-            if let Some(what) = scene.evaluator.rehearse_parked(call.id).and_then(goes_on) {
-                let what = format!(
-                    "{call} waits, but {what} if it were run again: it watches nothing of what has changed"
-                );
-                found.push(Violation {
-                    property: "stuck",
-                    what,
-                });
-            }
-        }
+        self.find_stuck(scene, found);
         for always in &self.always {
             if let Some(what) = self.observe(always, scene)? {
                 found.push(Violation {

@@ -101,6 +101,8 @@ pub(crate) struct Scene<'a> {
     /// The last key that each session has used.
     keys: BTreeMap<String, u64>,
     requests: u64,
+    /// Whether what the next request wakes waits until the one after it.
+    busy: bool,
     /// The session that the last request opened.
     opened: Option<SessionId>,
     /// What the last request was refused for, before anything ran.
@@ -116,6 +118,8 @@ struct History {
     asked: Option<CallRequest>,
     parked: BTreeSet<CallId>,
     events: Vec<Event>,
+    /// Calls that were woken wait for their runs.
+    is_unsettled: bool,
 }
 
 /// Something that happened to a call or a session, in the order of the transactions.
@@ -128,6 +132,8 @@ pub(crate) enum Event {
         operation: String,
         arguments: String,
     },
+    /// It waits, or waits again.
+    Parked(CallId),
     /// It has its answer.
     Ended { id: CallId, ending: Ending },
     /// A session has ended, and its calls with it.
@@ -148,6 +154,7 @@ impl Scene<'_> {
             crashed: BTreeMap::new(),
             keys: BTreeMap::new(),
             requests: 0,
+            busy: false,
             opened: None,
             refused: None,
             history: History::default(),
@@ -161,7 +168,8 @@ impl Scene<'_> {
         let mut said = self.execute(command)?;
         let events = std::mem::take(&mut self.history.events);
         if let Some(mut checker) = self.checker.take() {
-            for violation in checker.check(self, &events)? {
+            let is_settled = !self.history.is_unsettled;
+            for violation in checker.check(self, &events, is_settled)? {
                 writeln!(said, "{violation}")?;
             }
             self.checker = Some(checker);
@@ -172,6 +180,13 @@ impl Scene<'_> {
     /// What was found so far not to hold.
     pub(crate) fn violations(&self) -> &[Violation] {
         self.checker.as_ref().map_or(&[], Checker::violations)
+    }
+
+    /// What a session was given, if somebody checks.
+    pub(crate) fn results(&self, session: SessionId) -> &[Value] {
+        self.checker
+            .as_ref()
+            .map_or(&[], |checker| checker.results(session))
     }
 
     /// Who checks, if somebody does.
@@ -246,6 +261,10 @@ impl Scene<'_> {
                 let milliseconds = milliseconds.context("it is written `pass MILLISECONDS`")?;
                 self.pass(milliseconds)
             }
+            ["busy"] => {
+                self.busy = true;
+                Ok(String::new())
+            }
             ["new-leader"] => self.new_leader(),
             ["restart"] => {
                 let mut state = self.state.write();
@@ -289,6 +308,7 @@ impl Scene<'_> {
         }
         self.now = until;
         self.evaluator.tick(self.now);
+        self.history.is_unsettled = false;
         said += &self.apply()?;
         Ok(said)
     }
@@ -296,6 +316,7 @@ impl Scene<'_> {
     fn new_leader(&mut self) -> Result<String> {
         self.evaluator = open_epoch(&self.state, &self.workbench.sandbox, self.now)?;
         self.evaluator.tick(self.now);
+        self.history.is_unsettled = false;
         self.apply()
     }
 
@@ -438,7 +459,14 @@ impl Scene<'_> {
             Operation::Call(call) => Some(call.clone()),
             _ => None,
         };
-        self.evaluator.evaluate(&request, Some(origin), self.now);
+        if std::mem::take(&mut self.busy) {
+            self.evaluator
+                .evaluate_alone(&request, Some(origin), self.now);
+            self.history.is_unsettled = true;
+        } else {
+            self.evaluator.evaluate(&request, Some(origin), self.now);
+            self.history.is_unsettled = false;
+        }
         self.apply()
     }
 
@@ -490,15 +518,21 @@ impl Scene<'_> {
             asked,
             parked,
             events,
+            ..
         } = &mut self.history;
         for change in &transaction.changes {
             match change {
-                Change::Park(call) if parked.insert(call.id) => events.push(Event::Called {
-                    id: call.id,
-                    mount: call.mount.clone(),
-                    operation: call.operation.clone(),
-                    arguments: call.arguments.clone(),
-                }),
+                Change::Park(call) => {
+                    if parked.insert(call.id) {
+                        events.push(Event::Called {
+                            id: call.id,
+                            mount: call.mount.clone(),
+                            operation: call.operation.clone(),
+                            arguments: call.arguments.clone(),
+                        });
+                    }
+                    events.push(Event::Parked(call.id));
+                }
                 Change::PutAnswer { call: id, answer } => {
                     // Not parked before: it was asked for just now, and ran once.
                     if !parked.remove(id)

@@ -2,7 +2,7 @@
 //!
 //! An election is a line of candidates, in the order of rank and candidacy, and the leader's znode, which the
 //! first of them makes when there is none. A candidate that entered without waiting has no call that would
-//! do so in its place: then whoever asks next does. Nobody asks and sees no leader where there is a candidate.
+//! do so in its place: then whoever waits or asks next does it.
 
 use quorate_recipe::prelude::*;
 
@@ -52,10 +52,10 @@ recipe!(
         campaign-ranked: func(name: string, candidate: string, rank: u32) -> term;
 
         /// A latch: stands for election until the session ends or resigns, and does not wait; gives the
-        /// term if it leads at once. A session that stands already stands as before.
+        /// term if it leads at once. A session that has entered already stands as before.
         enter: func(name: string, candidate: string, rank: u32) -> option<term>;
 
-        /// Waits until this session leads. Refused if it does not stand.
+        /// Waits until this session leads. Refused if it has not entered.
         await-leadership: func(name: string) -> term;
 
         /// The term if this session leads.
@@ -86,6 +86,11 @@ recipe!(
 /// Candidacies that `candidates` gives.
 const MAX_LISTED: u32 = 1000;
 
+/// What a candidacy's data begin with, ahead of what the candidate said of itself: whether it goes with its call,
+/// or was entered.
+const CALLED: char = 'c';
+const ENTERED: char = 'e';
+
 /// Digits of a rank in a candidacy's name, so that byte order is order by rank.
 const RANK_DIGITS: usize = 10;
 
@@ -103,14 +108,14 @@ fn campaign_ranked(name: String, candidate: String, rank: u32) -> Term {
             return lead(&name, &candidate, call::session());
         }
     }
-    let ticket = call::memo().unwrap_or_else(|| stand(&name, &candidate, rank));
+    let ticket = call::memo().unwrap_or_else(|| stand(&name, CALLED, &candidate, rank));
     lead_or_wait(&name, ticket)
 }
 
 fn enter(name: String, candidate: String, rank: u32) -> Option<Term> {
     require_name(&name);
-    if own_term(&name).is_none() && own_candidacy(&name).is_none() {
-        stand(&name, &candidate, rank);
+    if own_term(&name).is_none() && entered(&name).is_none() {
+        stand(&name, ENTERED, &candidate, rank);
     }
     seat(&name);
     own_term(&name)
@@ -120,10 +125,10 @@ fn await_leadership(name: String) -> Term {
     require_name(&name);
     let ticket = match call::memo() {
         Some(ticket) => ticket,
-        None => match (own_term(&name), own_candidacy(&name)) {
+        None => match (own_term(&name), entered(&name)) {
             (Some(term), _) => return term,
             (None, Some(ticket)) => ticket,
-            (None, None) => refuse!("this session does not stand in the election {name:?}"),
+            (None, None) => refuse!("this session has not entered the election {name:?}"),
         },
     };
     lead_or_wait(&name, ticket)
@@ -165,7 +170,6 @@ fn leader(name: String) -> Option<Leadership> {
 fn observe(name: String, known: Option<u64>) -> Option<Leadership> {
     let leadership = leader(name.clone());
     if leadership.as_ref().map(|leadership| leadership.token) == known {
-        // Nothing was written: a leader that was seated just now is not known yet.
         park!(""; leader_path(&name));
     }
     leadership
@@ -177,7 +181,7 @@ fn candidates(name: String) -> Vec<Candidacy> {
     let waiting = tree::entries(&line_path(&name), &Range::first(MAX_LISTED));
     let candidacy = |child: &Child| {
         Some(Candidacy {
-            candidate: child.text().to_owned(),
+            candidate: child.text()[1..].to_owned(),
             session: child.stat.owner()?,
             rank: child.name[..RANK_DIGITS].parse().ok()?,
         })
@@ -193,9 +197,10 @@ fn line_path(name: &str) -> String {
     path!(name, "candidates")
 }
 
-fn stand(name: &str, candidate: &str, rank: u32) -> String {
+fn stand(name: &str, kind: char, candidate: &str, rank: u32) -> String {
     let prefix = format!("{rank:0RANK_DIGITS$}-");
-    tree::create_sequential(&line_path(name), &prefix, candidate, mine())
+    let data = format!("{kind}{candidate}");
+    tree::create_sequential(&line_path(name), &prefix, data, mine())
 }
 
 fn own_term(name: &str) -> Option<Term> {
@@ -205,11 +210,12 @@ fn own_term(name: &str) -> Option<Term> {
     })
 }
 
-fn own_candidacy(name: &str) -> Option<String> {
+/// The candidacy that this session has entered.
+fn entered(name: &str) -> Option<String> {
     let waiting = tree::entries(&line_path(name), &Range::all());
     waiting
         .into_iter()
-        .find(Child::is_mine)
+        .find(|candidacy| candidacy.is_mine() && candidacy.text().starts_with(ENTERED))
         .map(|candidacy| candidacy.name)
 }
 
@@ -219,14 +225,18 @@ fn is_vacant(name: &str) -> bool {
 }
 
 fn lead(name: &str, candidate: &str, session: u64) -> Term {
-    tree::create(&leader_path(name), candidate, Lifetime::Session(session));
+    let path = leader_path(name);
+    // Handed to the session once it is there: what a call creates for a session would go with the call, if that
+    // ended without a result, and it may not be the leader's.
+    tree::create(&path, candidate, Lifetime::Persistent);
+    tree::set_lifetime(&path, Lifetime::Session(session));
     Term {
         token: call::transaction(),
     }
 }
 
-/// Makes the first candidate the leader if there is none. Not in a run that then parks: what it creates
-/// would go with its call.
+/// Makes the first candidate the leader if there is none, and no call of it will: that call may yet be given up,
+/// and its session must not lead then.
 fn seat(name: &str) {
     if tree::exists(&leader_path(name)).is_some() {
         return;
@@ -234,20 +244,22 @@ fn seat(name: &str) {
     let line = line_path(name);
     if let Some(first) = tree::first(&line)
         && let Some(session) = first.stat.owner()
+        && let Some(candidate) = first.text().strip_prefix(ENTERED)
     {
-        lead(name, first.text(), session);
+        lead(name, candidate, session);
         tree::delete(&path!(line, first.name));
     }
 }
 
-/// Parks until this candidacy is the first and nobody leads. Who stands behind another watches that one
-/// alone; the first watches the leader.
+/// Parks until this candidacy is the first and nobody leads. Who stands behind a candidacy with a call watches
+/// that one alone; the first, and who stands behind one without, watches the leader.
 fn lead_or_wait(name: &str, ticket: String) -> Term {
+    seat(name);
     let line = line_path(name);
     let path = path!(line, ticket);
     let candidacy = tree::get(&path);
     if let Some(term) = own_term(name) {
-        // Another call of this session has made it the leader meanwhile.
+        // By another candidacy of this session, or this one was entered and is seated.
         if candidacy.is_some() {
             tree::delete(&path);
         }
@@ -256,13 +268,17 @@ fn lead_or_wait(name: &str, ticket: String) -> Term {
     let Some(candidacy) = candidacy else {
         refuse!("this session has withdrawn from the election {name:?}");
     };
-    if let Some(ahead) = tree::child_before(&line, &ticket) {
-        park!(ticket; path!(line, ahead), path);
+    let ahead = tree::entries(&line, &Range::before(&ticket, 1)).pop();
+    if let Some(ahead) = ahead {
+        if ahead.text().starts_with(ENTERED) {
+            watch::node(&leader_path(name));
+        }
+        park!(ticket; path!(line, ahead.name), path);
     }
     if tree::exists(&leader_path(name)).is_some() {
         park!(ticket; leader_path(name), path);
     }
-    let term = lead(name, candidacy.text(), call::session());
+    let term = lead(name, &candidacy.text()[1..], call::session());
     tree::delete(&path);
     term
 }

@@ -1,7 +1,8 @@
 //! Locks by name, first come first served, with fencing tokens.
 //!
-//! A lock is a container with one ticket for each call that holds it or waits for it; the first ticket
-//! holds it, and its data say how often. The lock is that line: there is nothing else to keep in step with it.
+//! A lock is a container with a ticket for each call that holds it or waits for it, in a line; the first ticket
+//! holds it. Once more by the session that holds it is a ticket more, right behind its first: so each call has
+//! a ticket of its own, and one that is given up takes nothing from another.
 
 use quorate_recipe::prelude::*;
 
@@ -68,8 +69,12 @@ recipe!(
 "#
 );
 
-/// What stands behind the number of holds once somebody has asked for the lock.
-const ASKED: &str = " asked";
+/// Times that a session can hold a lock at once.
+const MAX_HOLDS: usize = 1000;
+
+/// What a ticket's data end in once somebody has asked for the lock. What they begin with is, in a hold more, the
+/// token.
+const ASKED: &str = "asked";
 
 fn acquire(name: String) -> Grant {
     let granted = acquire_until(&name, None);
@@ -81,63 +86,150 @@ fn acquire_within(name: String, wait_ms: u64) -> Option<Grant> {
 }
 
 fn try_acquire(name: String) -> Option<Grant> {
-    require_name(&name);
-    match tree::first(&name) {
+    match Holds::of(&name) {
         None => Some(take(&name)),
-        Some(held) if held.is_mine() => Some(hold_once_more(&name, &held)),
+        Some(holds) if holds.are_mine() => Some(holds.once_more()),
         Some(_) => None,
     }
 }
 
 fn release(name: String) -> i64 {
-    require_name(&name);
-    let held = mine_or_refuse(&name);
-    let (holds, asked) = read(held.text());
-    let ticket = path!(name, held.name);
-    if holds > 1 {
-        tree::set(&ticket, write(holds - 1, asked));
-    } else {
-        tree::delete(&ticket);
+    let holds = Holds::mine_or_refuse(&name);
+    if let Some(last) = holds.tickets.last() {
+        tree::delete(&path!(name, last.name));
     }
-    holds - 1
+    holds.tickets.len() as i64 - 1
 }
 
 fn holder(name: String) -> Option<Holding> {
-    require_name(&name);
-    let held = tree::first(&name)?;
+    let holds = Holds::of(&name)?;
+    let Grant {
+        token,
+        holds: count,
+    } = holds.grant();
     Some(Holding {
-        session: held.stat.owner()?,
-        token: held.stat.created,
-        holds: read(held.text()).0,
+        session: holds.first().stat.owner()?,
+        token,
+        holds: count,
     })
 }
 
 fn request_release(name: String) -> bool {
-    require_name(&name);
-    let Some(held) = tree::first(&name) else {
+    let Some(holds) = Holds::of(&name) else {
         return false;
     };
-    let (holds, asked) = read(held.text());
-    if !asked {
-        tree::set(&path!(name, held.name), write(holds, true));
+    for ticket in &holds.tickets {
+        if !ticket.text().ends_with(ASKED) {
+            let data = format!("{} {ASKED}", ticket.text());
+            tree::set(&path!(name, ticket.name), data.trim_start());
+        }
     }
     true
 }
 
 fn release_requested(name: String) -> bool {
-    require_name(&name);
-    read(mine_or_refuse(&name).text()).1
+    Holds::mine_or_refuse(&name).are_asked_for()
 }
 
 fn wait_for_request(name: String) -> bool {
-    require_name(&name);
-    let ticket = call::memo().unwrap_or_else(|| mine_or_refuse(&name).name);
-    let path = path!(name, ticket);
-    match tree::get(&path) {
-        None => false,
-        Some(held) if read(held.text()).1 => true,
-        Some(_) => park!(ticket; path),
+    let number = call::memo();
+    let holds = match &number {
+        None => Holds::mine_or_refuse(&name),
+        Some(number) => match Holds::of(&name) {
+            Some(holds) if holds.number() == number => holds,
+            _ => return false,
+        },
+    };
+    if !holds.are_asked_for() {
+        park!(holds.number(); path!(name, holds.first().name));
     }
+    true
+}
+
+/// The tickets that hold a lock: all of one session.
+struct Holds<'a> {
+    name: &'a str,
+    tickets: Vec<Child>,
+}
+
+impl Holds<'_> {
+    /// Those of the lock; none if it is free.
+    fn of(name: &str) -> Option<Holds<'_>> {
+        require_name(name);
+        let first = tree::first(name)?;
+        // Behind all of the first one's number, before the next number.
+        let behind = Range {
+            before: Some(format!("{}~", number(&first.name))),
+            ..Range::all()
+        };
+        Some(Holds {
+            name,
+            tickets: tree::entries(name, &behind),
+        })
+    }
+
+    fn mine_or_refuse(name: &str) -> Holds<'_> {
+        match Holds::of(name) {
+            Some(holds) if holds.are_mine() => holds,
+            _ => refuse!("this session does not hold the lock {name:?}"),
+        }
+    }
+
+    fn first(&self) -> &Child {
+        self.tickets.first().expect("there is a first ticket")
+    }
+
+    /// That of the first ticket that the session had, which may be gone.
+    fn number(&self) -> &str {
+        number(&self.first().name)
+    }
+
+    fn are_mine(&self) -> bool {
+        self.first().is_mine()
+    }
+
+    fn are_asked_for(&self) -> bool {
+        self.first().text().ends_with(ASKED)
+    }
+
+    /// The transaction that made the first ticket that the session had: less than what comes behind has.
+    fn token(&self) -> u64 {
+        let first = self.first();
+        let kept = first.text().split(' ').next();
+        kept.and_then(|token| token.parse().ok())
+            .unwrap_or(first.stat.created)
+    }
+
+    fn grant(&self) -> Grant {
+        Grant {
+            token: self.token(),
+            holds: self.tickets.len() as i64,
+        }
+    }
+
+    /// One more ticket, behind these and ahead of all that wait.
+    fn once_more(mut self) -> Grant {
+        let last = self.tickets.last().unwrap_or(self.first());
+        let suffix = last.name.rsplit_once('.').map_or("0", |(_, suffix)| suffix);
+        let next = suffix.parse::<usize>().expect("a suffix is a number") + 1;
+        if next > MAX_HOLDS {
+            refuse!(
+                "this session holds the lock {:?} {MAX_HOLDS} times, the most",
+                self.name
+            );
+        }
+        let ticket = format!("{}.{next:04}", self.number());
+        let asked = if self.are_asked_for() { ASKED } else { "" };
+        let data = format!("{} {asked}", self.token());
+        tree::create(&path!(self.name, ticket), data.trim_end(), mine());
+        self.tickets = Holds::of(self.name).map_or(self.tickets, |holds| holds.tickets);
+        self.grant()
+    }
+}
+
+/// The number is all but the suffix of a hold more.
+fn number(ticket: &str) -> &str {
+    ticket.split('.').next().unwrap_or(ticket)
 }
 
 fn acquire_until(name: &str, deadline: Option<u64>) -> Option<Grant> {
@@ -145,16 +237,15 @@ fn acquire_until(name: &str, deadline: Option<u64>) -> Option<Grant> {
     if let Some(ticket) = call::memo() {
         return wait(name, ticket, deadline);
     }
-    match tree::first(name) {
+    match Holds::of(name) {
         None => Some(take(name)),
-        Some(held) if held.is_mine() => Some(hold_once_more(name, &held)),
+        Some(holds) if holds.are_mine() => Some(holds.once_more()),
         Some(_) => wait(name, stand_in_line(name), deadline),
     }
 }
 
-/// A ticket is good for one hold, once its turn comes.
 fn stand_in_line(name: &str) -> String {
-    tree::create_sequential(name, "ticket-", write(1, false), mine())
+    tree::create_sequential(name, "ticket-", "", mine())
 }
 
 /// Takes the lock, for which nobody stands in line.
@@ -169,53 +260,20 @@ fn take(name: &str) -> Grant {
 /// Parks until nobody stands ahead of the ticket, or the deadline has come.
 fn wait(name: &str, ticket: String, deadline: Option<u64>) -> Option<Grant> {
     let path = path!(name, ticket);
-    let Some(node) = tree::get(&path) else {
-        refuse!("the ticket for the lock {name:?} was taken out of the line");
-    };
     if let Some(ahead) = tree::child_before(name, &ticket) {
         if let Some(deadline) = deadline {
             if deadline <= call::now() {
-                tree::delete(&path);
+                if tree::exists(&path).is_some() {
+                    tree::delete(&path);
+                }
                 return None;
             }
             watch::time(deadline);
         }
         park!(ticket; path!(name, ahead));
     }
-    Some(Grant {
-        token: node.stat.created,
-        holds: read(node.text()).0,
-    })
-}
-
-fn hold_once_more(name: &str, held: &Child) -> Grant {
-    let (holds, asked) = read(held.text());
-    tree::set(&path!(name, held.name), write(holds + 1, asked));
-    Grant {
-        token: held.stat.created,
-        holds: holds + 1,
+    if tree::exists(&path).is_none() {
+        refuse!("the ticket for the lock {name:?} was taken out of the line");
     }
-}
-
-fn mine_or_refuse(name: &str) -> Child {
-    match tree::first(name) {
-        Some(held) if held.is_mine() => held,
-        _ => refuse!("this session does not hold the lock {name:?}"),
-    }
-}
-
-/// A ticket's data: the holds, and whether somebody has asked for the lock.
-fn read(data: &str) -> (i64, bool) {
-    let (holds, asked) = match data.strip_suffix(ASKED) {
-        Some(holds) => (holds, true),
-        None => (data, false),
-    };
-    (
-        holds.parse().expect("a ticket says how often it holds"),
-        asked,
-    )
-}
-
-fn write(holds: i64, asked: bool) -> String {
-    format!("{holds}{}", if asked { ASKED } else { "" })
+    Some(Holds::of(name)?.grant())
 }

@@ -68,6 +68,18 @@ impl Election {
         Ok(())
     }
 
+    /// The next to lead.
+    fn first(&self) -> Option<&Candidacy> {
+        self.candidates
+            .iter()
+            .min_by_key(|candidate| candidate.rank)
+    }
+
+    fn has_entered(&self, session: SessionId) -> bool {
+        let is_entered = |other: &Candidacy| other.session == session && other.asked.is_none();
+        self.candidates.iter().any(is_entered)
+    }
+
     fn end(&mut self, session: SessionId) {
         self.candidates
             .retain(|candidate| candidate.session != session);
@@ -111,8 +123,8 @@ impl Property for Election {
                         vacancies: self.vacancies,
                         asked: Some(asked.clone()),
                     }),
-                    // One that stands already stands as before.
-                    "enter" if self.candidates.iter().all(|other| other.session != session) => {
+                    // One that has entered already stands as before.
+                    "enter" if !self.has_entered(session) => {
                         self.candidates.push(Candidacy {
                             session,
                             rank: rank(),
@@ -155,8 +167,10 @@ impl Property for Election {
                             Some(leader) => self.leads(value["token"].as_u64(), leader)?,
                             None => {
                                 ensure!(self.leader.is_none(), "{:?} leads", self.leader);
-                                let nobody = self.candidates.is_empty();
-                                ensure!(nobody, "{} stands", self.candidates[0].session);
+                                // Who waits in a call may not have been told yet.
+                                let first = self.first();
+                                let waits = first.is_none_or(|first| first.asked.is_some());
+                                ensure!(waits, "one has entered");
                             }
                         }
                     }
@@ -202,19 +216,16 @@ impl Property for Election {
             let stale = self.leader.is_some_and(|(token, _)| Some(token) != known);
             ensure!(!stale, "{call:?} waits, and {:?} leads", self.leader);
         }
-        if self.leader.is_none() {
-            // One that entered without waiting leads once somebody asks.
-            let first = self
-                .candidates
-                .iter()
-                .min_by_key(|candidate| candidate.rank);
-            let waits = first.is_some_and(|candidate| candidate.asked.is_some());
-            let alone = self
-                .candidates
-                .iter()
-                .all(|candidate| candidate.asked.is_some());
-            ensure!(!(waits && alone), "nobody leads, and one waits");
-        }
+        // One that has entered may lead, and nobody been told yet.
+        let entered = self
+            .candidates
+            .iter()
+            .any(|candidate| candidate.asked.is_none());
+        let free = self.leader.is_none() && !entered;
+        ensure!(
+            !free || self.candidates.is_empty(),
+            "nobody leads, and one waits"
+        );
         Ok(())
     }
 }

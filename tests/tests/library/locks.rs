@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use quorate_tests::random::{Asked, Event, Property, Rng, SessionId, Value, hold, json};
+use quorate_tests::random::{Asked, CallId, Event, Property, Rng, SessionId, Value, hold, json};
 
 use crate::{Waiting, ensure};
 
@@ -17,39 +17,86 @@ fn fair_lock_has_one_holder_and_is_fair() {
     hold("fair-lock", FairLock::default);
 }
 
+/// Who holds a lock.
+struct Holder {
+    session: SessionId,
+    /// Once a call has said it.
+    token: Option<u64>,
+    holds: u64,
+    is_asked: bool,
+    /// A call whose turn has come, and which has not been told yet.
+    untold: Option<CallId>,
+}
+
 #[derive(Default)]
 struct FairLock {
-    /// Session, token, holds, and whether it was asked to let go.
-    holders: BTreeMap<String, (SessionId, u64, u64, bool)>,
+    holders: BTreeMap<String, Holder>,
     waiting: Waiting,
     listening: Waiting,
-    last_token: u64,
+    tokens: BTreeMap<String, u64>,
 }
 
 impl FairLock {
+    /// The lock is known to be held, or its holder to have been asked, by what another call was told: then the
+    /// first that waits holds it, and its call will be told.
+    fn hold_untold(&mut self, name: &str) {
+        if !self.holders.contains_key(name)
+            && let Some(first) = self.waiting.first(name)
+        {
+            let (session, call) = (first.id.session, first.id);
+            let holder = Holder {
+                session,
+                token: None,
+                holds: 1,
+                is_asked: false,
+                untold: Some(call),
+            };
+            self.holders.insert(name.to_owned(), holder);
+            self.waiting.remove(call);
+        }
+    }
+
     fn granted(&mut self, asked: &Asked, grant: &Value) -> Result<(), String> {
         let name = asked.text(0);
         let session = asked.id.session;
-        let (token, holds) = (grant["token"].as_u64(), grant["holds"].as_u64());
-        match self.holders.get_mut(name) {
-            Some(holder) if holder.0 == session => {
-                holder.2 += 1;
-                ensure!(Some(holder.1) == token, "a hold more has another token");
-                ensure!(Some(holder.2) == holds, "it holds {} times", holder.2);
+        let first = self.waiting.first(name).map(|first| first.id);
+        if first.is_some_and(|first| first.session == session && first != asked.id) {
+            self.hold_untold(name);
+        }
+        let token = grant["token"].as_u64();
+        let holder = match self.holders.get_mut(name) {
+            Some(holder) if holder.untold == Some(asked.id) => {
+                holder.untold = None;
+                holder
             }
-            Some(holder) => return Err(format!("{} holds {name} already", holder.0)),
-            None => {
-                let first = self.waiting.first(name).map(|first| first.id);
-                ensure!(first == Some(asked.id), "{first:?} came before");
-                let token = token.unwrap_or(0);
+            Some(holder) => {
                 ensure!(
-                    token > self.last_token || name == "b",
-                    "the token does not grow"
+                    holder.session == session,
+                    "{} holds {name} already",
+                    holder.session
                 );
-                self.last_token = if name == "a" { token } else { self.last_token };
-                let holder = (session, token, 1, false);
-                self.holders.insert(name.to_owned(), holder);
+                holder.holds += 1;
+                holder
             }
+            None => {
+                ensure!(first == Some(asked.id), "{first:?} came before");
+                self.hold_untold(name);
+                let holder = self.holders.get_mut(name).ok_or("it does not wait")?;
+                holder.untold = None;
+                holder
+            }
+        };
+        let holds = holder.holds;
+        ensure!(grant["holds"] == json!(holds), "it holds {holds} times");
+        let known = holder.token;
+        ensure!(
+            known.is_none() || known == token,
+            "a hold more has another token"
+        );
+        holder.token = token;
+        if known.is_none() {
+            let last = self.tokens.insert(name.to_owned(), token.unwrap_or(0));
+            ensure!(last < token, "the token does not grow");
         }
         self.waiting.remove(asked.id);
         Ok(())
@@ -58,7 +105,19 @@ impl FairLock {
     fn holds(&self, name: &str, session: SessionId) -> bool {
         self.holders
             .get(name)
-            .is_some_and(|holder| holder.0 == session)
+            .is_some_and(|holder| holder.session == session)
+    }
+
+    fn give_back(&mut self, name: &str) -> u64 {
+        let Some(holder) = self.holders.get_mut(name) else {
+            return 0;
+        };
+        holder.holds -= 1;
+        let left = holder.holds;
+        if left == 0 {
+            self.holders.remove(name);
+        }
+        left
     }
 }
 
@@ -93,35 +152,33 @@ impl Property for FairLock {
                     }
                     "try-acquire" | "acquire-within" => self.waiting.remove(asked.id),
                     "release" => {
-                        let holder = self
-                            .holders
-                            .get_mut(name)
-                            .filter(|holder| holder.0 == session);
-                        let Some(holder) = holder else {
-                            return Err("it released what it did not hold".into());
-                        };
-                        holder.2 -= 1;
-                        ensure!(value == &json!(holder.2), "{} holds are left", holder.2);
-                        if holder.2 == 0 {
-                            self.holders.remove(name);
-                        }
+                        self.hold_untold(name);
+                        ensure!(
+                            self.holds(name, session),
+                            "it released what it did not hold"
+                        );
+                        let left = self.give_back(name);
+                        ensure!(value == &json!(left), "{left} holds are left");
                     }
                     "holder" => {
                         let holder = self.holders.get(name);
-                        let known = holder.map(|holder| (holder.0.0, holder.1));
-                        let said = value["session"].as_u64().zip(value["token"].as_u64());
+                        let known = holder.map(|holder| holder.session.0);
+                        let said = value["session"].as_u64();
                         // A waiter whose turn has come may not have been told yet.
                         ensure!(known.is_none() || known == said, "{known:?} holds it");
                     }
+                    "request-release" if value == &json!(true) => {
+                        self.hold_untold(name);
+                        let holder = self.holders.get_mut(name).ok_or("there is no holder")?;
+                        holder.is_asked = true;
+                    }
                     "request-release" => {
-                        if let Some(holder) = self.holders.get_mut(name) {
-                            holder.3 = true;
-                            ensure!(value == &json!(true), "there is a holder");
-                        }
+                        ensure!(!self.holders.contains_key(name), "there is a holder");
                     }
                     "wait-for-request" => {
                         self.listening.remove(asked.id);
-                        let asked_for = self.holders.get(name).is_some_and(|holder| holder.3);
+                        let asked_for =
+                            self.holders.get(name).is_some_and(|holder| holder.is_asked);
                         let is_asked = self.holds(name, session) && asked_for;
                         ensure!(value == &json!(false) || is_asked, "nobody has asked");
                     }
@@ -129,16 +186,21 @@ impl Property for FairLock {
                 }
             }
             Event::Ended(asked, _) => {
+                let name = asked.text(0);
                 self.waiting.remove(asked.id);
                 self.listening.remove(asked.id);
+                let untold = self.holders.get(name).and_then(|holder| holder.untold);
+                if untold == Some(asked.id) {
+                    self.give_back(name);
+                }
                 let refused = asked.operation == "release";
-                let held = self.holds(asked.text(0), asked.id.session);
+                let held = self.holds(name, asked.id.session);
                 ensure!(!refused || !held, "a holder may release");
             }
             Event::SessionEnded(session) => {
                 self.waiting.end_session(*session);
                 self.listening.end_session(*session);
-                self.holders.retain(|_, holder| holder.0 != *session);
+                self.holders.retain(|_, holder| holder.session != *session);
             }
         }
         Ok(())
@@ -147,14 +209,16 @@ impl Property for FairLock {
     fn rest(&mut self, _: u64) -> Result<(), String> {
         for name in NAMES {
             let waits = self.waiting.first(name).is_some();
-            ensure!(
-                !waits || self.holders.contains_key(name),
-                "{name} is free, and one waits"
-            );
+            let holder = self.holders.get(name);
+            ensure!(!waits || holder.is_some(), "{name} is free, and one waits");
+            let untold = holder.and_then(|holder| holder.untold);
+            ensure!(untold.is_none(), "{untold:?} holds {name}, and is not told");
             for listening in self.listening.of(name) {
-                let held = self.holds(name, listening.id.session) && !self.holders[name].3;
+                let is_its =
+                    |holder: &Holder| holder.session == listening.id.session && !holder.is_asked;
+                let may = holder.is_some_and(is_its);
                 ensure!(
-                    held,
+                    may,
                     "{listening:?} waits for a request that has come, or never will"
                 );
             }

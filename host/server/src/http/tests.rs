@@ -9,7 +9,9 @@ use axum::http::{Method, Request, StatusCode};
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use quorate_model::id::{SessionId, Zxid};
-use quorate_model::recipe::{Component, Exports, MAX_PIECE_BYTES, RecipeDigest};
+use quorate_model::recipe::{
+    Component, Exports, MAX_COMPONENT_BYTES, MAX_PIECE_BYTES, RecipeDigest,
+};
 use quorate_model::request::Operation;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -679,7 +681,7 @@ async fn it_is_served_over_a_socket_and_stops() {
 #[tokio::test]
 async fn bodies_have_a_bound() {
     let api = Api::new();
-    let body = vec![b'x'; (16 << 20) + 1];
+    let body = vec![b'x'; MAX_COMPONENT_BYTES + 1];
     let (status, body) = api.ask(Method::PUT, "/v1/recipes/large", body).await;
     assert_eq!((status, error(&body).0), (413, "too-large"));
     let body = vec![b' '; 2 << 20];

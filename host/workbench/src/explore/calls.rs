@@ -1,10 +1,12 @@
-//! What clients may call, with choices: `acquire <north|south>`, `add x <1..5>`, `offer jobs <new>`.
+//! What clients may call, with choices: `acquire <north|south>`, `add x <1..5>`, `offer jobs <new>`,
+//! `confirm jobs <got id>`.
 
 use anyhow::{Result, bail};
 use quorate_model::call::CallRequest;
 use quorate_model::path::ZnodePath;
+use serde_json::Value;
 
-use crate::properties::arguments;
+use crate::properties::{arguments, field};
 use crate::words::words;
 
 /// One line of `calls`.
@@ -24,7 +26,12 @@ enum Part {
     Number(i64, u32),
     /// `<new>`: another text each time.
     New,
+    /// `<got token>`: that field of something that the client was given earlier.
+    Got(String),
 }
+
+/// How far back a client looks for what it was given.
+const GOT_CHOICES: u32 = 4;
 
 /// The most numbers between the two of a range.
 const MAX_NUMBERS: i64 = 1_000_000;
@@ -54,12 +61,14 @@ impl CallPattern {
         self.parts.iter().filter_map(|part| match part {
             Part::OneOf(texts) => u32::try_from(texts.len()).ok(),
             Part::Number(_, count) => Some(*count),
+            Part::Got(_) => Some(GOT_CHOICES),
             Part::Text(_) | Part::New => None,
         })
     }
 
-    /// The call with these choices; `fresh` is a number that no call had before.
-    pub(super) fn with(&self, choices: &[u32], fresh: u64) -> String {
+    /// The call with these choices; `fresh` is a number that no call had before, `results` are what the client was
+    /// given, the last one last. None if it was not given what the call asks for.
+    pub(super) fn with(&self, choices: &[u32], fresh: u64, results: &[Value]) -> Option<String> {
         let mut choices = choices.iter();
         let mut text = String::new();
         for part in &self.parts {
@@ -71,9 +80,14 @@ impl CallPattern {
                 }
                 Part::Number(first, _) => text += &(first + i64::from(next())).to_string(),
                 Part::New => text += &format!("new-{fresh}"),
+                Part::Got(path) => {
+                    let found = results.iter().rev().map(|result| field(result, path));
+                    let mut found = found.filter(|value| !value.is_null());
+                    text += &found.nth(next() as usize)?.to_string();
+                }
             }
         }
-        text
+        Some(text)
     }
 
     /// The first operation of its name among the calls is a simpler way to do the same.
@@ -82,8 +96,8 @@ impl CallPattern {
     }
 
     /// A call, to see whether it fits the recipe.
-    pub(super) fn request(&self, mount: &ZnodePath) -> CallRequest {
-        let text = self.with(&[], 1);
+    pub(super) fn request(&self, mount: &ZnodePath) -> Option<CallRequest> {
+        let text = self.with(&[], 1, &[])?;
         let words = words(&text);
         let (operation, rest) = words.split_first().unwrap_or((&"", &[]));
         let rest: Vec<&str> = rest
@@ -91,14 +105,14 @@ impl CallPattern {
             .copied()
             .filter(|word| !word.starts_with("--timeout=") && !word.starts_with("--key="))
             .collect();
-        CallRequest {
+        Some(CallRequest {
             key: 1,
             mount: mount.clone(),
             operation: (*operation).to_owned(),
             arguments: arguments(&rest),
             timeout_ms: None,
             acknowledged: 0,
-        }
+        })
     }
 }
 
@@ -106,6 +120,9 @@ impl Part {
     fn choice(choice: &str, text: &str) -> Result<Part> {
         if choice == "new" {
             return Ok(Part::New);
+        }
+        if let Some(path) = choice.strip_prefix("got ") {
+            return Ok(Part::Got(path.trim().to_owned()));
         }
         if let Some((first, last)) = choice.split_once("..")
             && let (Ok(first), Ok(last)) = (first.parse::<i64>(), last.parse::<i64>())
@@ -118,7 +135,7 @@ impl Part {
         let texts: Vec<String> = choice.split('|').map(str::to_owned).collect();
         if texts.len() < 2 {
             bail!(
-                "calls: {text:?}: <{choice}> is no choice: write <north|south>, <1..5>, or <new> for another text each time"
+                "calls: {text:?}: <{choice}> is no choice: write <north|south>, <1..5>, <new> for another text each time, or <got FIELD> for what a client was given before"
             );
         }
         Ok(Part::OneOf(texts))
@@ -127,15 +144,29 @@ impl Part {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
     fn a_call_has_choices() {
         let call = CallPattern::parse("add <north|south> <1..3> --timeout=<1|5>").unwrap();
         assert_eq!(call.choices().collect::<Vec<_>>(), [2, 3, 2]);
-        assert_eq!(call.with(&[1, 2, 0], 1), "add south 3 --timeout=1");
+        let text = call.with(&[1, 2, 0], 1, &[]);
+        assert_eq!(text.as_deref(), Some("add south 3 --timeout=1"));
         let call = CallPattern::parse("offer jobs <new>").unwrap();
-        assert_eq!(call.with(&[], 7), "offer jobs new-7");
+        assert_eq!(call.with(&[], 7, &[]).as_deref(), Some("offer jobs new-7"));
+        let call = CallPattern::parse("confirm jobs <got id>").unwrap();
+        let given = [json!({"id": "x"}), json!({"id": 5}), json!(null)];
+        assert_eq!(
+            call.with(&[0], 1, &given).as_deref(),
+            Some("confirm jobs 5")
+        );
+        assert_eq!(
+            call.with(&[1], 1, &given).as_deref(),
+            Some("confirm jobs \"x\"")
+        );
+        assert_eq!(call.with(&[2], 1, &given), None);
         for bad in [
             "",
             "<a|b> x",

@@ -26,6 +26,8 @@ pub(super) enum Step {
     Crash { client: usize },
     /// Time passes.
     Pass { milliseconds: u64 },
+    /// What the next step wakes waits until the one after it.
+    Busy,
     /// Another leader.
     NewLeader,
     /// All servers begin again.
@@ -40,7 +42,7 @@ impl Step {
             | Step::Cancel { client }
             | Step::Expire { client }
             | Step::Crash { client } => Some(client),
-            Step::Pass { .. } | Step::NewLeader | Step::Restart => None,
+            Step::Pass { .. } | Step::Busy | Step::NewLeader | Step::Restart => None,
         }
     }
 }
@@ -123,16 +125,17 @@ impl<'a> Player<'a> {
                 if self.waiting(*client).len() >= self.properties.waiting {
                     return Ok(false);
                 }
+                let given = self.live(*client).map(|(_, session)| session);
+                let given = given.map_or(&[][..], |session| self.scene.results(session));
+                let Some(words) = self.calls[*call].with(choices, self.fresh + 1, given) else {
+                    return Ok(false);
+                };
                 let name = self.session_of(*client)?;
                 if self.is_over() {
                     return Ok(true);
                 }
                 self.fresh += 1;
-                let pattern = &self.calls[*call];
-                let words = pattern.with(choices, self.fresh);
-                let (operation, rest) = words.split_once(' ').unwrap_or((&words, ""));
-                let command = format!("{name}: call {} {operation} {rest}", self.mount);
-                command.trim_end().to_owned()
+                self.call(&name, &words)
             }
             Step::Cancel { client } => {
                 let Some(key) = self.waiting(*client).first().copied() else {
@@ -156,6 +159,7 @@ impl<'a> Player<'a> {
                 command
             }
             Step::Pass { milliseconds } => format!("pass {milliseconds}"),
+            Step::Busy => "busy".into(),
             Step::NewLeader => "new-leader".into(),
             Step::Restart => "restart".into(),
         };
@@ -172,8 +176,11 @@ impl<'a> Player<'a> {
             }
         }
         let tallies = self.scene.checker().map(|checker| {
+            let is_called =
+                |operation: &str| self.calls.iter().any(|call| call.operation() == operation);
             let tallies = checker.tallies();
             tallies
+                .filter(|(operation, tally)| tally.called > 0 || is_called(operation))
                 .map(|(operation, tally)| (operation.to_owned(), tally))
                 .collect()
         });
@@ -184,6 +191,24 @@ impl<'a> Player<'a> {
             steps: self.steps,
             commands: self.commands,
         })
+    }
+
+    /// What is called before anything else, by a client of its own.
+    pub(super) fn begin(&mut self) -> Result<()> {
+        const NAME: &str = "begin";
+        if !self.properties.begin.is_empty() {
+            self.command(format!("session {NAME}"))?;
+        }
+        for words in &self.properties.begin {
+            self.command(self.call(NAME, words))?;
+        }
+        Ok(())
+    }
+
+    fn call(&self, name: &str, words: &str) -> String {
+        let (operation, rest) = words.split_once(' ').unwrap_or((words, ""));
+        let command = format!("{name}: call {} {operation} {rest}", self.mount);
+        command.trim_end().to_owned()
     }
 
     fn command(&mut self, command: String) -> Result<()> {

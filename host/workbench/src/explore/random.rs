@@ -93,6 +93,7 @@ impl Habits {
             Failure::Cancel => Step::Cancel { client },
             Failure::Expire => Step::Expire { client },
             Failure::Crash => Step::Crash { client },
+            Failure::Busy => Step::Busy,
             Failure::NewLeader => Step::NewLeader,
             Failure::Restart => Step::Restart,
             Failure::Pass => Step::Pass {

@@ -31,6 +31,7 @@ pub(super) fn shorten(
         shortening.leave_out_runs()?;
         shortening.leave_out_pairs()?;
         shortening.make_plain()?;
+        shortening.leave_out_and_make_plain()?;
         if shortening.steps == before {
             return Ok(shortening.steps);
         }
@@ -93,6 +94,25 @@ impl Shortening<'_> {
                 }
             }
             first += 1;
+        }
+        Ok(())
+    }
+
+    /// Such as the first of two calls, where the second then has to ask for one less.
+    fn leave_out_and_make_plain(&mut self) -> Result<()> {
+        let mut left_out = 0;
+        'steps: while left_out < self.steps.len() && self.steps.len() <= MAX_STEPS_FOR_PAIRS {
+            for at in (0..self.steps.len()).filter(|at| *at != left_out) {
+                for plainer in self.plainer(at) {
+                    let mut steps = self.steps.clone();
+                    steps[at] = plainer;
+                    steps.remove(left_out);
+                    if self.attempt(&steps)? {
+                        continue 'steps;
+                    }
+                }
+            }
+            left_out += 1;
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use quorate_model::id::CallId;
 use quorate_sandbox::Operation;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 /// A call that has run.
 #[derive(Clone, Debug)]
@@ -14,10 +14,12 @@ pub(super) struct Call {
     pub(super) age: u64,
     /// The operation's place in the interface.
     pub(super) operation: usize,
-    /// By the parameters' names.
-    pub(super) arguments: Map<String, Value>,
+    /// With the parameters' names.
+    arguments: Vec<(String, Value)>,
     /// Whether it was parked.
     pub(super) waited: bool,
+    /// Whether it parked again when it was run again right behind its last run; none if that was not tried.
+    pub(super) parks_again: Option<bool>,
     shown: String,
 }
 
@@ -31,12 +33,12 @@ impl Call {
         arguments: &str,
     ) -> Call {
         let names = operation.parameters.iter().map(|(name, _)| name.clone());
-        let given = match serde_json::from_str(arguments) {
+        let given: Vec<(String, Value)> = match serde_json::from_str(arguments) {
             Ok(Value::Array(values)) => names.zip(values).collect(),
-            Ok(Value::Object(values)) => values,
-            _ => Map::new(),
+            Ok(Value::Object(values)) => values.into_iter().collect(),
+            _ => Vec::new(),
         };
-        let shown: Vec<String> = given.values().map(Value::to_string).collect();
+        let shown: Vec<String> = given.iter().map(|(_, value)| value.to_string()).collect();
         let shown = format!("{name} {}({})", operation.name, shown.join(", "));
         Call {
             id,
@@ -44,13 +46,20 @@ impl Call {
             operation: place,
             arguments: given,
             waited: false,
+            parks_again: None,
             shown,
         }
     }
 
+    /// Whether its operation has that parameter, and it was given.
+    pub(super) fn has(&self, parameter: &str) -> bool {
+        self.arguments.iter().any(|(name, _)| name == parameter)
+    }
+
     /// An argument as JSON, `null` if it was left out.
     pub(super) fn argument(&self, parameter: &str) -> &Value {
-        self.arguments.get(parameter).unwrap_or(&Value::Null)
+        let found = self.arguments.iter().find(|(name, _)| name == parameter);
+        found.map_or(&Value::Null, |(_, value)| value)
     }
 
     /// The session's name, as the call's begins.
@@ -75,7 +84,7 @@ pub(super) fn gives(result: &Value) -> bool {
 }
 
 /// A field of a result, such as `grant.token`; `.` is the result itself.
-pub(super) fn field<'a>(result: &'a Value, path: &str) -> &'a Value {
+pub(crate) fn field<'a>(result: &'a Value, path: &str) -> &'a Value {
     let names = path.split('.').filter(|name| !name.is_empty());
     names.fold(result, |value, name| {
         value.get(name).unwrap_or(&Value::Null)

@@ -22,6 +22,9 @@ pub(crate) struct Properties {
     /// Where.
     #[serde(default = "default_mount")]
     pub(crate) mount: String,
+    /// What is called before anything else.
+    #[serde(default)]
+    pub(crate) begin: Vec<String>,
     /// What clients may call.
     #[serde(default)]
     pub(crate) calls: Vec<String>,
@@ -69,6 +72,8 @@ pub(crate) enum Failure {
     Crash,
     /// Time passes: deadlines, leases, sessions of clients that are gone.
     Pass,
+    /// Other requests come between what wakes a call and its run.
+    Busy,
     /// Another leader.
     NewLeader,
     /// All servers begin again from a snapshot.
@@ -77,8 +82,8 @@ pub(crate) enum Failure {
 
 impl Failure {
     fn all() -> Vec<Failure> {
-        use Failure::{Cancel, Crash, Expire, NewLeader, Pass, Restart};
-        vec![Cancel, Expire, Crash, Pass, NewLeader, Restart]
+        use Failure::{Busy, Cancel, Crash, Expire, NewLeader, Pass, Restart};
+        vec![Cancel, Expire, Crash, Pass, Busy, NewLeader, Restart]
     }
 }
 
@@ -88,7 +93,8 @@ impl Failure {
 pub(super) struct Holds {
     /// A call of these that gives something has it.
     pub(super) take: Operations,
-    /// A call of these gives one of it back.
+    /// A call of these gives one of it back: that with the token which it names, if it has a parameter that is called as
+    /// the token's field, else one of the session's.
     #[serde(default)]
     pub(super) give: Operations,
     /// The parameter that says what is held; without it there is one thing.

@@ -33,6 +33,7 @@ struct Held {
     session: SessionId,
     client: String,
     weight: i128,
+    token: Option<i128>,
     until: Option<i128>,
 }
 
@@ -79,6 +80,7 @@ impl Rule {
             session,
             client: call.client().to_owned(),
             weight,
+            token: token.and_then(number),
             until,
         });
         let again = had_it && self.holds.reentrant;
@@ -163,7 +165,15 @@ impl super::Rule for Rule {
         if self.take.contains(&call.operation) && gives(result) {
             return self.took(call, result, &key);
         }
-        let is_mine = |held: &Held| held.session == call.id.session;
+        let token = self.holds.token.as_ref();
+        let token = token.map(|path| path.rsplit('.').next().unwrap_or(path));
+        let named = token
+            .filter(|token| call.has(token))
+            .map(|token| number(call.argument(token)));
+        let is_mine = |held: &Held| match named {
+            Some(token) => held.token == token,
+            None => held.session == call.id.session,
+        };
         if self.give.contains(&call.operation) {
             let weight = self.weight(call);
             let fits =

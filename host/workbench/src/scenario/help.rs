@@ -1,7 +1,7 @@
 //! What a command of a scenario looks like, for whoever wrote one that is none.
 
 /// Commands of the scene, then those of a session: how each is written, and what it does.
-pub(super) const COMMANDS: [(&str, &str); 22] = [
+pub(super) const COMMANDS: &[(&str, &str)] = &[
     ("session NAME", "a client opens a session"),
     (
         "mount PATH RECIPE",
@@ -24,6 +24,10 @@ pub(super) const COMMANDS: [(&str, &str); 22] = [
     ),
     ("pass MILLISECONDS", "time passes"),
     ("new-leader", "the leader fails, and another one takes over"),
+    (
+        "busy",
+        "what the next command wakes has to wait until the one after it",
+    ),
     (
         "restart",
         "all servers stop, and begin again from a snapshot",

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::Args;
 use quorate_client::admin;
+use quorate_sandbox::{CompileLimits, Compiler, SandboxConfig};
 use quorate_workbench::Workbench;
 use serde_json::json;
 
@@ -28,7 +29,12 @@ impl Check {
     pub(super) fn run(self, output: &Output) -> anyhow::Result<()> {
         let file = self.file.display();
         let upload = fs::read(&self.file).with_context(|| format!("cannot read {file}"))?;
-        let prepared = Workbench::new()?.prepare(&upload)?;
+        // As a server has it compiled: in a process of its own, within its bounds.
+        let sandbox = SandboxConfig {
+            compiler: Some(Compiler::this_program(CompileLimits::default())?),
+            ..SandboxConfig::default()
+        };
+        let prepared = Workbench::with(sandbox)?.prepare(&upload)?;
         let mut document = serde_json::to_value(prepared.interface.describe())?;
         document["name"] = name_of(&self.file).into();
         document["digest"] = prepared.digest.to_string().into();
