@@ -112,7 +112,7 @@ def test_c10_a_standing_operation_runs_without_being_called(http, kazoo, base, i
     http.mount(base, "inbox", sealed=False)
     until(lambda: data(http, f"{base}/sent") == "0", "it runs behind its mount")
     client = kazoo()
-    client.create(f"{base}/in")
+    client.create(f"{base}/in", b"letters")
     for letter in range(3):
         client.create(f"{base}/in/{letter}", b"x")
     until(lambda: data(http, f"{base}/sent") == "3", "it has taken them")

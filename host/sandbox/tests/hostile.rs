@@ -190,7 +190,7 @@ fn what_happens_at_instantiation_counts_too() {
 #[test]
 fn a_memory_larger_than_the_bound_is_refused_before_it_runs() {
     let sandbox = sandbox(|_| {});
-    let large = Hostile::new().core("(memory 2000)").operation("good", "");
+    let large = Hostile::new().core("(memory 5000)").operation("good", "");
     let prepared = sandbox.prepare(&large.build()).unwrap();
     let error = sandbox
         .make_ready(prepared.digest, &prepared.component)

@@ -88,6 +88,11 @@ impl Runner<RunTree> for Steps {
                 let _ = tree.create_sequential(&path, "t-", Bytes::new(), mine);
                 park(RunWatch::Children(path))
             }
+            "ticket-trap" if woken => RunEnding::Trapped("as asked".into()),
+            "ticket-trap" => {
+                let _ = tree.create_sequential(&path, "t-", Bytes::new(), mine);
+                park(RunWatch::Children(path))
+            }
             "set" => {
                 let _ = tree.set(&path, Bytes::from_static(b"set by a run"));
                 done()

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_model::id::ServerId;
+use quorate_model::recipe::RecipeDigest;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -143,7 +144,8 @@ async fn a_broken_transfer_leaves_nothing_behind() {
     };
     let begin = |bytes: u64| {
         let vote = Vote::new_committed(leader.term, first);
-        postcard::to_stdvec(&(vote, bytes)).expect("encoded")
+        let components: [RecipeDigest; 0] = [];
+        postcard::to_stdvec(&(vote, bytes, components.as_slice())).expect("encoded")
     };
     // Half of it, and then nothing.
     let mut link = dial().await;

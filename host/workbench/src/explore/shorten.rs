@@ -119,16 +119,17 @@ impl Shortening<'_> {
 
     /// First choices, the first call of an operation, one session that expires instead of a client that is gone, first clients.
     fn make_plain(&mut self) -> Result<()> {
-        for at in 0..self.steps.len() {
+        let mut at = 0;
+        // An attempt may shorten the schedule.
+        while at < self.steps.len() {
             for plainer in self.plainer(at) {
-                // An attempt may shorten the schedule.
-                if at >= self.steps.len() {
-                    return Ok(());
+                if at < self.steps.len() {
+                    let mut steps = self.steps.clone();
+                    steps[at] = plainer;
+                    self.attempt(&steps)?;
                 }
-                let mut steps = self.steps.clone();
-                steps[at] = plainer;
-                self.attempt(&steps)?;
             }
+            at += 1;
         }
         let mut steps = self.steps.clone();
         for step in &mut steps {
