@@ -9,7 +9,9 @@ use axum::http::{Method, Request, StatusCode};
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use quorate_model::id::{SessionId, Zxid};
-use quorate_model::recipe::{Component, Exports, MAX_COMPONENT_BYTES, MAX_PIECE_BYTES, RecipeDigest};
+use quorate_model::recipe::{
+    Component, Exports, MAX_COMPONENT_BYTES, MAX_PIECE_BYTES, RecipeDigest,
+};
 use quorate_model::request::Operation;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
