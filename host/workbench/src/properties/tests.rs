@@ -32,6 +32,9 @@ fn interface() -> Interface {
     });
     Interface {
         operations: operations.into(),
+        guard: None,
+        standing: None,
+        version: None,
         documentation: None,
     }
 }
