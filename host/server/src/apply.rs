@@ -6,7 +6,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex, RwLockWriteGuard};
 use quorate_consensus::{Chunks, Components, InstallError, StateMachine, Verdict};
 use quorate_model::id::{Incarnation, Origin, SessionId, Zxid};
-use quorate_model::recipe::{Component, RecipeDigest};
+use quorate_model::recipe::{Component, Recipe, RecipeDigest};
 use quorate_model::write_set::{Change, Entry, Transaction};
 use quorate_tree::{SharedState, SnapshotError, State};
 use tokio::sync::watch;
@@ -120,16 +120,29 @@ impl Applier {
                     self.recipes.activity().retain(|mount| mount != path)
                 }
                 Change::RemoveComponent { digest } => self.recipes.forget(digest),
-                // Every server compiles what is kept, so that whoever leads next is ready for it.
-                Change::KeepComponent { digest } => {
-                    if let Some(component) = state.component(digest) {
-                        self.recipes.prepare(*digest, component.clone());
-                    }
+                // Every server compiles what is mounted, so that whoever leads next is ready for it, and what somebody
+                // has pushed, which will be.
+                Change::PutMount(mount) => self.prepare(state, &mount.digest),
+                Change::PutRecipe(recipe) if !is_standard(recipe) => {
+                    self.prepare(state, &recipe.current.digest);
                 }
                 _ => {}
             }
         }
     }
+}
+
+impl Applier {
+    fn prepare(&self, state: &State, digest: &RecipeDigest) {
+        if let Some(component) = state.component(digest) {
+            self.recipes.prepare(*digest, component.clone());
+        }
+    }
+}
+
+/// Whether it has the name of a standard recipe: of these a server has many, and most are never mounted.
+fn is_standard(recipe: &Recipe) -> bool {
+    quorate_recipes::find(&recipe.name).is_some()
 }
 
 impl StateMachine for Applier {
@@ -218,8 +231,10 @@ impl StateMachine for Applier {
         }
         let activity = self.recipes.activity();
         activity.retain(|mount| loaded.mount(mount).is_some());
-        for (digest, component) in loaded.components() {
-            self.recipes.prepare(*digest, component.clone());
+        let mounted = loaded.mounts().map(|mount| mount.digest);
+        let pushed = loaded.recipes().filter(|recipe| !is_standard(recipe));
+        for digest in mounted.chain(pushed.map(|recipe| recipe.current.digest)) {
+            self.prepare(&loaded, &digest);
         }
         let zxid = loaded.last_zxid();
         self.digests.restart(point(&loaded));

@@ -151,28 +151,15 @@ impl Recipes {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn component_of(&self, upload: &[u8]) -> Result<(RecipeDigest, Component), String> {
+    pub fn component_of(&self, upload: &[u8]) -> Result<CheckedRecipe, String> {
         let prepared = self.0.sandbox.prepare(upload);
         let prepared = prepared.map_err(|error| error.to_string())?;
-        Ok((prepared.digest, Component::cut(&prepared.component)))
-    }
-
-    /// Makes a component of an upload and compiles it; both take long.
-    fn check(&self, upload: &[u8]) -> Result<CheckedRecipe, String> {
-        let prepared = self
-            .0
-            .sandbox
-            .prepare(upload)
-            .map_err(|error| error.to_string())?;
-        self.make_ready(prepared.digest, &prepared.component)
-            .map_err(|error| error.to_string())?;
-        let description = description(&prepared.interface)?;
         Ok(CheckedRecipe {
             digest: prepared.digest,
             component: Component::cut(&prepared.component),
             version: prepared.interface.version.clone(),
             exports: prepared.interface.exports(),
-            description,
+            description: description(&prepared.interface)?,
         })
     }
 }
@@ -193,7 +180,11 @@ impl RecipeCheck for Recipes {
     }
 
     fn prepare(&self, upload: Bytes) -> Result<CheckedRecipe, String> {
-        self.check(&upload)
+        let recipe = self.component_of(&upload)?;
+        let component = recipe.component.joined();
+        let made = Recipes::make_ready(self, recipe.digest, &component);
+        made.map_err(|error| error.to_string())?;
+        Ok(recipe)
     }
 
     fn describe(
