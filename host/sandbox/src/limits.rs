@@ -91,13 +91,17 @@ pub struct CompileLimits {
     pub code_bytes: usize,
 }
 
-/// How long a compilation may take by the wall, for each second of a processor.
-const WALL_PER_CPU_SECOND: u64 = 3;
+/// How long a compilation may take by the wall, for each second of a processor: on a busy machine it gets a tenth of one.
+const WALL_PER_CPU_SECOND: u64 = 10;
+
+/// How long it may take at least, in seconds.
+const LEAST_WALL_SECONDS: u64 = 60;
 
 impl CompileLimits {
     /// The same with another bound on time: by a processor, and in proportion by the wall.
     pub fn with_cpu_seconds(self, cpu_seconds: u64) -> CompileLimits {
         let wall = cpu_seconds.saturating_mul(WALL_PER_CPU_SECOND);
+        let wall = wall.max(LEAST_WALL_SECONDS);
         CompileLimits {
             cpu_seconds,
             wall_clock: Duration::from_secs(wall),

@@ -147,6 +147,16 @@ impl Recipes {
         made.map(|_| ())
     }
 
+    /// Makes a component of an upload, and does not compile it.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn component_of(&self, upload: &[u8]) -> Result<(RecipeDigest, Component), String> {
+        let prepared = self.0.sandbox.prepare(upload);
+        let prepared = prepared.map_err(|error| error.to_string())?;
+        Ok((prepared.digest, Component::cut(&prepared.component)))
+    }
+
     /// Makes a component of an upload and compiles it; both take long.
     fn check(&self, upload: &[u8]) -> Result<CheckedRecipe, String> {
         let prepared = self
@@ -175,6 +185,13 @@ fn description(interface: &Interface) -> Result<Description, String> {
 }
 
 impl RecipeCheck for Recipes {
+    fn make_ready(&self, digest: &RecipeDigest, component: &Component) -> Result<(), String> {
+        if self.0.sandbox.interface(digest).is_some() {
+            return Ok(());
+        }
+        Recipes::make_ready(self, *digest, &component.joined()).map_err(|error| error.to_string())
+    }
+
     fn prepare(&self, upload: Bytes) -> Result<CheckedRecipe, String> {
         self.check(&upload)
     }

@@ -237,8 +237,9 @@ async fn push_standard_recipes(server: &Server) -> anyhow::Result<()> {
         }
         let upload = bytes::Bytes::from_static(standard.wasm);
         let recipes = server.recipes.clone();
-        let checked =
-            tokio::task::spawn_blocking(move || http::RecipeCheck::prepare(&recipes, upload));
+        // Not compiled yet: the worker does that, and a mount has its own compiled first. All at once would
+        // keep a new server from serving for seconds.
+        let checked = tokio::task::spawn_blocking(move || recipes.component_of(&upload));
         let checked = checked
             .await?
             .map_err(anyhow::Error::msg)

@@ -16,7 +16,7 @@ use crate::error::ClientError;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long it may take to answer to an upload: it checks and compiles the recipe, behind others perhaps.
-const UPLOAD_PATIENCE: Duration = Duration::from_secs(300);
+const UPLOAD_PATIENCE: Duration = Duration::from_secs(700);
 
 /// What a component begins with: WebAssembly's magic, the version of the component model's binary form, its layer.
 const COMPONENT_HEADER: &[u8] = b"\0asm\x0d\0\x01\0";

@@ -111,6 +111,11 @@ pub(super) async fn mount(
                 ..
             },
         ) => {
+            // So that its first calls find it ready, where this server leads.
+            let mounted = http.state()?.mount(&path).map(|mount| mount.digest);
+            if let Some(digest) = mounted {
+                http.make_ready(digest).await;
+            }
             let state = http.state()?;
             // Somebody may have unmounted it at this very moment.
             let mut body = state.mount(&path).map_or_else(|| json!({}), shown);

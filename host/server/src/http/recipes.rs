@@ -57,6 +57,12 @@ pub trait RecipeCheck: Send + Sync + 'static {
         calls: &[ParkedKind],
     ) -> Result<u64, String>;
 
+    /// Has a component that was checked before compiled for this server.
+    ///
+    /// # Errors
+    /// Why it cannot be, for the operator.
+    fn make_ready(&self, digest: &RecipeDigest, component: &Component) -> Result<(), String>;
+
     /// What a component offers that was checked before.
     ///
     /// # Errors
@@ -265,6 +271,23 @@ async fn forget(http: &Http, peer: Peer, name: String, digest: Option<RecipeDige
 }
 
 impl Http {
+    /// Has what is mounted now compiled, so that its first calls find it ready, where this server leads. If it cannot
+    /// be, calls are refused as not ready.
+    pub(super) async fn make_ready(&self, digest: RecipeDigest) {
+        let Some(component) = self
+            .state()
+            .ok()
+            .and_then(|state| state.component(&digest).cloned())
+        else {
+            return;
+        };
+        let check = self.check.clone();
+        let made = tokio::task::spawn_blocking(move || check.make_ready(&digest, &component)).await;
+        if let Ok(Err(error)) = made {
+            tracing::error!(%digest, "a mounted recipe cannot be made ready: {error}");
+        }
+    }
+
     /// What a component offers. That may take long, so it is found out where it holds nobody up.
     async fn describe(
         &self,
