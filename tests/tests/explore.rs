@@ -22,7 +22,7 @@ impl Shelf for With<'_> {
 
 fn properties(file: &str) -> String {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("properties");
-    fs::read_to_string(directory.join(file)).unwrap()
+    fs::read_to_string(directory.join(file)).expect("it stands there")
 }
 
 fn explored(properties: &str, seed: u64, runs: u64) -> Result<Explored> {

@@ -24,7 +24,7 @@ fn trapping(world: &str) -> Vec<u8> {
     let abi = include_str!("../../../wit/recipe.wit");
     resolve.push_str("recipe.wit", abi).unwrap();
     let text = format!(
-        "package example:own@2.1.0; interface own {{ get: func() -> u8; }} world recipe {{ {world} }}"
+        "package example:store@2.1.0; interface store {{ get: func() -> u8; }} world recipe {{ {world} }}"
     );
     let package = resolve.push_str("own.wit", &text).unwrap();
     let world = resolve.select_world(&[package], None).unwrap();
@@ -68,7 +68,7 @@ fn created(data: Vec<u8>) -> Invocation {
 fn guard_and_standing_are_seen_and_called() {
     let sandbox = Sandbox::new(SandboxConfig::default()).unwrap();
     let both =
-        "export own; export quorate:recipe/guard@0.1.0; export quorate:recipe/standing@0.1.0;";
+        "export store; export quorate:recipe/guard@0.1.0; export quorate:recipe/standing@0.1.0;";
     let prepared = sandbox.prepare(&trapping(both)).unwrap();
     let exports = prepared.interface.exports();
     assert!(exports.guard && exports.standing);

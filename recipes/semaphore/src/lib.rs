@@ -66,10 +66,10 @@ fn set_permits(name: String, permits: u64) {
 
 fn acquire(name: String, permits: u64) -> Grant {
     let limit = limit(&name);
-    if call::memo_bytes().is_none() {
-        if let Some(granted) = take_at_once(&name, permits, limit) {
-            return granted;
-        }
+    if call::memo_bytes().is_none()
+        && let Some(granted) = take_at_once(&name, permits, limit)
+    {
+        return granted;
     }
     let place = line::stand_in(&path!(name, "line"), permits.to_string());
     let holders = path!(name, "holders");

@@ -414,7 +414,7 @@ impl Property for Partitioner {
                         .find(|owner| !self.members.contains_key(**owner));
                     ensure!(stranger.is_none(), "{stranger:?} is not there");
                 }
-                "leave" => self.gone(&asked.text(1).to_owned()),
+                "leave" => self.gone(asked.text(1)),
                 _ => {
                     let member = asked.text(1).to_owned();
                     self.members.insert(member.clone(), asked.id.session);

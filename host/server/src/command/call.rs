@@ -34,8 +34,10 @@ pub(super) struct Call {
     /// Give up when the call is still waiting after so long
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<f64>,
-    #[command(flatten)]
-    session_timeout: SessionTimeout,
+    // Not flattened: clap does not see an optional group of arguments that has another one in it.
+    /// How long the session outlives this command if it is killed, and so its locks and ephemeral znodes
+    #[arg(long, value_name = "SECONDS", default_value_t = SessionTimeout::default().seconds())]
+    session_timeout: f64,
 }
 
 pub(super) const EXAMPLES: &str = r#"Examples:
@@ -56,7 +58,8 @@ impl Call {
             .transpose()?;
         let arguments = arguments(&self.arguments)?;
         ZnodePath::parse(&self.mount).map_err(ClientError::from)?;
-        let client = session::open_for(global, self.session_timeout.duration()?).await?;
+        let client =
+            session::open_for(global, SessionTimeout::of(self.session_timeout).duration()?).await?;
         // One for both waits: between two, Ctrl-C would be lost.
         let mut interrupted = std::pin::pin!(interrupted());
         let result = self

@@ -135,7 +135,28 @@ fn watch_text(watch: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        command: CallCommand,
+    }
+
+    #[test]
+    fn a_call_and_what_else_there_is_are_told_apart() {
+        let parsed = |words: &[&str]| {
+            let words = ["call"].iter().chain(words);
+            let command = Line::try_parse_from(words).unwrap().command;
+            (command.call.is_some(), command.parked.is_some())
+        };
+        assert_eq!(parsed(&["/m", "acquire", "list", "--hold"]), (true, false));
+        assert_eq!(parsed(&["/m", "acquire"]), (true, false));
+        assert_eq!(parsed(&["list", "--limit", "3"]), (false, true));
+        assert_eq!(parsed(&["cancel", "7", "1"]), (false, true));
+    }
 
     #[test]
     fn a_call_says_what_it_waits_for() {

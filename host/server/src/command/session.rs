@@ -19,11 +19,27 @@ const CLOSE_PATIENCE: Duration = Duration::from_millis(900);
 #[derive(Args, Clone, Copy, Debug)]
 pub(super) struct SessionTimeout {
     /// How long the session outlives this command if it is killed, and so its locks and ephemeral znodes
-    #[arg(long, value_name = "SECONDS", default_value_t = 10.0)]
+    #[arg(long, value_name = "SECONDS", default_value_t = SessionTimeout::default().seconds())]
     session_timeout: f64,
 }
 
+impl Default for SessionTimeout {
+    fn default() -> SessionTimeout {
+        SessionTimeout::of(10.0)
+    }
+}
+
 impl SessionTimeout {
+    pub(super) fn of(seconds: f64) -> SessionTimeout {
+        SessionTimeout {
+            session_timeout: seconds,
+        }
+    }
+
+    pub(super) fn seconds(self) -> f64 {
+        self.session_timeout
+    }
+
     pub(super) fn duration(self) -> Result<Duration, Usage> {
         seconds("--session-timeout", self.session_timeout)
     }
