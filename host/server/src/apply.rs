@@ -190,12 +190,15 @@ impl StateMachine for Applier {
     }
 
     fn install(&self, chunks: &mut Chunks<'_>) -> Result<(), InstallError> {
-        // Rule S3: whoever was connected has missed answers and events.
-        let reason = "the server has installed a snapshot";
-        self.watches.close_all(reason);
         // There is never room for both. The file is whole, or nobody would have come so far; and a server that
         // cannot read it stops.
         let old = std::mem::replace(&mut *self.state.write(), State::vacant());
+        // Rule S3: whoever was connected has missed answers and events. Who comes now finds nothing to read.
+        let reason = "the server has installed a snapshot";
+        self.watches.close_all(reason);
+        for (session, _) in old.sessions() {
+            self.touches.remove(session);
+        }
         drop(old);
         let chunks = chunks.map(|chunk| chunk.map_err(Broken::from));
         let loaded = State::load(chunks).map_err(|broken| broken.0)?;

@@ -157,18 +157,21 @@ impl Table {
 
     /// Sends the request that makes it a global session, if the connection still has it: from then on the leader
     /// says whether it lives.
-    pub(crate) fn upgrade<T>(
+    pub(crate) fn upgrade<T, E>(
         &self,
         id: SessionId,
         connection: u64,
-        send: impl FnOnce(Password) -> T,
-    ) -> Option<T> {
+        send: impl FnOnce(Password) -> Result<T, E>,
+    ) -> Option<Result<T, E>> {
         let mut sessions = self.sessions.lock();
         if !sessions.is_held(id, connection) {
             return None;
         }
-        let session = sessions.by_id.remove(&id)?;
-        Some(send(session.password))
+        let sent = send(sessions.by_id.get(&id)?.password);
+        if sent.is_ok() {
+            sessions.by_id.remove(&id);
+        }
+        Some(sent)
     }
 
     /// Its client has closed it.
@@ -231,11 +234,13 @@ mod tests {
         assert_eq!(table.send(id, 1, || "sent"), Some("sent"));
         assert_eq!(table.resume(id, password, 3), Resumed::Here(Some(1)));
         assert_eq!(table.send(id, 1, || "sent"), None);
-        assert_eq!(table.upgrade(id, 1, |_| ()), None);
+        assert_eq!(table.upgrade(id, 1, |_| Ok::<_, ()>(())), None);
         table.close(id, 1);
         table.leave(id, 1, Instant::now());
         assert_eq!(table.send(id, 3, || "sent"), Some("sent"));
-        assert_eq!(table.upgrade(id, 3, |given| given), Some(password));
+        assert_eq!(table.upgrade(id, 3, |_| Err::<(), _>(())), Some(Err(())));
+        let sent = table.upgrade(id, 3, Ok::<_, ()>);
+        assert_eq!(sent, Some(Ok(password)));
         assert_eq!(table.resume(id, password, 4), Resumed::Unknown);
     }
 

@@ -379,11 +379,12 @@ impl Router {
         }
     }
 
-    /// Whose requests are in flight.
+    /// Whose requests are in flight, and still waited for.
     pub(crate) fn sessions_in_flight(&self) -> HashSet<SessionId> {
         let stream = self.0.stream.lock();
-        let sessions = stream.in_flight.iter();
-        sessions
+        let waited_for = stream.in_flight.iter();
+        waited_for
+            .filter(|in_flight| in_flight.waiter.alive())
             .map(|in_flight| in_flight.numbered.request.session)
             .collect()
     }

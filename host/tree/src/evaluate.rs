@@ -338,7 +338,7 @@ impl<R: Runner<RunTree>> Evaluator<R> {
                 configuration::set(view, members, *version)
             }
             Operation::ReadConfiguration => {
-                session::expect_owner(view, id, owner)?;
+                session::expect_writer(view, request)?;
                 Ok(Outcome::Configuration)
             }
             Operation::RaiseVersion { version } => version::raise(view, *version),

@@ -81,10 +81,14 @@ class Ensemble:
             self.links = Links(dict(enumerate(ports, 1)), behind)
 
     def start(self) -> "Ensemble":
-        for server in self.servers:
-            server.start_only()
-        for server in self.servers:
-            until(server.serves, f"server {server.number} serves; its log:\n{server.log[-2000:]}")
+        try:
+            for server in self.servers:
+                server.start_only()
+            for server in self.servers:
+                until(server.serves, f"server {server.number} serves; its log:\n{server.log[-2000:]}")
+        except BaseException:
+            self.kill()
+            raise
         return self
 
     def joining(self, directory: Path) -> Member:

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use quorate_consensus::{Consensus, PeerStream};
+use quorate_consensus::{Consensus, PeerReceiver, PeerStream};
 use quorate_model::id::{Incarnation, ServerId, Zxid};
 
 use super::Inbox;
@@ -34,6 +34,23 @@ pub struct Acceptor {
     pub versions: Arc<Versions>,
     /// Where comparisons are counted.
     pub metrics: Arc<Metrics>,
+}
+
+/// What comes of it, unless the other end closes its side first: it has given up, or gone.
+async fn while_open<T>(
+    receiver: &mut PeerReceiver,
+    answer: impl Future<Output = T>,
+) -> anyhow::Result<Option<T>> {
+    tokio::select! {
+        answer = answer => Ok(Some(answer)),
+        frame = receiver.next() => match frame {
+            None => Ok(None),
+            Some(frame) => {
+                frame?;
+                anyhow::bail!("it asks on before it was answered")
+            }
+        },
+    }
 }
 
 impl Acceptor {
@@ -93,16 +110,24 @@ impl Acceptor {
                     }
                 }
                 ToLeader::Change(change) => {
-                    let changed = self.members.execute(change).await;
+                    let changed = self.members.execute(change);
+                    // It goes on in a task of its own, whoever waits for it.
+                    let Some(changed) = while_open(&mut receiver, changed).await? else {
+                        return Ok(());
+                    };
                     sender.send(encode(&FromLeader::Changed(changed))?).await?;
                 }
                 ToLeader::ReadIndex => {
-                    self.admitted(server).await?;
+                    let read_index = async {
+                        self.admitted(server).await?;
+                        anyhow::Ok(self.consensus.read_index().await?)
+                    };
                     // Without a quorum the stream ends, and whoever leads then is asked.
-                    let index = self.consensus.read_index().await?;
-                    sender
-                        .send(encode(&FromLeader::ReadIndex { index })?)
-                        .await?;
+                    let Some(index) = while_open(&mut receiver, read_index).await? else {
+                        return Ok(());
+                    };
+                    let index = FromLeader::ReadIndex { index: index? };
+                    sender.send(encode(&index)?).await?;
                 }
                 ToLeader::Touched {
                     report,
@@ -111,16 +136,20 @@ impl Acceptor {
                     machine_ms,
                     reads,
                 } => {
-                    self.clock.heard(server, machine_ms);
-                    let now_ms = self.clock.monotonic_ms();
-                    self.versions.heard(server, reads, now_ms);
-                    for session in sessions {
-                        self.touches.touch(session);
+                    // One that was removed and goes on keeps no session alive: what it has of it may never end there.
+                    let is_member = self.is_member(server);
+                    if is_member {
+                        self.clock.heard(server, machine_ms);
+                        self.versions
+                            .heard(server, reads, self.clock.monotonic_ms());
+                        for session in sessions {
+                            self.touches.touch(session);
+                        }
                     }
                     // Always answered: the next report waits for it, and a quorum may be there by then.
                     // Who is no member hears of no quorum: what it has may be ever so old.
                     let age = self.consensus.quorum_age();
-                    let lead = match age.filter(|_| self.is_member(server)) {
+                    let lead = match age.filter(|_| is_member) {
                         None => None,
                         Some(age) => Some(Lead {
                             quorum_age_ms: age.as_millis() as u64,
