@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::consensus::Raft;
 use crate::error::ReconfigureError;
-use crate::raft::{Member, Types};
+use crate::raft::{Member, Membership, Types};
 
 mod several;
 
@@ -63,11 +63,7 @@ impl Reconfiguration {
             if let Some((other, _)) = membership.nodes().find(|(_, member)| member.address == address) {
                 return refused(format!("{address} is the address of server {other}"));
             }
-            if let Some((hidden, _)) = membership.nodes().find(|(_, member)| member.address.is_empty()) {
-                return refused(format!(
-                    "server {hidden} has no address at which others could reach it; start it with one"
-                ));
-            }
+            check_reachable(membership)?;
             let (address, client) = (address.clone(), String::new());
             let learner = BTreeMap::from([(server, Member { address, client })]);
             Ok(Some(ChangeMembers::AddNodes(learner)))
@@ -174,31 +170,31 @@ impl Reconfiguration {
         }
     }
 
-    /// Makes a change, in both of its steps, when it is decided that there is one to make. In a task of its own,
-    /// so that it is not left half-done by a caller that gives up.
+    /// Makes a change, in both of its steps, when it is decided that there is one to make.
     async fn change<F>(self, decide: F) -> Result<(), ReconfigureError>
     where
         F: Fn(&RaftMetrics<Types>) -> Result<Option<Change>, ReconfigureError> + Send + 'static,
     {
-        let changed = tokio::spawn(async move {
+        to_its_end(async move {
             let _changing = self.changing.lock().await;
-            let Some(change) = self.heard_of_all(decide).await? else {
-                return Ok(());
-            };
-            match timeout(CHANGE, self.raft.change_membership(change, false)).await {
-                Ok(Ok(_)) => Ok(()),
-                Ok(Err(error)) => Err(failed(&error)),
-                Err(_) => Err(ReconfigureError::Unknown(format!(
-                    "the change is not done after {CHANGE:?}; a quorum does not answer"
-                ))),
+            match self.heard_of_all(decide).await? {
+                None => Ok(()),
+                Some(change) => self.make(change, false).await.map(drop),
             }
-        });
-        let stopped = |_| {
-            Err(ReconfigureError::Unknown(
-                "the change was interrupted".into(),
-            ))
-        };
-        changed.await.unwrap_or_else(stopped)
+        })
+        .await
+    }
+
+    /// Hands a change to raft; gives the index of the entry that ends it. `retain` keeps a voter that is none
+    /// afterwards as a member.
+    async fn make(&self, change: Change, retain: bool) -> Result<u64, ReconfigureError> {
+        match timeout(CHANGE, self.raft.change_membership(change, retain)).await {
+            Ok(Ok(done)) => Ok(done.log_id.index),
+            Ok(Err(error)) => Err(failed(&error)),
+            Err(_) => Err(ReconfigureError::Unknown(format!(
+                "the change is not done after {CHANGE:?}; a quorum does not answer"
+            ))),
+        }
     }
 
     /// What is decided of a leader's metrics. One that has only begun may not have heard of all that are there, so
@@ -229,6 +225,18 @@ impl Reconfiguration {
         }
         Ok(now)
     }
+}
+
+/// Does it in a task of its own, so that it is not left half-done by a caller that gives up.
+async fn to_its_end<T: Send + 'static>(
+    change: impl Future<Output = Result<T, ReconfigureError>> + Send + 'static,
+) -> Result<T, ReconfigureError> {
+    let interrupted = |_| {
+        Err(ReconfigureError::Unknown(
+            "the change was interrupted".into(),
+        ))
+    };
+    tokio::spawn(change).await.unwrap_or_else(interrupted)
 }
 
 /// Entries of the change may be in the next leader's log: that one must not be asked as if nothing was done.
@@ -280,6 +288,19 @@ fn behind(now: &RaftMetrics<Types>, server: u64) -> Option<u64> {
         .map_or(0, |last| last + 1)
         .saturating_sub(end);
     (matched.is_none() || lacks > CAUGHT_UP_ENTRIES).then_some(lacks)
+}
+
+/// An error when those that join could not reach a member.
+fn check_reachable(membership: &Membership) -> Result<(), ReconfigureError> {
+    match membership
+        .nodes()
+        .find(|(_, member)| member.address.is_empty())
+    {
+        None => Ok(()),
+        Some((hidden, _)) => refused(format!(
+            "server {hidden} has no address at which others could reach it; start it with one"
+        )),
+    }
 }
 
 fn check_address(address: &str) -> Result<(), ReconfigureError> {

@@ -160,6 +160,11 @@ impl TestServer {
         requests.len()
     }
 
+    /// As while a snapshot is installed; gives the state, which is to be put back.
+    pub(crate) fn vacate(&self) -> State {
+        std::mem::replace(&mut *self.edge.state.write(), State::vacant())
+    }
+
     /// A question for a read index is asked and answered: what is committed is applied here.
     pub(crate) fn pass_barrier(&self) {
         let barriers = self.edge.router.barriers();

@@ -7,11 +7,11 @@ use openraft::ChangeMembers;
 use openraft::metrics::RaftMetrics;
 use quorate_model::id::ServerId;
 use serde::{Deserialize, Serialize};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use super::{
-    CHANGE, Change, LOOK, Reconfiguration, alive, behind, check_address, check_quorum, failed,
-    lead_lost, refused, voters,
+    LOOK, Reconfiguration, alive, behind, check_address, check_quorum, check_reachable, lead_lost,
+    refused, to_its_end, voters,
 };
 use crate::error::ReconfigureError;
 use crate::raft::{Member, Types};
@@ -57,20 +57,14 @@ struct Plan {
 
 impl Reconfiguration {
     pub(crate) async fn reconfigure(self, change: MembersChange) -> Result<u64, ReconfigureError> {
-        // In a task of its own, so that it is not left half-done by a caller that gives up.
-        let changed = tokio::spawn(async move {
+        to_its_end(async move {
             let changing = self.changing.clone();
             let _changing = changing
                 .try_lock()
                 .map_err(|_| ReconfigureError::InProgress)?;
             self.change_several(&change).await
-        });
-        let interrupted = |_| {
-            Err(ReconfigureError::Unknown(
-                "the change was interrupted".into(),
-            ))
-        };
-        changed.await.unwrap_or_else(interrupted)
+        })
+        .await
     }
 
     async fn change_several(&self, change: &MembersChange) -> Result<u64, ReconfigureError> {
@@ -184,16 +178,6 @@ impl Reconfiguration {
             sleep(LOOK).await;
         }
     }
-
-    async fn make(&self, change: Change, retain: bool) -> Result<u64, ReconfigureError> {
-        match timeout(CHANGE, self.raft.change_membership(change, retain)).await {
-            Ok(Ok(done)) => Ok(done.log_id.index),
-            Ok(Err(error)) => Err(failed(&error)),
-            Err(_) => Err(ReconfigureError::Unknown(format!(
-                "the change is not done after {CHANGE:?}; a quorum does not answer"
-            ))),
-        }
-    }
 }
 
 fn plan(now: &RaftMetrics<Types>, change: &MembersChange) -> Result<Plan, ReconfigureError> {
@@ -247,14 +231,7 @@ fn plan(now: &RaftMetrics<Types>, change: &MembersChange) -> Result<Plan, Reconf
             false => plan.voters.remove(&id),
         };
     }
-    if let Some((hidden, _)) = membership
-        .nodes()
-        .find(|(_, member)| member.address.is_empty())
-    {
-        return refused(format!(
-            "server {hidden} has no address at which others could reach it; start it with one"
-        ));
-    }
+    check_reachable(membership)?;
     if plan.voters.is_empty() {
         return refused("at least one server has to vote".into());
     }

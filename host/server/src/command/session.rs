@@ -210,15 +210,23 @@ pub(super) async fn ended(client: &Client, output: &Output) -> ClientError {
 }
 
 /// Ctrl-C, or a polite kill.
-pub(super) async fn interrupted() {
+pub(super) fn interrupted() -> impl Future<Output = ()> {
     use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
-        // Without signals there is still Ctrl-C.
-        let _ = tokio::signal::ctrl_c().await;
-        return;
+    // Listened to from now on, not from the first poll: what is printed before that may be what Ctrl-C answers.
+    let listen = |kind| signal(kind).ok();
+    let interrupt = listen(SignalKind::interrupt());
+    let terminate = listen(SignalKind::terminate());
+    // One that cannot be listened to ends the process, as it does without us.
+    let came = async |signal: Option<tokio::signal::unix::Signal>| match signal {
+        Some(mut signal) => {
+            signal.recv().await;
+        }
+        None => std::future::pending().await,
     };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
+    async move {
+        tokio::select! {
+            () = came(interrupt) => {}
+            () = came(terminate) => {}
+        }
     }
 }

@@ -707,10 +707,7 @@ async fn nothing_is_read_while_a_snapshot_is_installed() {
     api.mounted().await;
     let session = api.open().await;
     let keep_alive = format!("/v1/sessions/{session}/keep-alive");
-    let whole = {
-        let mut state = api.server.edge.state.write();
-        std::mem::replace(&mut *state, quorate_tree::State::vacant())
-    };
+    let whole = api.server.vacate();
     let reads = [
         "/v1/tree/",
         "/v1/mounts",

@@ -666,18 +666,19 @@ fn some_requests() -> Vec<BytesMut> {
                 child: vec!["/".into()],
             }),
         ),
-        encoded(
-            5,
-            RequestBody::Call(quorate_wire::CallRequest {
-                key: 1,
-                mount: "/m".into(),
-                operation: "echo".into(),
-                arguments: "[]".into(),
-                timeout_ms: 0,
-                acknowledged: 0,
-            }),
-        ),
+        encoded(5, call()),
     ]
+}
+
+fn call() -> RequestBody {
+    RequestBody::Call(quorate_wire::CallRequest {
+        key: 1,
+        mount: "/m".into(),
+        operation: "echo".into(),
+        arguments: "[]".into(),
+        timeout_ms: 0,
+        acknowledged: 0,
+    })
 }
 
 /// Sends `bytes` behind a handshake, if `open`; then hangs up. Whatever they were, it ends.

@@ -2,7 +2,7 @@
 
 use quorate_model::id::SessionId;
 use quorate_model::request::Password;
-use quorate_wire::{CallRequest, CallStatus, MultiOperation, MultiResult};
+use quorate_wire::{CallStatus, MultiOperation, MultiResult};
 
 use super::*;
 use crate::local_sessions::Setting;
@@ -23,17 +23,6 @@ fn ephemeral(path: &str) -> Create {
         acl: Acl::open(),
         flags: 1,
     }
-}
-
-fn call() -> RequestBody {
-    RequestBody::Call(CallRequest {
-        key: 1,
-        mount: "/m".into(),
-        operation: "echo".into(),
-        arguments: "[]".into(),
-        timeout_ms: 0,
-        acknowledged: 0,
-    })
 }
 
 fn again(opened: &ConnectResponse) -> ConnectRequest {
@@ -213,10 +202,7 @@ async fn s3_a_read_finds_its_connection_closed_while_a_snapshot_is_installed() {
     let server = serving(Setting::On);
     let mut client = Client::connect(&server);
     let opened = client.handshake(&connect_request()).await;
-    let whole = {
-        let mut state = server.edge.state.write();
-        std::mem::replace(&mut *state, quorate_tree::State::vacant())
-    };
+    let whole = server.vacate();
     client.send(&encoded(1, get("/zookeeper", false))).await;
     let (rest, end) = client.rest().await;
     assert!(rest.is_empty(), "{rest:?}: {end}");
