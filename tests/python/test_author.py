@@ -217,7 +217,7 @@ crashed: its session ends in 10000 ms
 > tree /locks
 /locks
   door (container)
-    ticket-0000000000000001 (of b) 1
+    ticket-0000000000000001 (of b)
 """,
     )
     assert "passed" in project.works("test")

@@ -248,29 +248,29 @@ def test_recipes_are_listed_by_name_with_what_is_mounted(own_quorate):
     said = quorate.works("--json", "recipe", "push", lock, "--name", "line").document
     assert said["replaced"] is None and said["mounts"] == []
     line_digest = said["digest"]
-    said = quorate.works("recipe", "push", lock, "--name", "queue").out
-    assert said.startswith(f"pushed queue ({line_digest[:12]}): acquire, ")
-    assert said.endswith("\nmount it: quorate mount /queue queue\n")
-    quorate.works("mount", "/q", "queue")
+    said = quorate.works("recipe", "push", lock, "--name", "waiting").out
+    assert said.startswith(f"pushed waiting ({line_digest[:12]}): acquire, ")
+    assert said.endswith("\nmount it: quorate mount /waiting waiting\n")
+    quorate.works("mount", "/q", "waiting")
     assert listed()["line"].endswith("  not mounted")
-    assert listed()["queue"].endswith("  mounted at /q")
+    assert listed()["waiting"].endswith("  mounted at /q")
 
     # Over a name that is taken, and again.
-    said = quorate.works("recipe", "push", counter, "--name", "queue").out.splitlines()
-    replaced = re.match(f"pushed queue: it was {line_digest[:12]}, and is ([0-9a-f]{{12}}) now: add, ", said[0])
+    said = quorate.works("recipe", "push", counter, "--name", "waiting").out.splitlines()
+    replaced = re.match(f"pushed waiting: it was {line_digest[:12]}, and is ([0-9a-f]{{12}}) now: add, ", said[0])
     assert replaced and replaced[1] != line_digest[:12]
     assert said[1].startswith("/q keeps the old one")
-    assert said[1].endswith(": quorate unmount /q && quorate mount /q queue")
-    assert listed()["queue"].endswith(f"  mounted at /q (as {line_digest[:12]} still)")
-    said = quorate.works("--json", "recipe", "push", counter, "--name", "queue").document
+    assert said[1].endswith(": quorate unmount /q && quorate mount /q waiting")
+    assert listed()["waiting"].endswith(f"  mounted at /q (as {line_digest[:12]} still)")
+    said = quorate.works("--json", "recipe", "push", counter, "--name", "waiting").document
     assert said["replaced"] == said["digest"] != line_digest
     assert [mount["digest"] for mount in said["mounts"]] == [line_digest]
 
     # Moving the mount takes what the help and the message say.
-    assert "unmount it first" in quorate.fails("mount", "/q", "queue").err
+    assert "unmount it first" in quorate.fails("mount", "/q", "waiting").err
     assert quorate.works("unmount", "/q").out == "unmounted /q\n"
-    quorate.works("mount", "/q", "queue")
-    assert listed()["queue"].endswith("  mounted at /q")
+    quorate.works("mount", "/q", "waiting")
+    assert listed()["waiting"].endswith("  mounted at /q")
     for command in (["mount", "--help"], ["recipe", "push", "--help"]):
         help_text = " ".join(plain([str(binary()), *command]).out.split())
         assert "unmount it, which ends calls that wait, and mount" in help_text

@@ -281,7 +281,7 @@ def test_recipes_are_listed_and_shown_with_their_documentation(http):
     assert {"fair-lock", "counter", "election"} <= set(names)
     shown = http.get("/v1/recipes/fair-lock").body
     operations = {operation["name"]: operation for operation in shown["operations"]}
-    assert set(operations) == {"acquire", "try-acquire", "release", "holder"}
+    assert {"acquire", "try-acquire", "release", "holder"} <= set(operations)
     acquire = operations["acquire"]
     assert acquire["parameters"] == [{"name": "name", "type": "string"}]
     assert "first come first served" in acquire["documentation"]

@@ -17,4 +17,7 @@ pub mod request;
 
 pub mod write_set;
 
+mod readable;
+pub mod recording;
 pub mod run;
+pub mod trial;

@@ -8,6 +8,7 @@ use crate::id::SessionId;
 use crate::path::ZnodePath;
 use crate::recipe::RecipeDigest;
 use crate::request::Password;
+use crate::trial::Trial;
 use crate::znode::Stat;
 
 /// What a request came to. It is part of its transaction, so that the server that holds the client's connection can tell it.
@@ -32,6 +33,8 @@ pub enum Outcome {
     Answered(Answer),
     /// The call is parked. Its answer comes later.
     Parked,
+    /// What the call would do.
+    Tried(Box<Trial>),
     /// Answers up to the key are forgotten.
     Acknowledged,
     /// The recipe is kept.

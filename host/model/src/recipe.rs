@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
 use crate::acl::Identity;
@@ -14,9 +14,27 @@ use crate::id::{Timestamp, Zxid};
 use crate::path::ZnodePath;
 
 /// The SHA-256 of a component: what a recipe is known by for good.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RecipeDigest(pub [u8; 32]);
+
+impl Serialize for RecipeDigest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match serializer.is_human_readable() {
+            true => serializer.collect_str(self),
+            false => self.0.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for RecipeDigest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<RecipeDigest, D::Error> {
+        if !deserializer.is_human_readable() {
+            return <[u8; 32]>::deserialize(deserializer).map(RecipeDigest);
+        }
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
 
 impl RecipeDigest {
     /// Of these bytes.
@@ -209,6 +227,8 @@ pub struct Mount {
     pub digest: RecipeDigest,
     /// What that exports beside its operations.
     pub exports: Exports,
+    /// Which component runs beside it, on the same calls, only to be compared.
+    pub shadow: Option<RecipeDigest>,
     /// The transaction that mounted it. An upgrade leaves it.
     pub mounted: Zxid,
     /// The number that `create-sequential` gives next. Never given twice.
@@ -225,6 +245,22 @@ pub struct Mount {
     pub suspended: Option<String>,
 }
 
+impl Mount {
+    /// The components that run here: the mounted one first.
+    pub fn components(&self) -> impl Iterator<Item = RecipeDigest> {
+        std::iter::once(self.digest).chain(self.shadow)
+    }
+}
+
+/// What runs beside a mounted component, only to be compared.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shadow {
+    /// The recipe's name.
+    pub recipe: String,
+    /// Which of its components; none for the one that has the name now.
+    pub digest: Option<RecipeDigest>,
+}
+
 /// What is to change of how a recipe is mounted; the rest stays, or is as it is by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MountSettings {
@@ -236,6 +272,8 @@ pub struct MountSettings {
     pub bounds: Vec<(Bound, Option<u64>)>,
     /// Who may call; everybody by default.
     pub callers: Option<Vec<Identity>>,
+    /// Which recipe, or which component of it, runs beside it to be compared; `Some(None)` for none any more.
+    pub shadow: Option<Option<Shadow>>,
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use crate::call::CallRequest;
 use crate::id::{CallId, Owner, SessionId};
 use crate::path::{PathError, ZnodePath};
 use crate::recipe::{Component, Exports, MountSettings, RecipeDigest};
+use crate::trial::TrialRequest;
 
 /// Proves to a server that a client may go on with a session: random bytes, chosen when it is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +58,8 @@ pub enum Operation {
     Multi(Vec<ZnodeOperation>),
     /// Run an operation of a recipe.
     Call(CallRequest),
+    /// Run an operation of a recipe, and keep nothing of it: show what it would do.
+    Try(TrialRequest),
     /// End a parked call without a result; with one, give it.
     Cancel {
         /// The call's.

@@ -1,6 +1,10 @@
 //! One run of an operation: what the sandbox is given, what it may do to the tree, how it ends.
 
+use std::borrow::Cow;
+use std::fmt;
+
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::acl::Identity;
@@ -49,12 +53,12 @@ pub trait TreeAccess: Send + 'static {
 }
 
 /// A recipe broke a rule of the ABI: the run ends as a trap with this message.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Error, Serialize, Deserialize)]
 #[error("{0}")]
 pub struct Breach(pub String);
 
 /// What a recipe may want to handle, and what ends its run.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Error, Serialize, Deserialize)]
 pub enum TreeError {
     /// There is no such znode.
     #[error("no-node")]
@@ -74,7 +78,7 @@ pub enum TreeError {
 }
 
 /// Some children in the byte order of their names. The bounds are exclusive and need not exist.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Range {
     /// Those that stand after it.
     pub after: Option<String>,
@@ -87,7 +91,7 @@ pub struct Range {
 }
 
 /// One of a znode's children.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Child {
     /// Its name.
     pub name: String,
@@ -96,7 +100,7 @@ pub struct Child {
 }
 
 /// What a run is given besides the tree.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunInput {
     /// Which component runs.
     pub digest: RecipeDigest,
@@ -113,13 +117,14 @@ pub struct RunInput {
     /// The transaction being built.
     pub transaction: Zxid,
     /// What the previous run handed to `park`.
+    #[serde(with = "crate::readable::option")]
     pub memo: Option<Bytes>,
     /// Where the run's bounds differ from the defaults.
     pub bounds: MountBounds,
 }
 
 /// Which of a component's exports runs.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Invocation {
     /// An operation, for its caller.
     Operation {
@@ -146,7 +151,7 @@ impl Invocation {
 }
 
 /// What a request does to one znode below the mount of a guard.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GuardedChange {
     /// Which.
     pub path: RelativePath,
@@ -157,7 +162,7 @@ pub struct GuardedChange {
 }
 
 /// What a run asks to be woken by, relative to the mount.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RunWatch {
     /// The znode is created or deleted, or its data are set.
     Node(RelativePath),
@@ -170,13 +175,14 @@ pub enum RunWatch {
 }
 
 /// How a run ended. Only the first two commit what it wrote.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RunEnding {
     /// The result as JSON.
     Returned(String),
     /// It waits.
     Parked {
         /// For its next run.
+        #[serde(with = "crate::readable")]
         memo: Bytes,
         /// At least one.
         watches: Vec<RunWatch>,
@@ -190,7 +196,7 @@ pub enum RunEnding {
     /// It exceeded a bound.
     Exceeded {
         /// The bound's name.
-        bound: &'static str,
+        bound: Cow<'static, str>,
         /// For people.
         message: String,
     },
@@ -198,6 +204,35 @@ pub enum RunEnding {
     BadCall(String),
     /// Nothing ran: the component is not compiled here yet.
     NotReady,
+}
+
+impl RunEnding {
+    /// It exceeded the bound of this name.
+    pub fn exceeded(bound: &'static str, message: String) -> RunEnding {
+        RunEnding::Exceeded {
+            bound: bound.into(),
+            message,
+        }
+    }
+}
+
+impl fmt::Display for RunEnding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RunEnding::Returned(result) => write!(f, "returned {result}"),
+            RunEnding::Parked { watches, .. } => {
+                write!(f, "parked, with {} watches", watches.len())
+            }
+            RunEnding::Failed(error) => write!(f, "failed with {error}"),
+            RunEnding::Refused(reason) => write!(f, "refused: {reason}"),
+            RunEnding::Trapped(message) => write!(f, "trapped: {message}"),
+            RunEnding::Exceeded { bound, message } => {
+                write!(f, "bound {bound} exceeded: {message}")
+            }
+            RunEnding::BadCall(message) => write!(f, "does not fit: {message}"),
+            RunEnding::NotReady => f.write_str("the recipe is not compiled here yet"),
+        }
+    }
 }
 
 /// A run that has ended.
@@ -214,7 +249,7 @@ pub struct RunReport<T> {
 }
 
 /// A line that a recipe wrote.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogLine {
     /// How loud.
     pub level: LogLevel,
@@ -223,7 +258,7 @@ pub struct LogLine {
 }
 
 /// How loud.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum LogLevel {
     /// For the author.
     Debug,

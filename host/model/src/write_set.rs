@@ -96,12 +96,14 @@ pub struct Transaction {
 
 /// What becomes of one record. Zxid and moment are the transaction's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Change {
     /// A znode comes to be. Its parent's stat changes by a [`Change::TouchParent`] of its own.
     CreateNode {
         /// Where nothing is yet.
         path: ZnodePath,
         /// Its data.
+        #[serde(with = "crate::readable")]
         data: Bytes,
         /// Its access control list.
         acl: Acl,
@@ -125,6 +127,7 @@ pub enum Change {
         /// Which.
         path: ZnodePath,
         /// The new data.
+        #[serde(with = "crate::readable")]
         data: Bytes,
         /// The version afterwards.
         version: i32,

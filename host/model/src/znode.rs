@@ -68,6 +68,7 @@ pub struct Stat {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
     /// Its data.
+    #[serde(with = "crate::readable")]
     pub data: Bytes,
     /// Everything else.
     pub stat: Stat,

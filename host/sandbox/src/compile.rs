@@ -15,7 +15,7 @@ use std::sync::{Mutex, PoisonError};
 
 use rlimit::Resource;
 
-use crate::engine::{self, EngineLimits};
+use crate::engine;
 use crate::limits::{CompileLimits, RunLimits, UploadLimits, bound};
 use crate::run::ReadyError;
 
@@ -194,17 +194,11 @@ fn lower(resource: Resource, most: u64) -> io::Result<()> {
 }
 
 fn compile_input() -> Result<Vec<u8>, String> {
-    let upload = UploadLimits::default();
     let mut component = Vec::new();
-    let most = upload.bytes as u64;
+    let most = UploadLimits::default().bytes as u64;
     let read = io::stdin().take(most).read_to_end(&mut component);
     read.map_err(|error| format!("the compiler was not given the component: {error}"))?;
-    let limits = EngineLimits {
-        run: RunLimits::default(),
-        upload,
-        concurrent_runs: 1,
-    };
-    let engine = engine::engine(&limits).map_err(|error| format!("{error:#}"))?;
+    let engine = engine::compiler(&RunLimits::default()).map_err(|error| format!("{error:#}"))?;
     let code = engine.precompile_component(&component);
     code.map_err(|error| format!("{error:#}"))
 }

@@ -22,11 +22,19 @@ pub(crate) struct EngineLimits {
 
 /// An engine with a pool for `concurrent_runs` runs.
 pub(crate) fn engine(limits: &EngineLimits) -> wasmtime::Result<Engine> {
-    // `PAGEMAP_SCAN` came with Linux 6.7. Where it is missing, a run takes about twice as long.
-    Engine::new(&config(limits, Enabled::Auto))
+    let mut config = config(&limits.run);
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(limits)));
+    Engine::new(&config)
 }
 
-fn config(limits: &EngineLimits, pagemap_scan: Enabled) -> Config {
+/// An engine whose machine code is that of [`engine`], and which runs nothing: it has no pool.
+pub(crate) fn compiler(run: &RunLimits) -> wasmtime::Result<Engine> {
+    let mut config = config(run);
+    config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
+    Engine::new(&config)
+}
+
+fn pool(limits: &EngineLimits) -> PoolingAllocationConfig {
     let runs = u32::try_from(limits.concurrent_runs).unwrap_or(u32::MAX);
     let of = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
     let mut pool = PoolingAllocationConfig::default();
@@ -44,16 +52,20 @@ fn config(limits: &EngineLimits, pagemap_scan: Enabled) -> Config {
         .table_elements(limits.run.table_elements)
         .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
         .table_keep_resident(KEEP_RESIDENT_BYTES)
-        .pagemap_scan(pagemap_scan);
+        // It came with Linux 6.7. Where it is missing, a run takes about twice as long.
+        .pagemap_scan(Enabled::Auto);
+    pool
+}
+
+fn config(run: &RunLimits) -> Config {
     let mut config = Config::new();
     config
-        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
         .consume_fuel(true)
         .epoch_interruption(true)
         .cranelift_nan_canonicalization(true)
         .relaxed_simd_deterministic(true)
         .concurrency_support(false)
-        .max_wasm_stack(limits.run.stack_bytes)
+        .max_wasm_stack(run.stack_bytes)
         // Enough to name the function that trapped; every park and refuse pays for it too.
         .wasm_backtrace_max_frames(std::num::NonZeroUsize::new(BACKTRACE_FRAMES))
         .native_unwind_info(false);

@@ -78,7 +78,7 @@ impl<T> Run<T> {
         bound: &'static str,
         message: String,
     ) -> wasmtime::Result<V> {
-        self.end(RunEnding::Exceeded { bound, message })
+        self.end(RunEnding::exceeded(bound, message))
     }
 
     pub(crate) fn breach<V>(&mut self, message: impl Into<String>) -> wasmtime::Result<V> {
@@ -292,7 +292,7 @@ pub(crate) struct Growth {
 
 impl Growth {
     fn exceed(&mut self, bound: &'static str, message: String) -> wasmtime::Result<bool> {
-        self.exceeded = Some(RunEnding::Exceeded { bound, message });
+        self.exceeded = Some(RunEnding::exceeded(bound, message));
         Err(Ended.into())
     }
 }

@@ -304,7 +304,7 @@ impl<T: TreeAccess> Sandbox<T> {
                 Ok(Side::Returned(result)) => RunEnding::Returned(result),
                 Ok(Side::Failed(error)) => RunEnding::Failed(error),
                 Err(json::TooLong) => RunEnding::Exceeded {
-                    bound: bound::RESULT,
+                    bound: bound::RESULT.into(),
                     message: format!("the result has more than {most} bytes as JSON"),
                 },
             },
@@ -385,7 +385,7 @@ impl<T: TreeAccess> Runner<T> for Sandbox<T> {
         };
         if argument_bytes > limits.argument_bytes {
             let ending = RunEnding::Exceeded {
-                bound: bound::ARGUMENTS,
+                bound: bound::ARGUMENTS.into(),
                 message: format!(
                     "the arguments have {argument_bytes} bytes, and {} is the most",
                     limits.argument_bytes
@@ -430,7 +430,7 @@ impl<T: TreeAccess> Runner<T> for Sandbox<T> {
 /// What an error of the engine means to the caller.
 fn failure<T>(error: &wasmtime::Error, run: &Run<T>) -> RunEnding {
     let limits = &run.limits;
-    let exceeded = |bound, message| RunEnding::Exceeded { bound, message };
+    let exceeded = RunEnding::exceeded;
     let reason = match error.downcast_ref::<Trap>() {
         Some(Trap::OutOfFuel) => {
             return exceeded(bound::FUEL, host::out_of_fuel(limits.fuel));

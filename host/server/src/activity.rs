@@ -5,6 +5,7 @@
 //! meanwhile is told too, and again by the leader that evaluates it again: this is for eyes, not for accounts.
 
 mod exporter;
+mod observed;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -12,11 +13,16 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use quorate_model::id::{Timestamp, Zxid};
 use quorate_model::path::ZnodePath;
+use quorate_model::recording::Recording;
 use quorate_model::run::{LogLevel, LogLine, RunEnding};
+use quorate_tree::Observed;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 pub(crate) use exporter::Exporter;
+pub(crate) use observed::{Compared, Failure};
+
+use observed::Observations;
 
 /// How many operations are counted one by one; those of mounts that are gone make room.
 const MAX_OPERATIONS: usize = 10_000;
@@ -38,6 +44,7 @@ pub(crate) const MAX_WAIT_MS: u64 = 30_000;
 pub struct Activity {
     operations: Mutex<BTreeMap<(ZnodePath, String), Counted>>,
     lines: Mutex<Lines>,
+    observations: Observations,
     /// The transaction of the last run that wrote a line.
     last: watch::Sender<Zxid>,
 }
@@ -121,6 +128,12 @@ pub enum Look {
         /// That while.
         wait_ms: u64,
     },
+    /// How mounts' shadows compare with what is mounted.
+    Shadows,
+    /// The last runs that failed.
+    Failures,
+    /// One of those, as it was recorded.
+    Recording(Zxid),
 }
 
 /// What it is answered.
@@ -135,6 +148,12 @@ pub enum Seen {
         /// What to ask for next.
         next: Zxid,
     },
+    /// By mount.
+    Shadows(BTreeMap<ZnodePath, Compared>),
+    /// The last first.
+    Failures(Vec<Failure>),
+    /// If it is still kept.
+    Recording(Option<Box<Recording>>),
 }
 
 impl Default for Activity {
@@ -142,6 +161,7 @@ impl Default for Activity {
         Activity {
             operations: Mutex::default(),
             lines: Mutex::default(),
+            observations: Observations::default(),
             last: watch::Sender::new(Zxid::ZERO),
         }
     }
@@ -175,8 +195,14 @@ impl Activity {
         }
     }
 
+    /// Takes in what was run to be looked at.
+    pub(crate) fn observe(&self, observed: Observed) {
+        self.observations.take(observed);
+    }
+
     /// Only these mounts are there.
     pub(crate) fn retain(&self, is_there: impl Fn(&ZnodePath) -> bool) {
+        self.observations.retain(&is_there);
         let mut operations = self.operations.lock();
         operations.retain(|(mount, _), _| is_there(mount));
     }
@@ -208,6 +234,11 @@ impl Activity {
         let (wanted, wait_ms) = match look {
             Look::Operations => return Seen::Operations(self.operations.lock().clone()),
             Look::Lines { wanted, wait_ms } => (wanted, wait_ms),
+            Look::Shadows => return Seen::Shadows(self.observations.shadows()),
+            Look::Failures => return Seen::Failures(self.observations.failures()),
+            Look::Recording(zxid) => {
+                return Seen::Recording(self.observations.recording(zxid).map(Box::new));
+            }
         };
         let wait = Duration::from_millis(wait_ms.min(MAX_WAIT_MS));
         let found = async {
@@ -269,7 +300,7 @@ fn ending_name(ending: &RunEnding) -> Option<&'static str> {
     }
 }
 
-fn level_name(level: LogLevel) -> &'static str {
+pub(crate) fn level_name(level: LogLevel) -> &'static str {
     match level {
         LogLevel::Debug => "debug",
         LogLevel::Info => "info",

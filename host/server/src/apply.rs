@@ -6,7 +6,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex, RwLockWriteGuard};
 use quorate_consensus::{Chunks, Components, InstallError, StateMachine, Verdict};
 use quorate_model::id::{Incarnation, Origin, SessionId, Zxid};
-use quorate_model::recipe::{Component, Recipe, RecipeDigest};
+use quorate_model::recipe::{Component, Mount, Recipe, RecipeDigest};
 use quorate_model::write_set::{Change, Entry, Transaction};
 use quorate_tree::{SharedState, SnapshotError, State};
 use tokio::sync::watch;
@@ -122,7 +122,11 @@ impl Applier {
                 Change::RemoveComponent { digest } => self.recipes.forget(digest),
                 // Every server compiles what is mounted, so that whoever leads next is ready for it, and what somebody
                 // has pushed, which will be.
-                Change::PutMount(mount) => self.prepare(state, &mount.digest),
+                Change::PutMount(mount) => {
+                    for digest in mount.components() {
+                        self.prepare(state, &digest);
+                    }
+                }
                 Change::PutRecipe(recipe) if !is_standard(recipe) => {
                     self.prepare(state, &recipe.current.digest);
                 }
@@ -231,7 +235,7 @@ impl StateMachine for Applier {
         }
         let activity = self.recipes.activity();
         activity.retain(|mount| loaded.mount(mount).is_some());
-        let mounted = loaded.mounts().map(|mount| mount.digest);
+        let mounted = loaded.mounts().flat_map(Mount::components);
         let pushed = loaded.recipes().filter(|recipe| !is_standard(recipe));
         for digest in mounted.chain(pushed.map(|recipe| recipe.current.digest)) {
             self.prepare(&loaded, &digest);

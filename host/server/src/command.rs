@@ -9,6 +9,7 @@ mod call;
 mod mount;
 mod parked;
 mod recipe;
+mod trial;
 
 mod watch;
 mod znode;

@@ -14,6 +14,7 @@ use quorate_model::write_set::{Change, Entry, EpochStart, Transaction};
 use quorate_tree::{Bounds, Evaluator, RecipeLine, RunTree, SharedState, State};
 use tokio::sync::{Notify, watch};
 
+use crate::activity::Activity;
 use crate::apply::Opened;
 use crate::clock::Clock;
 use crate::expiry::{Expiry, Touches};
@@ -73,6 +74,8 @@ pub struct Leader<R> {
     pub touches: Arc<Touches>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// What recipes do here.
+    pub activity: Arc<Activity>,
     /// Which epoch was opened last, and by whose nonce.
     pub opened: watch::Receiver<Opened>,
     /// Another recipe is compiled.
@@ -298,6 +301,9 @@ impl<R: Runner<RunTree> + Clone> Leader<R> {
         proposer: &mut Proposer,
     ) -> Result<(), EpochLost> {
         evaluator.take_log().iter().for_each(tell);
+        for observed in evaluator.take_observed() {
+            self.activity.observe(observed);
+        }
         loop {
             let before = evaluator.batch_bytes();
             let Some(batch) = evaluator.take_batch(BATCH_BYTES) else {

@@ -15,6 +15,7 @@ mod sessions;
 mod status;
 mod token;
 mod tree;
+mod trials;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -112,6 +113,10 @@ impl Http {
                 "/v1/calls/{session}/{key}",
                 axum::routing::delete(parked::cancel),
             )
+            .route("/v1/calls/{session}/{key}/trial", post(trials::parked))
+            .route("/v1/trials", post(trials::call))
+            .route("/v1/recordings", get(trials::failures))
+            .route("/v1/recordings/{zxid}", get(trials::recording))
             .route("/v1/activity", get(activity::operations))
             .route("/v1/activity/lines", get(activity::lines))
             .route("/v1/recipes", get(recipes::list))
@@ -126,6 +131,7 @@ impl Http {
                 "/v1/recipes/{name}/{digest}",
                 axum::routing::delete(recipes::remove_version),
             )
+            .route("/v1/components/{digest}", get(recipes::component))
             .route("/v1/mounts", get(mounts::list))
             .route(
                 "/v1/mounts/{*path}",

@@ -131,6 +131,7 @@ impl Server {
             clock: clock.clone(),
             touches: touches.clone(),
             metrics: metrics.clone(),
+            activity: recipes.activity(),
             opened: opened.clone(),
             compiled: recipes.compiled(),
             nonce,

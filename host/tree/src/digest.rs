@@ -226,6 +226,7 @@ mod tests {
             path: path("/m"),
             recipe: "lock".into(),
             digest: RecipeDigest([3; 32]),
+            shadow: None,
             exports: Exports::default(),
             mounted: Zxid(4),
             next_sequence: 0,

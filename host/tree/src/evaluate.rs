@@ -5,7 +5,10 @@
 
 mod guards;
 mod mounts;
+mod trials;
 mod wakes;
+
+pub use trials::{Difference, Observed, ShadowRun};
 
 use std::collections::VecDeque;
 
@@ -14,19 +17,22 @@ use quorate_model::id::{CallId, Origin, SessionId, Timestamp, Zxid};
 use quorate_model::outcome::{Outcome, Refusal};
 use quorate_model::path::ZnodePath;
 use quorate_model::recipe::Mount;
+use quorate_model::recording::Step;
 use quorate_model::request::{Operation, Request};
-use quorate_model::run::{Invocation, LogLine, RunEnding, RunInput, Runner};
+use quorate_model::run::{Invocation, LogLine, RunEnding, RunInput, RunReport, Runner};
+use quorate_model::trial::Trial;
 use quorate_model::write_set::{Batch, Change, Transaction};
 use quorate_model::znode::Lifetime;
 
 use crate::apply::{Moment, Records};
 use crate::operations::call::{self, Admission, Call};
-use crate::operations::mount::{Counted, LEAST_CALL};
+use crate::operations::mount::Counted;
 use crate::operations::{configuration, mount, multi, recipe, session, version, znode};
 use crate::run::RunTree;
 use crate::state::{SharedState, answer_bytes, parked_bytes};
 use crate::view::{Progress, View};
 use mounts::Woken;
+use trials::Recorded;
 use wakes::Wakes;
 
 /// How much evaluation keeps, and does at once.
@@ -120,6 +126,8 @@ pub struct Evaluator<R> {
     /// What the runs since the last settling have used.
     fuel: u64,
     log: Vec<RecipeLine>,
+    observed: Vec<Observed>,
+    recorded: Recorded,
 }
 
 /// A line that a recipe wrote, and where.
@@ -158,6 +166,8 @@ impl<R: Runner<RunTree>> Evaluator<R> {
             bytes: 0,
             fuel: 0,
             log: Vec::new(),
+            observed: Vec::new(),
+            recorded: Recorded::default(),
         };
         evaluator.look_ahead();
         evaluator
@@ -399,7 +409,10 @@ impl<R: Runner<RunTree>> Evaluator<R> {
                 self.ask_guards(request, start)?;
                 Ok(outcome)
             }
-            Operation::Acknowledge { .. } | Operation::Cancel { .. } | Operation::Call(_)
+            Operation::Acknowledge { .. }
+            | Operation::Cancel { .. }
+            | Operation::Call(_)
+            | Operation::Try(_)
                 if session::is_local(request) =>
             {
                 Err(Refusal::LocalSession)
@@ -410,6 +423,7 @@ impl<R: Runner<RunTree>> Evaluator<R> {
                 Ok(Outcome::Acknowledged)
             }
             Operation::CancelCall(call) => self.cancel(*call),
+            Operation::Try(wanted) => self.try_out(request, wanted),
             Operation::Cancel { key } => {
                 session::expect_owner(view, id, owner)?;
                 self.cancel(CallId {
@@ -474,7 +488,10 @@ impl<R: Runner<RunTree>> Evaluator<R> {
         };
         let start = self.view.progress();
         let counted = Counted::from(&mount);
-        let (ending, created) = self.run(call.input(&mount, &self.view), mount);
+        let input = call.input(&mount, &self.view);
+        let shadow = self.run_shadow(&call, &mount);
+        let (ending, created) = self.run(input.clone(), mount);
+        self.compare_shadow(shadow, start, &ending);
         let ending = match ending {
             RunEnding::BadCall(message) => return Err(Refusal::BadCall(message)),
             RunEnding::NotReady => return Err(Refusal::NotReady(call_request.mount.clone())),
@@ -492,59 +509,42 @@ impl<R: Runner<RunTree>> Evaluator<R> {
         if !matches!(ending, RunEnding::Returned(_)) {
             self.view.roll_back(start);
         }
-        mount::count_run(&mut self.view, &counted, failure_of(&ending).as_deref());
+        let failure = failure_of(&ending);
+        if failure.is_some() {
+            self.record_failure(&input, &call_request.mount);
+        }
+        mount::count_run(&mut self.view, &counted, failure.as_deref());
         Ok(call.answer(&mut self.view, ending_of(ending)))
     }
 
-    /// One run: the view is lent to it and taken back.
+    /// One run.
     fn run(&mut self, input: RunInput, mount: Mount) -> (RunEnding, Vec<ZnodePath>) {
         let (path, operation) = (mount.path.clone(), input.invocation.name().to_owned());
-        let of_session = input.invocation != Invocation::Standing;
-        let placeholder = View::new(self.base.clone());
-        let view = std::mem::replace(&mut self.view, placeholder);
-        let report = self
-            .runner
-            .run(input, RunTree::new(view, mount, of_session));
-        self.view = report.tree.view;
-        self.fuel = self.fuel.saturating_add(report.fuel);
+        let report = self.run_on(input, mount, |tree| tree);
         self.log
             .extend(report.log.into_iter().map(|line| RecipeLine {
                 mount: path.clone(),
                 operation: operation.clone(),
                 line,
             }));
-        (report.ending, report.tree.created)
+        (report.ending, report.tree.below.created)
     }
 
-    /// How a call would end if it were made now, without a session; nothing of it is kept. None if nothing is
-    /// mounted there.
-    pub fn rehearse(&mut self, request: &CallRequest) -> Option<RunEnding> {
-        let mount = Records::mount(&self.view, &request.mount)?;
-        let call = Call {
-            id: LEAST_CALL,
-            request: request.clone(),
-            identities: Vec::new(),
-            started: self.time,
-            parked: None,
-        };
-        Some(self.run_on_trial(&call, mount))
-    }
-
-    /// How a parked call would end if it were woken now; nothing of it is kept. None if it is not parked. One that
-    /// would not wait any more has been missed by its watches.
-    pub fn rehearse_parked(&mut self, id: CallId) -> Option<RunEnding> {
-        let parked = self.view.parked(id)?;
-        let mount = Records::mount(&self.view, &parked.mount)?;
-        Some(self.run_on_trial(&Call::woken(parked), mount))
-    }
-
-    fn run_on_trial(&mut self, call: &Call, mount: Mount) -> RunEnding {
-        let (start, lines) = (self.begin(), self.log.len());
-        let (ending, _) = self.run(call.input(&mount, &self.view), mount);
-        self.view.roll_back(start);
-        self.counter -= 1;
-        self.log.truncate(lines);
-        ending
+    /// The view is lent to the run and taken back.
+    fn run_on(
+        &mut self,
+        input: RunInput,
+        mount: Mount,
+        prepare: impl FnOnce(RunTree) -> RunTree,
+    ) -> RunReport<RunTree> {
+        let of_session = input.invocation != Invocation::Standing;
+        let placeholder = View::new(self.base.clone());
+        let view = std::mem::replace(&mut self.view, placeholder);
+        let tree = prepare(RunTree::new(view, mount, of_session));
+        let mut report = self.runner.run(input, tree);
+        std::mem::swap(&mut self.view, &mut report.tree.below.view);
+        self.fuel = self.fuel.saturating_add(report.fuel);
+        report
     }
 
     /// The next transaction's number and moment.
@@ -626,7 +626,7 @@ fn ending_of(ended: RunEnding) -> Ending {
         RunEnding::Refused(reason) => Ending::Refused(reason),
         RunEnding::Trapped(message) => Ending::Trapped(message),
         RunEnding::Exceeded { bound, message } => Ending::Exceeded {
-            bound: bound.to_owned(),
+            bound: bound.into_owned(),
             message,
         },
         // Of a woken call: it was upgraded since.
@@ -661,6 +661,20 @@ fn outcome_bytes(outcome: &Outcome) -> usize {
     match outcome {
         Outcome::Answered(answer) => answer_bytes(answer) as usize,
         Outcome::Multi(parts) => 128 * parts.len(),
+        Outcome::Tried(trial) => trial_bytes(trial),
         _ => 128,
     }
+}
+
+fn trial_bytes(trial: &Trial) -> usize {
+    let result = match &trial.ran.ending {
+        RunEnding::Returned(text) | RunEnding::Failed(text) => text.len(),
+        RunEnding::Parked { memo, .. } => memo.len(),
+        _ => 0,
+    };
+    let lines = trial.ran.log.iter().map(|line| 16 + line.message.len());
+    let recorded = trial.recording.iter().flat_map(|it| &it.steps);
+    256 + 2 * (result + lines.sum::<usize>())
+        + trial.changes.iter().map(change_bytes).sum::<usize>()
+        + recorded.map(Step::bytes).sum::<usize>()
 }

@@ -18,6 +18,7 @@ mod view;
 
 mod operations;
 
+mod mount_tree;
 mod run;
 
 mod evaluate;
@@ -26,7 +27,7 @@ mod snapshot;
 
 pub use apply::{Diverged, Verdict};
 pub use digest::Digest;
-pub use evaluate::{Bounds, Evaluator, RecipeLine};
+pub use evaluate::{Bounds, Difference, Evaluator, Observed, RecipeLine, ShadowRun};
 pub use operations::configuration::configuration_version;
 pub use run::RunTree;
 pub use snapshot::SnapshotError;

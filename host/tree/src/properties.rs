@@ -12,7 +12,7 @@ use quorate_model::bound::Bound;
 use quorate_model::call::CallRequest;
 use quorate_model::id::{CallId, Incarnation, ServerId, SessionId, Timestamp, Zxid};
 use quorate_model::path::{RelativePath, ZnodePath};
-use quorate_model::recipe::{Component, Exports, MountSettings, RecipeDigest};
+use quorate_model::recipe::{Component, Exports, MountSettings, RecipeDigest, Shadow};
 use quorate_model::request::{
     CreateLifetime, CreatePath, Operation, Password, Request, ZnodeOperation,
 };
@@ -20,6 +20,7 @@ use quorate_model::run::{
     GuardedChange, Invocation, Range, RunEnding, RunInput, RunReport, RunWatch, Runner, TreeAccess,
     TreeError,
 };
+use quorate_model::trial::{TrialOf, TrialRequest};
 use quorate_model::write_set::{Batch, Entry, EpochStart};
 use quorate_model::znode::Lifetime;
 
@@ -311,6 +312,10 @@ pub(super) enum Ask {
         timeout: Option<u64>,
         acknowledged: u64,
     },
+    Try {
+        operation: usize,
+        path: usize,
+    },
     Cancel(u64),
     Acknowledge(u64),
     /// A piece of a component: which of two, in either.
@@ -344,6 +349,7 @@ fn ask() -> impl Strategy<Value = Ask> {
             .prop_map(|(key, operation, path, timeout, acknowledged)| {
                 Ask::Call { key, operation, path, timeout, acknowledged }
             }),
+        1 => (0..OPERATIONS.len(), path()).prop_map(|(operation, path)| Ask::Try { operation, path }),
         1 => (1..8_u64).prop_map(Ask::Cancel),
         1 => (1..8_u64).prop_map(Ask::Acknowledge),
         2 => (any::<u8>(), any::<u8>()).prop_map(|(byte, piece)| Ask::Upload(byte, piece)),
@@ -464,6 +470,17 @@ pub(super) fn operation(ask: &Ask) -> Operation {
             timeout_ms: *timeout,
             acknowledged: *acknowledged,
         }),
+        Ask::Try { operation, path } => Operation::Try(TrialRequest {
+            of: TrialOf::Call(CallRequest {
+                key: 0,
+                mount: ZnodePath::parse("/m").unwrap(),
+                operation: OPERATIONS[*operation].into(),
+                arguments: relative(*path),
+                timeout_ms: None,
+                acknowledged: 0,
+            }),
+            record: path % 2 == 0,
+        }),
         Ask::Cancel(key) => Operation::Cancel { key: *key },
         Ask::Acknowledge(key) => Operation::Acknowledge { key: *key },
         Ask::Upload(byte, piece) => {
@@ -483,6 +500,12 @@ pub(super) fn operation(ask: &Ask) -> Operation {
                 sealed: Some(*sealed),
                 bounds: vec![(Bound::Failures, Some(2)), (Bound::ChainDepth, Some(20))],
                 callers: None,
+                shadow: sealed.then(|| {
+                    Some(Shadow {
+                        recipe: "steps".into(),
+                        digest: None,
+                    })
+                }),
             };
             mount(settings, false)
         }

@@ -4,6 +4,7 @@ mod calls;
 mod guards;
 mod standing;
 mod suspension;
+mod trials;
 mod upgrades;
 
 use quorate_model::acl::Acl;

@@ -1,175 +1,150 @@
-//! The tree below a mount as one run sees and changes it.
+//! A run's hands: what it does to the tree, and, if that is wanted, what it was told.
 
 use bytes::Bytes;
-use quorate_model::acl::Acl;
 use quorate_model::path::{RelativePath, ZnodePath};
 use quorate_model::recipe::Mount;
+use quorate_model::recording::{Question, Reply, Step};
 use quorate_model::run::{Breach, Child, Range, TreeAccess, TreeError};
-use quorate_model::write_set::Change;
-use quorate_model::znode::{Lifetime, MAX_DATA_BYTES, Node, Stat};
+use quorate_model::trial::MAX_RECORDING_BYTES;
+use quorate_model::znode::{Lifetime, Node, Stat};
 
-use crate::apply::Records;
-use crate::operations::znode::{create_node, delete_node, expect_end_fits, set_data};
+use crate::mount_tree::MountTree;
 use crate::view::View;
 
-/// A run's hands: the leader's view, narrowed to a mount. The evaluator lends it to a run and takes it back.
+/// The evaluator lends it to a run and takes it back.
 pub struct RunTree {
-    pub(crate) view: View,
-    mount: Mount,
-    /// Whether it belongs to a session: only such a run gives a znode to one (rule C10).
-    of_session: bool,
-    /// The znodes of lifetime `session` that the run created.
-    pub(crate) created: Vec<ZnodePath>,
-    /// Bytes of paths and data written so far.
-    written_bytes: u64,
+    pub(crate) below: MountTree,
+    is_trial: bool,
+    recorder: Option<Recorder>,
 }
 
 impl RunTree {
     pub(crate) fn new(view: View, mount: Mount, of_session: bool) -> RunTree {
         RunTree {
-            view,
-            mount,
-            of_session,
-            created: Vec::new(),
-            written_bytes: 0,
+            below: MountTree::new(view, mount, of_session),
+            is_trial: false,
+            recorder: None,
         }
+    }
+
+    /// The same for a run of which nothing is kept, but for what it was told, if that is to be recorded.
+    pub(crate) fn on_trial(mut self, record: bool) -> RunTree {
+        self.is_trial = true;
+        self.recorder = record.then(Recorder::default);
+        self
+    }
+
+    /// What it was asked, and what it answered; none if that was not recorded, or is too long.
+    pub(crate) fn take_steps(&mut self) -> Option<Vec<Step>> {
+        let recorder = self.recorder.take()?;
+        recorder.fits().then_some(recorder.steps)
     }
 
     /// Where the recipe is mounted.
     pub fn mount(&self) -> &ZnodePath {
-        &self.mount.path
+        &self.below.mount.path
     }
 
     /// Bytes of paths and data that the run has written so far, those that it has undone itself included.
     pub fn written_bytes(&self) -> u64 {
-        self.written_bytes
+        self.below.written_bytes
     }
 
-    fn count_written(&mut self, path: &ZnodePath, data: &[u8]) {
-        self.written_bytes += (path.as_str().len() + data.len()) as u64;
+    /// Whether nothing of the run is kept.
+    pub fn is_trial(&self) -> bool {
+        self.is_trial
     }
 
-    fn absolute(&self, path: &RelativePath) -> Result<ZnodePath, Breach> {
-        self.mount
-            .path
-            .below(path)
-            .map_err(|error| Breach(error.to_string()))
-    }
-
-    /// The mount's own znode is the operator's.
-    fn below(&self, path: &RelativePath, what: &str) -> Result<ZnodePath, Breach> {
-        if path.as_str().is_empty() {
-            return Err(Breach(format!(
-                "a recipe cannot {what} its mount itself (path \"\"): that is the operator's"
-            )));
-        }
-        self.absolute(path)
-    }
-
-    fn expect_lifetime(&self, lifetime: Lifetime) -> Result<(), TreeError> {
-        match lifetime {
-            Lifetime::Persistent | Lifetime::Container => Ok(()),
-            Lifetime::Session(_) if !self.of_session => Err(Breach(
-                "a standing run has no session, so it gives no znode the lifetime of one".into(),
-            )
-            .into()),
-            Lifetime::Session(session) => {
-                self.view.session(session).map(|_| ()).ok_or(TreeError::NoSession)
-            }
-            Lifetime::Until(moment) if moment <= self.view.moment().time => Err(Breach(
-                "the lifetime until(t) needs a t after call.now: no run sees a znode whose moment has come"
-                    .into(),
-            )
-            .into()),
-            Lifetime::Until(_) => Ok(()),
+    /// Takes down a question, unless there is too much already.
+    fn asked(&mut self, ask: impl FnOnce() -> Question, answer: impl FnOnce() -> Reply) {
+        if let Some(recorder) = self.recorder.as_mut().filter(|recorder| recorder.fits()) {
+            recorder.take(Step {
+                ask: ask(),
+                answer: answer(),
+            });
         }
     }
 
-    /// Creates what is missing of `path` as containers, from the mount down.
-    fn expect_parent(&mut self, path: &ZnodePath) -> Result<(), TreeError> {
-        let missing: Vec<ZnodePath> = path
-            .upwards()
-            .take_while(|path| self.view.stat(path).is_none())
-            .collect();
-        let top = missing
-            .last()
-            .and_then(ZnodePath::parent)
-            .unwrap_or_else(|| path.clone());
-        if self
-            .view
-            .stat(&top)
-            .is_some_and(|stat| !stat.lifetime.allows_children())
-        {
-            return Err(Breach(format!(
-                "{top} cannot have children: its lifetime is a session's or until a moment"
-            ))
-            .into());
+    fn done(&mut self, ask: impl FnOnce() -> Question, done: &Result<(), TreeError>) {
+        self.asked(ask, || match done {
+            Ok(()) => Reply::Done,
+            Err(error) => Reply::Refused(error.clone()),
+        });
+    }
+}
+
+#[derive(Default)]
+struct Recorder {
+    steps: Vec<Step>,
+    bytes: usize,
+}
+
+impl Recorder {
+    fn take(&mut self, step: Step) {
+        self.bytes += step.bytes();
+        match self.fits() {
+            true => self.steps.push(step),
+            false => self.steps = Vec::new(),
         }
-        for path in missing.iter().rev() {
-            create_node(
-                &mut self.view,
-                path,
-                Bytes::new(),
-                Acl::open(),
-                Lifetime::Container,
-            );
-        }
-        Ok(())
     }
 
-    fn create_at(
-        &mut self,
-        path: &ZnodePath,
-        data: Bytes,
-        lifetime: Lifetime,
-    ) -> Result<(), TreeError> {
-        expect_data_fits(&data)?;
-        self.expect_lifetime(lifetime)?;
-        if self.view.stat(path).is_some() {
-            return Err(TreeError::NodeExists);
-        }
-        expect_end_fits(&self.view, lifetime).map_err(Breach)?;
-        if let Some(parent) = path.parent() {
-            self.expect_parent(&parent)?;
-        }
-        self.count_written(path, &data);
-        create_node(&mut self.view, path, data, Acl::open(), lifetime);
-        if matches!(lifetime, Lifetime::Session(_)) {
-            self.created.push(path.clone());
-        }
-        Ok(())
+    fn fits(&self) -> bool {
+        self.bytes <= MAX_RECORDING_BYTES
+    }
+}
+
+/// A breach ends the run, and is its last answer.
+fn answered<T>(result: &Result<T, Breach>, reply: impl FnOnce(&T) -> Reply) -> Reply {
+    match result {
+        Ok(value) => reply(value),
+        Err(breach) => Reply::Refused(breach.clone().into()),
     }
 }
 
 impl TreeAccess for RunTree {
     fn get(&mut self, path: &RelativePath) -> Result<Option<Node>, Breach> {
-        Ok(self.view.node(&self.absolute(path)?))
+        let node = self.below.get(path);
+        self.asked(
+            || Question::Get(path.clone()),
+            || answered(&node, |node| Reply::Node(node.clone())),
+        );
+        node
     }
 
     fn exists(&mut self, path: &RelativePath) -> Result<Option<Stat>, Breach> {
-        Ok(self.view.stat(&self.absolute(path)?))
+        let stat = self.below.exists(path);
+        self.asked(
+            || Question::Exists(path.clone()),
+            || answered(&stat, |stat| Reply::Stat(*stat)),
+        );
+        stat
     }
 
     fn children(&mut self, path: &RelativePath, range: &Range) -> Result<Vec<String>, Breach> {
-        Ok(self
-            .view
-            .children(&self.absolute(path)?, range)
-            .unwrap_or_default())
+        let names = self.below.children(path, range);
+        self.asked(
+            || Question::Children(path.clone(), range.clone()),
+            || answered(&names, |names| Reply::Names(names.clone())),
+        );
+        names
     }
 
     fn entries(&mut self, path: &RelativePath, range: &Range) -> Result<Vec<Child>, Breach> {
-        Ok(self
-            .view
-            .entries(&self.absolute(path)?, range)
-            .unwrap_or_default())
+        let entries = self.below.entries(path, range);
+        self.asked(
+            || Question::Entries(path.clone(), range.clone()),
+            || answered(&entries, |entries| Reply::Entries(entries.clone())),
+        );
+        entries
     }
 
     fn missing_parents(&mut self, path: &RelativePath) -> Result<usize, Breach> {
-        let path = self.absolute(path)?;
-        let above = path.upwards().skip(1);
-        Ok(above
-            .take_while(|path| self.view.stat(path).is_none())
-            .count())
+        let count = self.below.missing_parents(path);
+        self.asked(
+            || Question::MissingParents(path.clone()),
+            || answered(&count, |count| Reply::Count(*count as u64)),
+        );
+        count
     }
 
     fn create(
@@ -178,11 +153,14 @@ impl TreeAccess for RunTree {
         data: Bytes,
         lifetime: Lifetime,
     ) -> Result<(), TreeError> {
-        if path.as_str().is_empty() {
-            return Err(TreeError::NodeExists);
-        }
-        let path = self.absolute(path)?;
-        self.create_at(&path, data, lifetime)
+        let created = self.below.create(path, data.clone(), lifetime);
+        let ask = || Question::Create {
+            path: path.clone(),
+            data,
+            lifetime,
+        };
+        self.done(ask, &created);
+        created
     }
 
     fn create_sequential(
@@ -192,60 +170,45 @@ impl TreeAccess for RunTree {
         data: Bytes,
         lifetime: Lifetime,
     ) -> Result<String, TreeError> {
-        let parent = self.absolute(parent)?;
-        let number = self.mount.next_sequence;
-        let name = format!("{prefix}{number:016}");
-        let path = parent
-            .child(&name)
-            .map_err(|error| Breach(error.to_string()))?;
-        self.create_at(&path, data, lifetime)?;
-        self.mount.next_sequence = number + 1;
-        self.view.change(Change::SetSequence {
-            mount: self.mount.path.clone(),
-            next: number + 1,
+        let name = self
+            .below
+            .create_sequential(parent, prefix, data.clone(), lifetime);
+        let ask = || Question::CreateSequential {
+            parent: parent.clone(),
+            prefix: prefix.to_owned(),
+            data,
+            lifetime,
+        };
+        self.asked(ask, || match &name {
+            Ok(name) => Reply::Name(name.clone()),
+            Err(error) => Reply::Refused(error.clone()),
         });
-        Ok(name)
+        name
     }
 
     fn set(&mut self, path: &RelativePath, data: Bytes) -> Result<(), TreeError> {
-        let path = self.below(path, "set the data of")?;
-        expect_data_fits(&data)?;
-        let stat = self.view.stat(&path).ok_or(TreeError::NoNode)?;
-        self.count_written(&path, &data);
-        set_data(&mut self.view, &path, &stat, data);
-        Ok(())
+        let set = self.below.set(path, data.clone());
+        let ask = || Question::Set {
+            path: path.clone(),
+            data,
+        };
+        self.done(ask, &set);
+        set
     }
 
     fn set_lifetime(&mut self, path: &RelativePath, lifetime: Lifetime) -> Result<(), TreeError> {
-        let path = self.below(path, "set the lifetime of")?;
-        self.expect_lifetime(lifetime)?;
-        let stat = self.view.stat(&path).ok_or(TreeError::NoNode)?;
-        if stat.children > 0 && !lifetime.allows_children() {
-            return Err(TreeError::NotEmpty);
-        }
-        self.count_written(&path, &[]);
-        self.view.change(Change::SetLifetime { path, lifetime });
-        Ok(())
+        let set = self.below.set_lifetime(path, lifetime);
+        let ask = || Question::SetLifetime {
+            path: path.clone(),
+            lifetime,
+        };
+        self.done(ask, &set);
+        set
     }
 
     fn delete(&mut self, path: &RelativePath) -> Result<(), TreeError> {
-        let path = self.below(path, "delete")?;
-        let stat = self.view.stat(&path).ok_or(TreeError::NoNode)?;
-        if stat.children > 0 {
-            return Err(TreeError::NotEmpty);
-        }
-        self.count_written(&path, &[]);
-        delete_node(&mut self.view, &path);
-        Ok(())
+        let deleted = self.below.delete(path);
+        self.done(|| Question::Delete(path.clone()), &deleted);
+        deleted
     }
-}
-
-fn expect_data_fits(data: &Bytes) -> Result<(), Breach> {
-    if data.len() > MAX_DATA_BYTES {
-        return Err(Breach(format!(
-            "{} bytes of data for one znode: at most {MAX_DATA_BYTES} fit",
-            data.len()
-        )));
-    }
-    Ok(())
 }

@@ -83,6 +83,11 @@ impl View {
         }
     }
 
+    /// What was changed since, in order.
+    pub(crate) fn changes_since(&self, progress: Progress) -> &[Change] {
+        &self.changes[progress.changes..]
+    }
+
     /// Takes back what was changed since.
     pub(crate) fn roll_back(&mut self, to: Progress) {
         self.overlay.roll_back(to.overlay);

@@ -159,7 +159,8 @@ impl<'a> World<'a> {
             let Some(request) = call.request(&self.mount) else {
                 continue;
             };
-            if let Some(RunEnding::BadCall(message)) = player.scene.evaluator.rehearse(&request) {
+            let trial = player.scene.evaluator.rehearse(&request);
+            if let Some(RunEnding::BadCall(message)) = trial.map(|trial| trial.ran.ending) {
                 bail!("calls: {:?}: {message}", call.text);
             }
         }

@@ -14,6 +14,8 @@ mod properties;
 
 mod explore;
 
+mod replay;
+
 mod project;
 
 use std::collections::HashMap;
@@ -29,6 +31,7 @@ pub use difference::{Difference, differences};
 pub use explore::{Exploration, Explored, Found, explore};
 pub use project::{NewProject, relative};
 pub use properties::{Tally, Violation};
+pub use replay::{Replayed, replay};
 
 /// What a scenario names, found for it.
 pub trait Shelf {

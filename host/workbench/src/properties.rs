@@ -285,10 +285,10 @@ impl Checker {
             if call.parks_again == Some(false) {
                 continue;
             }
-            let Some(ending) = scene.evaluator.rehearse_parked(call.id) else {
+            let Some(trial) = scene.evaluator.rehearse_parked(call.id) else {
                 continue;
             };
-            let what = goes_on(ending);
+            let what = goes_on(trial.ran.ending);
             if call.parks_again.is_none() {
                 call.parks_again = Some(what.is_none());
             } else if let Some(what) = what {
@@ -365,7 +365,8 @@ impl Checker {
             acknowledged: 0,
         };
         let call = &always.call;
-        let result = match scene.evaluator.rehearse(&request) {
+        let trial = scene.evaluator.rehearse(&request);
+        let result = match trial.map(|trial| trial.ran.ending) {
             Some(RunEnding::Returned(result)) => result,
             Some(RunEnding::BadCall(message)) => bail!("[[always]] call = {call:?}: {message}"),
             other => {

@@ -11,7 +11,7 @@ use crate::admin::Admin;
 use crate::error::ClientError;
 
 /// How long the leader may take to answer, beside what it is told to wait.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What one operation did since the server that leads began to lead for the first time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -144,6 +144,9 @@ pub struct Mount {
     pub recipe: String,
     /// Which component runs: the SHA-256, in hexadecimal.
     pub digest: String,
+    /// The component that runs beside it, to be compared: its SHA-256, in hexadecimal.
+    #[serde(default)]
+    pub shadow: Option<String>,
     /// Whether only the recipe writes below it.
     pub sealed: bool,
     /// The bounds that it has values of its own for.
@@ -178,6 +181,19 @@ pub struct MountOptions {
     /// Who may call, each `scheme:id`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub callers: Option<Vec<String>>,
+    /// What runs beside the mounted component, to be compared; `Some(None)` for nothing any more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<Option<Shadow>>,
+}
+
+/// What runs beside a mounted component, on the same calls.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Shadow {
+    /// The recipe's name.
+    pub recipe: String,
+    /// The digest of one of its components; none for the one that has the name now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
 }
 
 /// What an upgrade would do.
@@ -587,6 +603,19 @@ impl Admin {
         patience: Duration,
         request: RequestBuilder,
     ) -> Result<T, ClientError> {
+        let body = self.fetch(patience, request).await?;
+        serde_json::from_slice(&body).map_err(|error| ClientError::NoHttp {
+            server: self.server.clone(),
+            reason: format!("its answer is not Quorate's ({error})"),
+        })
+    }
+
+    /// The answer's bytes.
+    pub(crate) async fn fetch(
+        &self,
+        patience: Duration,
+        request: RequestBuilder,
+    ) -> Result<Bytes, ClientError> {
         let (client, request) = request.timeout(patience).build_split();
         let is_read = matches!(&request, Ok(request) if request.method() == Method::GET);
         let broken = |error: reqwest::Error| self.unreachable(patience, is_read, &error);
@@ -606,10 +635,7 @@ impl Admin {
                 },
             });
         }
-        serde_json::from_slice(&body).map_err(|error| ClientError::NoHttp {
-            server: self.server.clone(),
-            reason: format!("its answer is not Quorate's ({error})"),
-        })
+        Ok(body)
     }
 
     fn unreachable(

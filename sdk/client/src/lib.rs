@@ -33,6 +33,8 @@ mod session;
 
 pub mod activity;
 pub mod admin;
+pub mod trial;
+
 mod error;
 
 pub use call::{Call, CallError};

@@ -61,7 +61,8 @@ fn spin() {
 fn grow() {
     let mut all = Vec::new();
     loop {
-        all.push(vec![1_u8; 1 << 20]);
+        // Not written to: that would use up the fuel first.
+        all.push(Vec::<u8>::with_capacity(1 << 20));
         std::hint::black_box(&all);
     }
 }
@@ -71,8 +72,8 @@ fn grow() {
     reason = "that is what it is for: the host ends it"
 )]
 fn deepen(depth: u64) -> u64 {
-    let here = std::hint::black_box([depth; 16]);
-    deepen(depth + 1) + here[0]
+    // No array on the way: it would lie in the component's own stack, in its memory, which is used up sooner.
+    std::hint::black_box(deepen(depth + 1)) + 1
 }
 
 fn ask() {

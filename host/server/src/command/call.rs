@@ -1,6 +1,7 @@
 //! `quorate call`: an operation of a recipe.
 //! What the command does beside that is in `parked.rs`.
 
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use tokio::time::sleep;
 
 use super::output::{Hint, Output, value_text};
 use super::session::{self, Interrupted, SessionEnded, SessionTimeout, interrupted};
-use super::{Global, Usage};
+use super::{Global, Usage, trial};
 use crate::http::body::long_integer;
 
 /// After how long a call that has no answer yet is mentioned.
@@ -31,6 +32,12 @@ pub(super) struct Call {
     /// Keep the session after the answer, and so the lock, until Ctrl-C
     #[arg(long)]
     hold: bool,
+    /// Show what the call would do, in a session of its own, and keep nothing of it
+    #[arg(long, conflicts_with_all = ["hold", "timeout"])]
+    dry_run: bool,
+    /// Write down all that the dry run was told, for `quorate recipe replay`
+    #[arg(long, value_name = "FILE", requires = "dry_run")]
+    record: Option<PathBuf>,
     /// Give up when the call is still waiting after so long
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<f64>,
@@ -47,6 +54,7 @@ pub(super) const EXAMPLES: &str = r#"Examples:
                                                    the same by name
   quorate call /locks holder '"5"'                 a text that looks like a number
   quorate call /jobs add '[["a", "b"]]'            one argument that is a list
+  quorate call /counters add visits 1 --dry-run    what it would do, and nothing of it
 
 /locks is a mount of fair-lock, /counters of counter; /jobs would be one of a recipe of your own."#;
 
@@ -58,6 +66,10 @@ impl Call {
             .transpose()?;
         let arguments = arguments(&self.arguments)?;
         ZnodePath::parse(&self.mount).map_err(ClientError::from)?;
+        if self.dry_run {
+            let what = (&*self.mount, &*self.operation);
+            return trial::call(global, output, what, &arguments, self.record.as_deref()).await;
+        }
         let client =
             session::open_for(global, SessionTimeout::of(self.session_timeout).duration()?).await?;
         // One for both waits: between two, Ctrl-C would be lost.

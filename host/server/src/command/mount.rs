@@ -2,7 +2,7 @@
 
 use clap::Args;
 use quorate_client::ClientError;
-use quorate_client::admin::{self, Admin, MountOptions};
+use quorate_client::admin::{self, Admin, MountOptions, Shadow};
 use quorate_model::path::ZnodePath;
 use serde_json::{Value, json};
 
@@ -39,6 +39,13 @@ pub(super) struct Mount {
     /// Who may call, such as ip:10.0.0.0/8,digest:anna:…; world:anyone is everybody
     #[arg(long, value_name = "SCHEME:ID", value_delimiter = ',')]
     callers: Vec<String>,
+    /// Run another component beside the mounted one, on the same calls, and count where it would do something else;
+    /// `quorate mounts PATH` shows that
+    #[arg(long, value_name = "RECIPE[@DIGEST]")]
+    shadow: Option<String>,
+    /// No shadow any more
+    #[arg(long, conflicts_with = "shadow")]
+    no_shadow: bool,
     /// Swap the component that is mounted there
     #[arg(long, requires = "recipe")]
     upgrade: bool,
@@ -54,6 +61,7 @@ const EXAMPLES: &str = r#"Examples:
   quorate mount /locks fair-lock
   quorate mount /jobs my-queue --parameters '{"workers": 10}'      my-queue: a recipe of your own
   quorate mount /jobs --set fuel=50000000 --callers ip:10.0.0.0/8
+  quorate mount /jobs --shadow my-queue         the newest beside the mounted one, to compare
   quorate mount /jobs my-queue --upgrade"#;
 
 /// List the mounts, or show one
@@ -79,7 +87,7 @@ pub(super) struct Resume {
 
 impl Mount {
     pub(super) async fn run(self, global: &Global, output: &Output) -> anyhow::Result<()> {
-        let options = self.options()?;
+        let mut options = self.options()?;
         let path = path(&self.path)?;
         if path.is_root() {
             return Err(Usage(
@@ -88,6 +96,10 @@ impl Mount {
             .into());
         }
         let admin = global.admin()?;
+        options.shadow = match &self.shadow {
+            Some(shadow) => Some(Some(whole_shadow(&admin, shadow).await?)),
+            None => self.no_shadow.then_some(None),
+        };
         let Some(recipe) = &self.recipe else {
             if options == MountOptions::default() {
                 return Err(Usage("say which recipe to mount, or what to change".into()).into());
@@ -160,8 +172,25 @@ impl Mount {
                 .map(bound)
                 .collect::<Result<_, Usage>>()?,
             callers: (!self.callers.is_empty()).then(|| self.callers.clone()),
+            shadow: None,
         })
     }
+}
+
+/// `RECIPE` or `RECIPE@DIGEST`.
+async fn whole_shadow(admin: &Admin, text: &str) -> anyhow::Result<Shadow> {
+    let (recipe, digits) = match text.split_once('@') {
+        Some((recipe, digits)) => (recipe, Some(digits)),
+        None => (text, None),
+    };
+    let digest = match digits {
+        Some(digits) => Some(whole_digest(admin, recipe, digits).await?),
+        None => None,
+    };
+    Ok(Shadow {
+        recipe: recipe.to_owned(),
+        digest,
+    })
 }
 
 /// The digest that begins with these digits.

@@ -1,4 +1,4 @@
-//! `quorate call list` and `quorate call cancel`: the calls that wait.
+//! `quorate call` and what stands below it: the calls that wait.
 
 use clap::{Args, Subcommand};
 use quorate_client::activity::Parked;
@@ -8,6 +8,7 @@ use super::Global;
 use super::call::Call;
 use super::output::Output;
 use super::session::unless_interrupted;
+use super::trial::DryRun;
 
 /// Call an operation of a mounted recipe
 ///
@@ -30,6 +31,7 @@ pub(super) struct CallCommand {
 enum ParkedCommand {
     List(List),
     Cancel(Cancel),
+    DryRun(DryRun),
 }
 
 /// List the calls that wait, whoever made them, the oldest first
@@ -60,6 +62,7 @@ impl CallCommand {
     pub(super) async fn run(self, global: &Global, output: &Output) -> anyhow::Result<()> {
         match (self.call, self.parked) {
             (_, Some(ParkedCommand::List(list))) => list.run(global, output).await,
+            (_, Some(ParkedCommand::DryRun(dry_run))) => dry_run.run(global, output).await,
             (_, Some(ParkedCommand::Cancel(cancel))) => cancel.run(global, output).await,
             (Some(call), None) => call.run(global, output).await,
             (None, None) => Err(super::Usage("which mount, and which operation?".into()).into()),

@@ -6,6 +6,8 @@ mod check;
 mod explore;
 mod test;
 
+mod replay;
+
 mod shelf;
 
 use std::path::PathBuf;
@@ -36,6 +38,8 @@ pub(super) enum Recipe {
     Remove(Remove),
     Top(Top),
     Logs(Logs),
+    Failures(replay::Failures),
+    Replay(replay::Replay),
 }
 
 /// Upload a recipe
@@ -86,6 +90,8 @@ impl Recipe {
             Recipe::Check(check) => check.run(output)?,
             Recipe::Test(test) => test.run(output)?,
             Recipe::Explore(explore) => explore.run(output).await?,
+            Recipe::Failures(failures) => failures.run(&admin()?, output).await?,
+            Recipe::Replay(replay) => replay.run(admin, output).await?,
             Recipe::Push(push) => {
                 let admin = admin()?;
                 let name = push.name()?;
@@ -287,6 +293,7 @@ mod tests {
             path: path.into(),
             recipe: recipe.into(),
             digest: digest.into(),
+            shadow: None,
             sealed: true,
             set: BTreeMap::new(),
             callers: Vec::new(),

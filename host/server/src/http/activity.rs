@@ -13,17 +13,21 @@ use tokio::time::timeout;
 
 use super::extract::Query;
 use super::problem::Problem;
+use super::trials::compared_shown;
 use super::{Answer, Answered, Http, parse_zxid};
 use crate::activity::{Counted, Look, MAX_WAIT_MS, Seen, Wanted};
 use crate::route;
 
 /// How long the leader may take to answer, beside what it is told to wait.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// `GET /v1/activity`: each mount, its parked calls, and what its operations did.
 pub(super) async fn operations(State(http): State<Arc<Http>>) -> Answered {
     let seen = http.look(Look::Operations, PATIENCE).await?;
     let Seen::Operations(counted) = seen else {
+        return Err(Problem::internal("the leader has answered something else"));
+    };
+    let Seen::Shadows(shadows) = http.look(Look::Shadows, PATIENCE).await? else {
         return Err(Problem::internal("the leader has answered something else"));
     };
     let mut by_mount: BTreeMap<ZnodePath, Vec<Value>> = BTreeMap::new();
@@ -42,6 +46,10 @@ pub(super) async fn operations(State(http): State<Arc<Http>>) -> Answered {
                 "recipe": mount.recipe,
                 "parked": state.parked_at(&mount.path).count(),
                 "oldest_parked_ms": oldest.map(age_ms),
+                "shadow": mount.shadow.and_then(|digest| {
+                    let compared = shadows.get(&mount.path)?;
+                    (compared.digest == digest).then(|| compared_shown(compared))
+                }),
                 "operations": by_mount.remove(&mount.path).unwrap_or_default(),
             })
         })
@@ -99,7 +107,7 @@ pub(super) async fn lines(State(http): State<Arc<Http>>, Query(page): Query<Page
 
 impl Http {
     /// Looks at the server that leads.
-    async fn look(&self, look: Look, patience: Duration) -> Result<Seen, Problem> {
+    pub(super) async fn look(&self, look: Look, patience: Duration) -> Result<Seen, Problem> {
         let leader = match &self.consensus {
             None => None,
             Some(consensus) => {

@@ -43,7 +43,7 @@ struct Call {
     acknowledge: u64,
 }
 
-fn no_arguments() -> Value {
+pub(super) fn no_arguments() -> Value {
     Value::Array(Vec::new())
 }
 
@@ -186,7 +186,7 @@ pub(super) fn ended(answer: &CallAnswer) -> Answer {
 }
 
 /// Results are JSON, made by the sandbox.
-fn parsed(json: &str) -> Value {
+pub(super) fn parsed(json: &str) -> Value {
     serde_json::from_str(json).unwrap_or_else(|_| Value::String(json.to_owned()))
 }
 

@@ -22,11 +22,11 @@ use super::extract::Path;
 use super::problem::Problem;
 use super::recipes::ParkedKind;
 use super::{Answer, Answered, Http, Peer, body};
-use settings::{Bind, Settings};
+use settings::{Bind, Settings, read_digest};
 
 const SHAPE: &str = r#"{"recipe": "fair-lock", and if need be "digest": "…", "upgrade": true, "check": true, "parameters": {}, "sealed": true, "bounds": {"fuel": 1000000}, "callers": ["world:anyone"]}"#;
 
-const SETTINGS_SHAPE: &str = r#"{"parameters": {}, "sealed": true, "bounds": {"fuel": 1000000, "log-lines": null}, "callers": ["world:anyone"]}, each if need be"#;
+const SETTINGS_SHAPE: &str = r#"{"parameters": {}, "sealed": true, "bounds": {"fuel": 1000000, "log-lines": null}, "callers": ["world:anyone"], "shadow": {"recipe": "fair-lock", "digest": "…"}}, each if need be"#;
 
 /// How many parked calls are looked at before the state's lock is given back.
 const LOOKED_AT_ONCE: usize = 1000;
@@ -80,16 +80,13 @@ pub(super) async fn mount(
 ) -> Answered {
     let path = parse(&path)?;
     let bind: Bind = body::json(body, SHAPE).await?;
-    let digest = bind
-        .digest
-        .map(|text| text.parse::<RecipeDigest>())
-        .transpose()
-        .map_err(Problem::bad_request)?;
+    let digest = read_digest(bind.digest)?;
     let settings = Settings {
         parameters: bind.parameters,
         sealed: bind.sealed,
         bounds: bind.bounds,
         callers: bind.callers,
+        shadow: bind.shadow,
     };
     let settings = settings.read()?;
     if bind.check {
@@ -262,6 +259,7 @@ fn shown(mount: &Mount) -> Value {
         "path": mount.path.as_str(),
         "recipe": mount.recipe,
         "digest": mount.digest.to_string(),
+        "shadow": mount.shadow.map(|digest| digest.to_string()),
         "guard": mount.exports.guard,
         "mounted": mount.mounted.0,
         "sealed": mount.sealed,

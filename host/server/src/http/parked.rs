@@ -100,17 +100,19 @@ fn watch_shown(watch: &Watch) -> Value {
     }
 }
 
+pub(super) fn parse_session(text: &str) -> Result<SessionId, Problem> {
+    let number = text.parse().map(SessionId);
+    number.map_err(|_| Problem::bad_request("a session is a number, as in the list of calls"))
+}
+
 /// `DELETE /v1/calls/<session>/<key>`: ends it without a result; its caller is told that it was cancelled.
 pub(super) async fn cancel(
     State(http): State<Arc<Http>>,
     Extension(peer): Extension<Peer>,
     Path((session, key)): Path<(String, String)>,
 ) -> Answered {
-    let session = session
-        .parse()
-        .map_err(|_| Problem::bad_request("a session is a number, as in the list of calls"))?;
     let call = CallId {
-        session: SessionId(session),
+        session: parse_session(&session)?,
         key: parse_key(&key)?,
     };
     let asked = http.ask(SessionId::NONE, peer, Operation::CancelCall(call));

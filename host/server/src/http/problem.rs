@@ -40,6 +40,10 @@ impl Problem {
         Problem::new(StatusCode::BAD_REQUEST, "bad-request", message)
     }
 
+    pub(super) fn not_found(message: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::NOT_FOUND, "not-found", message)
+    }
+
     pub(super) fn too_large(what: &str, limit: usize) -> Problem {
         Problem::new(
             StatusCode::PAYLOAD_TOO_LARGE,

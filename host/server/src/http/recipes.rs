@@ -7,6 +7,8 @@ use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use quorate_model::id::{SessionId, Zxid};
 use quorate_model::outcome::{Outcome, Refusal};
@@ -118,6 +120,18 @@ pub(super) async fn list(State(http): State<Arc<Http>>) -> Answered {
         })
         .collect();
     Ok(Answer::new(state.last_zxid(), json!({"recipes": recipes})))
+}
+
+/// `GET /v1/components/<digest>`: the component itself, whatever names it has.
+pub(super) async fn component(
+    State(http): State<Arc<Http>>,
+    Path(digest): Path<String>,
+) -> Result<Response, Problem> {
+    let digest: RecipeDigest = digest.parse().map_err(Problem::bad_request)?;
+    let component = http.state()?.component(&digest).cloned();
+    let component = component.ok_or_else(|| Problem::not_found("there is no such component"))?;
+    let kind = [(CONTENT_TYPE, "application/wasm")];
+    Ok((kind, Body::from(component.joined())).into_response())
 }
 
 /// `GET /v1/recipes/<name>`

@@ -48,6 +48,7 @@ fn body(form: &Form, outcome: &Outcome) -> Reply {
         | Outcome::Removed
         | Outcome::Mounted { .. }
         | Outcome::MountSet
+        | Outcome::Tried(_)
         | Outcome::Resumed
         | Outcome::Unmounted { .. }
         | Outcome::Uploaded { .. }

@@ -72,8 +72,8 @@ impl<R: Runner<RunTree>> Evaluator<R> {
             bounds: mount.bounds.with(Bound::Fuel, Some(most)),
         };
         let counted = Counted::from(&mount);
-        let before = self.fuel;
-        let (ending, _) = self.run(input, mount);
+        let (before, start) = (self.fuel, self.view.progress());
+        let (ending, _) = self.run(input.clone(), mount);
         *fuel = fuel.saturating_sub(self.fuel - before);
         match ending {
             RunEnding::Returned(_) => {
@@ -88,6 +88,8 @@ impl<R: Runner<RunTree>> Evaluator<R> {
             ending => {
                 let failure = failure_of(&ending)
                     .unwrap_or_else(|| "a guard has to return, or to refuse".into());
+                self.view.roll_back(start);
+                self.record_failure(&input, &path);
                 self.failed_guard = Some((counted, failure.clone()));
                 Err(failed(failure))
             }

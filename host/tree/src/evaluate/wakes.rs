@@ -282,7 +282,10 @@ impl<R: Runner<RunTree>> Evaluator<R> {
         let start = self.begin();
         let call = Call::woken(parked.clone());
         let counted = Counted::from(&mount);
-        let (ending, created) = self.run(call.input(&mount, &self.view), mount);
+        let input = call.input(&mount, &self.view);
+        let shadow = self.run_shadow(&call, &mount);
+        let (ending, created) = self.run(input.clone(), mount);
+        self.compare_shadow(shadow, start, &ending);
         let ending = match ending {
             RunEnding::NotReady => {
                 // It was ready a moment ago. Its mark stays.
@@ -311,6 +314,9 @@ impl<R: Runner<RunTree>> Evaluator<R> {
             }
             Some(failed) => {
                 self.view.roll_back(start);
+                if failure.is_some() {
+                    self.record_failure(&input, &parked.mount);
+                }
                 let ending = ending_of(failed);
                 if id.is_standing() {
                     self.fail_standing(&parked, &ending);

@@ -72,12 +72,7 @@ pub(crate) fn admit(
     let mount = view
         .mount(&request.mount)
         .ok_or_else(|| Refusal::NotMounted(request.mount.clone()))?;
-    if !mount.callers.iter().any(|one| one.admits(identities)) {
-        return Err(Refusal::NoAuth(format!(
-            "the mount {} says who may call, and it is none that you have proved to be",
-            mount.path
-        )));
-    }
+    expect_caller(&mount, identities)?;
     if let Some(reason) = &mount.suspended {
         return Err(Refusal::Suspended {
             mount: mount.path.clone(),
@@ -86,6 +81,17 @@ pub(crate) fn admit(
     }
     expect_room(view, bounds, session, &mount)?;
     Ok(Admission::New(mount))
+}
+
+/// A mount says who may call.
+pub(crate) fn expect_caller(mount: &Mount, identities: &[Identity]) -> Result<(), Refusal> {
+    if mount.callers.iter().any(|one| one.admits(identities)) {
+        return Ok(());
+    }
+    Err(Refusal::NoAuth(format!(
+        "the mount {} says who may call, and it is none that you have proved to be",
+        mount.path
+    )))
 }
 
 /// What answers and parked calls hold is bounded in the session, at the mount, and in all (rule C2).

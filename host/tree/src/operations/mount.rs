@@ -8,7 +8,7 @@ use quorate_model::bound::{Bound, MountBounds};
 use quorate_model::id::{CallId, SessionId};
 use quorate_model::outcome::{Outcome, Refusal};
 use quorate_model::path::ZnodePath;
-use quorate_model::recipe::{Mount, MountSettings, RecipeDigest, RecipeVersion};
+use quorate_model::recipe::{Mount, MountSettings, RecipeDigest, RecipeVersion, Shadow};
 use quorate_model::write_set::Change;
 use quorate_model::znode::Lifetime;
 
@@ -51,11 +51,13 @@ pub(crate) fn mount(view: &mut View, request: &MountRequest<'_>) -> Result<Outco
         }
     }
     let replaced = before.as_ref().map(|before| before.digest);
+    let shadow = before.as_ref().and_then(|before| before.shadow);
     let mut mount = before.unwrap_or_else(|| Mount {
         path: path.clone(),
         recipe: String::new(),
         digest: version.digest,
         exports: version.exports,
+        shadow: None,
         mounted: view.moment().zxid,
         // Never from the start again: tickets of an earlier mount may still be in the tree.
         next_sequence: view.sequence_floor(),
@@ -68,13 +70,15 @@ pub(crate) fn mount(view: &mut View, request: &MountRequest<'_>) -> Result<Outco
     mount.recipe = request.recipe.to_owned();
     mount.digest = version.digest;
     mount.exports = version.exports;
+    // An upgrade to the shadow ends the comparison.
+    mount.shadow = mount.shadow.filter(|shadow| *shadow != mount.digest);
     settle(view, &mut mount, request.settings)?;
     view.change(Change::PutMount(mount.clone()));
     if replaced != Some(version.digest) {
         standing::begin(view, &mount);
     }
-    if let Some(replaced) = replaced.filter(|replaced| *replaced != version.digest) {
-        forget_unused(view, replaced);
+    for digest in replaced.into_iter().chain(shadow) {
+        forget_unused(view, digest);
     }
     Ok(Outcome::Mounted {
         digest: version.digest,
@@ -138,8 +142,12 @@ pub(crate) fn set(
     settings: &MountSettings,
 ) -> Result<Outcome, Refusal> {
     let mut mount = find(view, path)?;
+    let shadow = mount.shadow;
     settle(view, &mut mount, settings)?;
     view.change(Change::PutMount(mount));
+    if let Some(shadow) = shadow {
+        forget_unused(view, shadow);
+    }
     Ok(Outcome::MountSet)
 }
 
@@ -167,6 +175,12 @@ fn settle(view: &mut View, mount: &mut Mount, settings: &MountSettings) -> Resul
         }
         mount.callers = Arc::new(callers.clone());
     }
+    if let Some(shadow) = &settings.shadow {
+        mount.shadow = shadow
+            .as_ref()
+            .map(|one| version_of(view, one))
+            .transpose()?;
+    }
     if let Some(sealed) = settings.sealed {
         mount.sealed = sealed;
     }
@@ -174,6 +188,19 @@ fn settle(view: &mut View, mount: &mut Mount, settings: &MountSettings) -> Resul
         set_data(view, &mount.path, &stat, parameters.clone());
     }
     Ok(())
+}
+
+/// The component that is to be a mount's shadow.
+fn version_of(view: &View, shadow: &Shadow) -> Result<RecipeDigest, Refusal> {
+    let name = &shadow.recipe;
+    let recipe = view
+        .recipe(name)
+        .ok_or_else(|| Refusal::NoRecipe(name.clone()))?;
+    match (recipe.version(shadow.digest), shadow.digest) {
+        (Some(version), _) => Ok(version.digest),
+        (None, Some(digest)) => Err(no_version(name, digest)),
+        (None, None) => Err(Refusal::NoRecipe(name.clone())),
+    }
 }
 
 /// Lets a suspended recipe run again.
@@ -238,7 +265,9 @@ impl From<&Mount> for Counted {
 pub(crate) fn unmount(view: &mut View, path: &ZnodePath) -> Result<Outcome, Refusal> {
     let mount = find(view, path)?;
     view.change(Change::RemoveMount { path: path.clone() });
-    forget_unused(view, mount.digest);
+    for digest in mount.components() {
+        forget_unused(view, digest);
+    }
     Ok(Outcome::Unmounted { ended_calls: 0 })
 }
 

@@ -248,16 +248,19 @@ pub(crate) fn no_version(name: &str, digest: RecipeDigest) -> Refusal {
 }
 
 fn mounted<'a>(mounts: &'a [Mount], name: &str, digest: RecipeDigest) -> Option<&'a Mount> {
-    mounts
-        .iter()
-        .find(|mount| mount.recipe == name && mount.digest == digest)
+    mounts.iter().find(|mount| {
+        mount.recipe == name && mount.digest == digest || mount.shadow == Some(digest)
+    })
 }
 
 /// A component goes with the last name and mount that has it.
 pub(crate) fn forget_unused(view: &mut View, digest: RecipeDigest) {
     let named = |recipe: &Recipe| recipe.version(Some(digest)).is_some();
     let used = view.recipes().iter().any(named)
-        || view.mounts().iter().any(|mount| mount.digest == digest);
+        || view
+            .mounts()
+            .iter()
+            .any(|mount| mount.components().any(|one| one == digest));
     if !used && view.has_component(digest) {
         view.change(Change::RemoveComponent { digest });
     }

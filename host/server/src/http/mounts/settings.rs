@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use quorate_model::acl::Identity;
 use quorate_model::bound::Bound;
-use quorate_model::recipe::MountSettings;
+use quorate_model::recipe::{self, MountSettings, RecipeDigest};
 use quorate_model::znode::MAX_DATA_BYTES;
 use serde::Deserialize;
 use serde_json::Value;
@@ -33,6 +33,18 @@ pub(super) struct Bind {
     pub(super) bounds: BTreeMap<String, Option<u64>>,
     #[serde(default)]
     pub(super) callers: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "present_or_null")]
+    pub(super) shadow: Option<Option<Shadow>>,
+}
+
+/// Which recipe runs beside the mounted one.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Shadow {
+    pub(super) recipe: String,
+    /// For a component of that name other than the last pushed.
+    #[serde(default)]
+    pub(super) digest: Option<String>,
 }
 
 /// What is to change.
@@ -50,10 +62,25 @@ pub(super) struct Settings {
     /// Each `scheme:id`.
     #[serde(default)]
     pub(super) callers: Option<Vec<String>>,
+    /// `null` for none any more.
+    #[serde(default, deserialize_with = "present_or_null")]
+    pub(super) shadow: Option<Option<Shadow>>,
 }
 
 fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
     Value::deserialize(deserializer).map(Some)
+}
+
+fn present_or_null<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Option<Shadow>>, D::Error> {
+    Option::<Shadow>::deserialize(deserializer).map(Some)
+}
+
+/// A component's digest, if one is named.
+pub(super) fn read_digest(text: Option<String>) -> Result<Option<RecipeDigest>, Problem> {
+    let digest = text.map(|text| text.parse()).transpose();
+    digest.map_err(|error: &str| Problem::bad_request(error))
 }
 
 impl Settings {
@@ -91,8 +118,17 @@ impl Settings {
                 .map(bound)
                 .collect::<Result<_, _>>()?,
             callers: callers.transpose()?,
+            shadow: self.shadow.map(shadow).transpose()?,
         })
     }
+}
+
+fn shadow(shadow: Option<Shadow>) -> Result<Option<recipe::Shadow>, Problem> {
+    let Some(Shadow { recipe, digest }) = shadow else {
+        return Ok(None);
+    };
+    let digest = read_digest(digest)?;
+    Ok(Some(recipe::Shadow { recipe, digest }))
 }
 
 #[cfg(test)]

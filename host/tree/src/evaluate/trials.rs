@@ -1,0 +1,260 @@
+//! Trials: runs of which nothing is kept. For whoever asks what a call would do (a dry run), for a new version beside
+//! the mounted one (its shadow), and for the record of a run that has failed.
+//!
+//! A trial stands where a run would: in a transaction, at its moment, over what everything before has left. What it
+//! wrote is taken back.
+
+use std::collections::BTreeSet;
+
+use quorate_model::call::CallRequest;
+use quorate_model::id::{CallId, SessionId, Timestamp, Zxid};
+use quorate_model::outcome::{Outcome, Refusal};
+use quorate_model::path::ZnodePath;
+use quorate_model::recipe::{Mount, RecipeDigest};
+use quorate_model::recording::{Ran, Recording};
+use quorate_model::request::Request;
+use quorate_model::run::{RunEnding, RunInput, Runner};
+use quorate_model::trial::{Trial, TrialOf, TrialRequest};
+use quorate_model::write_set::Change;
+use serde::{Deserialize, Serialize};
+
+use super::Evaluator;
+use crate::apply::Records;
+use crate::operations::call::{self, Call};
+use crate::operations::mount::LEAST_CALL;
+use crate::operations::session;
+use crate::run::RunTree;
+use crate::view::Progress;
+
+/// How often a failed run of one mount is recorded at most, in milliseconds: it is run a second time for that.
+const RECORD_EVERY_MS: u64 = 1000;
+
+/// What operators are to know beside the outcomes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Observed {
+    /// A mount's shadow ran beside it.
+    Shadow(Box<ShadowRun>),
+    /// A run has failed, and this is how it went when it was run once more.
+    Failure {
+        /// The transaction that it failed in.
+        zxid: Zxid,
+        /// All that it was told.
+        recording: Box<Recording>,
+    },
+}
+
+/// How a mount's shadow went beside it, on the same call and the same state.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ShadowRun {
+    /// The mount.
+    pub mount: ZnodePath,
+    /// The operation.
+    pub operation: String,
+    /// The call's transaction.
+    pub zxid: Zxid,
+    /// When.
+    pub at: Timestamp,
+    /// Which component ran as the shadow.
+    pub digest: RecipeDigest,
+    /// What both did, where that is not the same.
+    pub difference: Option<Difference>,
+}
+
+/// Two runs of one call that differ.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Difference {
+    /// How the mounted component's run ended, and what it changed.
+    pub mounted: (RunEnding, Vec<Change>),
+    /// The shadow's.
+    pub shadow: (RunEnding, Vec<Change>),
+}
+
+/// A shadow has run; the mounted component is about to.
+pub(super) struct Shadow {
+    run: ShadowRun,
+    trial: Trial,
+}
+
+/// Which mounts' failed runs were recorded in this stretch of time.
+#[derive(Default)]
+pub(super) struct Recorded {
+    stretch: u64,
+    mounts: BTreeSet<ZnodePath>,
+}
+
+impl<R: Runner<RunTree>> Evaluator<R> {
+    /// What there is to observe since the last call.
+    pub fn take_observed(&mut self) -> Vec<Observed> {
+        std::mem::take(&mut self.observed)
+    }
+
+    /// How a call would go if it were made now, without a session; nothing of it is kept. None if nothing is
+    /// mounted there.
+    pub fn rehearse(&mut self, request: &CallRequest) -> Option<Trial> {
+        let mount = Records::mount(&self.view, &request.mount)?;
+        let call = self.first_run(SessionId::NONE, request);
+        Some(self.rehearse_call(&call, mount))
+    }
+
+    /// How a parked call would go if it were woken now; nothing of it is kept. None if it is not parked. One that
+    /// would not wait any more has been missed by its watches.
+    pub fn rehearse_parked(&mut self, id: CallId) -> Option<Trial> {
+        let parked = self.view.parked(id)?;
+        let mount = Records::mount(&self.view, &parked.mount)?;
+        Some(self.rehearse_call(&Call::woken(parked), mount))
+    }
+
+    fn rehearse_call(&mut self, call: &Call, mount: Mount) -> Trial {
+        self.begin();
+        let trial = self.on_trial(call.input(&mount, &self.view), mount, false);
+        self.counter -= 1;
+        trial
+    }
+
+    fn first_run(&self, session: SessionId, request: &CallRequest) -> Call {
+        Call {
+            id: CallId {
+                session,
+                ..LEAST_CALL
+            },
+            request: request.clone(),
+            identities: Vec::new(),
+            started: self.view.moment().time,
+            parked: None,
+        }
+    }
+
+    /// A dry run: what is asked is answered, in its place among all requests, and changes nothing. Mounts that are
+    /// suspended can be tried: that is what one does then.
+    pub(super) fn try_out(
+        &mut self,
+        request: &Request,
+        wanted: &TrialRequest,
+    ) -> Result<Outcome, Refusal> {
+        let (call, path) = match &wanted.of {
+            TrialOf::Call(call_request) => {
+                if request.session != SessionId::NONE {
+                    session::expect_owner(&self.view, request.session, request.owner)?;
+                }
+                let mut call = self.first_run(request.session, call_request);
+                call.identities = Vec::clone(&request.identities);
+                (call, &call_request.mount)
+            }
+            TrialOf::Parked(id) => {
+                let parked = self.view.parked(*id);
+                let parked = parked.ok_or(Refusal::NoCall { key: id.key })?;
+                let path = parked.mount.clone();
+                (Call::woken(parked), &path.clone())
+            }
+        };
+        let mount = Records::mount(&self.view, path);
+        let mount = mount.ok_or_else(|| Refusal::NotMounted(path.clone()))?;
+        call::expect_caller(&mount, &request.identities)?;
+        let input = call.input(&mount, &self.view);
+        let trial = self.on_trial(input, mount, wanted.record);
+        match trial.ran.ending {
+            RunEnding::BadCall(message) => Err(Refusal::BadCall(message)),
+            RunEnding::NotReady => Err(Refusal::NotReady(path.clone())),
+            _ => Ok(Outcome::Tried(Box::new(trial))),
+        }
+    }
+
+    /// Runs the mount's shadow, if it has one that is ready here.
+    pub(super) fn run_shadow(&mut self, call: &Call, mount: &Mount) -> Option<Shadow> {
+        let digest = mount.shadow.filter(|digest| *digest != mount.digest)?;
+        if !self.runner.ready(&digest) {
+            return None;
+        }
+        let moment = self.view.moment();
+        let input = RunInput {
+            digest,
+            ..call.input(mount, &self.view)
+        };
+        let run = ShadowRun {
+            mount: mount.path.clone(),
+            operation: input.invocation.name().to_owned(),
+            zxid: moment.zxid,
+            at: moment.time,
+            digest,
+            difference: None,
+        };
+        let trial = self.on_trial(input, mount.clone(), false);
+        Some(Shadow { run, trial })
+    }
+
+    /// The mounted component has run too, since `start`.
+    pub(super) fn compare_shadow(
+        &mut self,
+        shadow: Option<Shadow>,
+        start: Progress,
+        ending: &RunEnding,
+    ) {
+        let Some(Shadow { mut run, trial }) = shadow else {
+            return;
+        };
+        // What a run wrote counts only if it ended well.
+        let kept = |ending: &RunEnding, changes: Vec<Change>| match ending {
+            RunEnding::Returned(_) | RunEnding::Parked { .. } => changes,
+            _ => Vec::new(),
+        };
+        let changes = self.view.changes_since(start).to_vec();
+        let mounted = (ending.clone(), kept(ending, changes));
+        let shadow = (
+            trial.ran.ending.clone(),
+            kept(&trial.ran.ending, trial.changes),
+        );
+        run.difference = (mounted != shadow).then_some(Difference { mounted, shadow });
+        self.observed.push(Observed::Shadow(Box::new(run)));
+    }
+
+    /// A run has failed, and what it wrote is taken back: it is run once more, from the same state, to be recorded.
+    pub(super) fn record_failure(&mut self, input: &RunInput, path: &ZnodePath) {
+        let stretch = self.time.0 / RECORD_EVERY_MS;
+        if self.recorded.stretch != stretch {
+            self.recorded = Recorded {
+                stretch,
+                mounts: BTreeSet::new(),
+            };
+        }
+        if !self.recorded.mounts.insert(path.clone()) {
+            return;
+        }
+        let Some(mount) = Records::mount(&self.view, path) else {
+            return;
+        };
+        let zxid = self.view.moment().zxid;
+        let trial = self.on_trial(input.clone(), mount, true);
+        if let Some(recording) = trial.recording {
+            let recording = Box::new(recording);
+            self.observed.push(Observed::Failure { zxid, recording });
+        }
+    }
+
+    /// One run in the transaction being built, and all of it taken back.
+    fn on_trial(&mut self, input: RunInput, mount: Mount, record: bool) -> Trial {
+        let start = self.view.progress();
+        let (path, recipe) = (mount.path.clone(), mount.recipe.clone());
+        let recorded = record.then(|| input.clone());
+        let mut report = self.run_on(input, mount, |tree| tree.on_trial(record));
+        let ran = Ran {
+            ending: report.ending,
+            fuel: report.fuel,
+            log: report.log,
+        };
+        let steps = report.tree.take_steps();
+        let recording = recorded.zip(steps).map(|(input, steps)| Recording {
+            mount: path,
+            recipe,
+            input,
+            steps,
+            ran: ran.clone(),
+        });
+        let changes = self.view.changes_since(start).to_vec();
+        self.view.roll_back(start);
+        Trial {
+            ran,
+            changes,
+            recording,
+        }
+    }
+}
