@@ -2,6 +2,8 @@
 
 import itertools
 import logging
+import os
+import subprocess
 from pathlib import Path
 from typing import Callable, Iterator
 
@@ -9,7 +11,7 @@ import pytest
 from kazoo.client import KazooClient
 
 from harness.proxy import Proxy
-from harness.servers import QuorateServer, Server, ZookeeperServer
+from harness.servers import REPOSITORY, QuorateServer, Server, ZookeeperServer, binary
 from harness.wire import Wire
 
 logging.getLogger("kazoo").setLevel(logging.ERROR)
@@ -55,6 +57,16 @@ def server(server_kind, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
     alive = running.process is not None and running.process.poll() is None
     running.kill()
     assert alive, f"the shared server died:\n{running.log[-4000:]}"
+
+
+@pytest.fixture(scope="session")
+def hostile_wasm() -> bytes:
+    """tests/hostile, the recipe that means ill, built as its author would."""
+    target = Path(os.environ.get("CARGO_TARGET_DIR", binary().parents[1]))
+    build = ["cargo", "build", "--locked", "-p", "hostile", "--profile", "recipe"]
+    build += ["--target", "wasm32-unknown-unknown", "--target-dir", str(target)]
+    subprocess.run(build, cwd=REPOSITORY, check=True, stdin=subprocess.DEVNULL)
+    return (target / "wasm32-unknown-unknown" / "recipe" / "hostile.wasm").read_bytes()
 
 
 @pytest.fixture

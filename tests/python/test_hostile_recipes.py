@@ -5,10 +5,8 @@ the server has taken no more memory than its bounds allow.
 """
 
 import itertools
-import os
 import re
 import socket
-import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +15,7 @@ import pytest
 
 from harness import component, wire as w
 from harness.http import Http
-from harness.servers import REPOSITORY, QuorateServer, binary
+from harness.servers import QuorateServer
 from harness.waiting import until
 from harness.wire import Wire
 
@@ -25,16 +23,6 @@ pytestmark = [pytest.mark.quorate, pytest.mark.timeout(300)]
 
 #: What a server may take at most while it is attacked: runs, uploads and answers all have bounds far below.
 MEMORY_BYTES = 600_000_000
-
-
-@pytest.fixture(scope="module")
-def hostile_wasm() -> bytes:
-    """tests/hostile, built as its author would."""
-    target = Path(os.environ.get("CARGO_TARGET_DIR", binary().parents[1]))
-    build = ["cargo", "build", "--locked", "-p", "hostile", "--profile", "recipe"]
-    build += ["--target", "wasm32-unknown-unknown", "--target-dir", str(target)]
-    subprocess.run(build, cwd=REPOSITORY, check=True, stdin=subprocess.DEVNULL)
-    return (target / "wasm32-unknown-unknown" / "recipe" / "hostile.wasm").read_bytes()
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ pub enum Outcome {
     Znode(ZnodeOutcome),
     /// What each part of a multi did.
     Multi(Vec<ZnodeOutcome>),
-    /// The call has ended; here is its answer.
+    /// The call has ended, or the query; here is its answer.
     Answered(Answer),
     /// The call is parked. Its answer comes later.
     Parked,
@@ -242,6 +242,11 @@ pub enum Refusal {
         "the session is local to its server: it has no ephemeral znodes and makes no calls. Connect to a server without local sessions, or one that upgrades them"
     )]
     LocalSession,
+    /// The run of a query writes or waits (rule C8).
+    #[error(
+        "the call writes or waits, so it needs a key, a number of its own, behind it: {0}@1. ZooKeeper's clients repeat reads on their own, and with its key it is executed once"
+    )]
+    NeedsKey(String),
     /// Nobody has uploaded such a component, or not all of it.
     #[error("there is no component {0}: upload it")]
     NoComponent(RecipeDigest),

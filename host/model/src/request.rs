@@ -58,6 +58,8 @@ pub enum Operation {
     Multi(Vec<ZnodeOperation>),
     /// Run an operation of a recipe.
     Call(CallRequest),
+    /// Run an operation that only reads: it is repeated at will, and has no key (rule C8).
+    Query(CallRequest),
     /// Run an operation of a recipe, and keep nothing of it: show what it would do.
     Try(TrialRequest),
     /// End a parked call without a result; with one, give it.

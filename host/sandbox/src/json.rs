@@ -3,6 +3,7 @@
 mod parse;
 #[cfg(test)]
 mod tests;
+mod wave;
 mod write;
 
 pub(crate) use parse::arguments;

@@ -19,7 +19,7 @@ use quorate_model::write_set::{Change, Transaction};
 use quorate_tree::State;
 use quorate_wire::{CallResponse, EventType, Notification, WatcherEvent};
 
-pub use calls::{LateAnswer, MAX_WAITERS_PER_CALL};
+pub use calls::{AnswerForm, LateAnswer, MAX_WAITERS_PER_CALL};
 pub use table::{MAX_WATCHES_PER_CONNECTION, TooManyWatches};
 
 use crate::metrics::Metrics;
@@ -168,10 +168,10 @@ impl Watches {
         self.tables.lock().watches.watch_children(connection, path)
     }
 
-    /// Sends `connection` the call's answer once it is there.
-    pub fn await_call(&self, call: CallId, mount: ZnodePath, connection: u64) {
+    /// Tells `connection` of the call's answer once it is there.
+    pub fn await_call(&self, call: CallId, form: AnswerForm, connection: u64) {
         let mut tables = self.tables.lock();
-        tables.calls.wait_on_connection(call, mount, connection);
+        tables.calls.wait_on_connection(call, form, connection);
     }
 
     /// The call's answer once it is there, for whoever has no connection: HTTP. None if too many wait
@@ -253,16 +253,23 @@ impl Tables {
         let Some(waiters) = self.calls.take(call) else {
             return;
         };
-        if let Some((mount, number)) = &waiters.connection
+        if let Some((form, number)) = &waiters.connection
             && let Some(connection) = self.connections.get(number)
         {
-            let notification = Notification::Answer {
-                mount: mount.as_str().to_owned(),
-                key: call.key,
-                response: CallResponse::from(&answer.ending),
+            let tell = match form {
+                AnswerForm::Event { mount } => Told::LateAnswer(encode(
+                    zxid,
+                    &Notification::Answer {
+                        mount: mount.as_str().to_owned(),
+                        key: call.key,
+                        response: CallResponse::from(&answer.ending),
+                    },
+                )),
+                AnswerForm::Watch { path } => {
+                    Told::Event(encode_event(zxid, EventType::NodeDataChanged, path))
+                }
             };
-            let frame = encode(zxid, &notification);
-            told.push((connection.clone(), Told::LateAnswer(frame)));
+            told.push((connection.clone(), tell));
         }
         late.extend(waiters.into_waiting(answer));
     }

@@ -4,6 +4,7 @@
 //! put into the connection's buffer. It never waits for anything but its socket and that buffer.
 
 mod acl;
+mod call_path;
 mod connection;
 mod frames;
 mod listener;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 
 use quorate_tree::SharedState;
 
+pub(crate) use call_path::CallPath;
 pub(crate) use connection::new_password;
 pub use listener::{converse, serve};
 

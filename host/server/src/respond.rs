@@ -31,7 +31,7 @@ use tokio::time::Instant;
 pub use read::{Read, SetWatches};
 
 use crate::metrics::Metrics;
-use crate::notify::Watches;
+use crate::notify::{AnswerForm, Watches};
 use crate::receive::Edge;
 use crate::route::{Barrier, Barriers, MAX_IN_FLIGHT_BYTES, Waiter};
 use waiters::{Handshake, Upgrade, Write};
@@ -195,6 +195,15 @@ pub enum Form {
         key: u64,
         /// Where its recipe is mounted.
         mount: ZnodePath,
+    },
+    /// A call that is made by reading a path (rule C8): its result is the znode's data.
+    Path {
+        /// All of the path.
+        path: ZnodePath,
+        /// The call's key, if it has one.
+        key: Option<u64>,
+        /// Whether to tell of the answer, once it is there.
+        watch: bool,
     },
     /// The cancellation of a call: its refusals are statuses.
     Cancel,
@@ -780,7 +789,25 @@ impl Connection {
             (&form, outcome, inner.session)
         {
             let call = CallId { session, key: *key };
-            self.watches.await_call(call, mount.clone(), self.number());
+            let form = AnswerForm::Event {
+                mount: mount.clone(),
+            };
+            self.watches.await_call(call, form, self.number());
+        }
+        if let (
+            Form::Path {
+                path,
+                key,
+                watch: true,
+            },
+            Outcome::Parked,
+            Some(session),
+        ) = (&form, outcome, inner.session)
+            && let Some(key) = *key
+        {
+            let call = CallId { session, key };
+            let form = AnswerForm::Watch { path: path.clone() };
+            self.watches.await_call(call, form, self.number());
         }
         let expired = matches!(outcome, Outcome::Refused(Refusal::SessionExpired));
         if form == Form::Close || expired {
@@ -821,8 +848,13 @@ impl Connection {
     }
 
     fn answer(&self, read: &Read, xid: i32, state: &State, inner: &mut Inner) {
-        let number = self.number();
-        read::answer(read, xid, state, number, &self.watches, &mut inner.output);
+        let place = read::Place {
+            state,
+            connection: self.number(),
+            session: inner.session,
+            watches: &self.watches,
+        };
+        place.answer(read, xid, &mut inner.output);
         inner.frames += 1;
     }
 

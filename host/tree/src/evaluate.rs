@@ -12,7 +12,7 @@ pub use trials::{Difference, Observed, ShadowRun};
 
 use std::collections::VecDeque;
 
-use quorate_model::call::{CallRequest, Ending, Watch};
+use quorate_model::call::{Answer, CallRequest, Ending, Watch};
 use quorate_model::id::{CallId, Origin, SessionId, Timestamp, Zxid};
 use quorate_model::outcome::{Outcome, Refusal};
 use quorate_model::path::ZnodePath;
@@ -424,6 +424,10 @@ impl<R: Runner<RunTree>> Evaluator<R> {
             }
             Operation::CancelCall(call) => self.cancel(*call),
             Operation::Try(wanted) => self.try_out(request, wanted),
+            Operation::Query(query) => {
+                session::expect_writer(view, request)?;
+                self.query(request, query)
+            }
             Operation::Cancel { key } => {
                 session::expect_owner(view, id, owner)?;
                 self.cancel(CallId {
@@ -517,6 +521,37 @@ impl<R: Runner<RunTree>> Evaluator<R> {
         Ok(call.answer(&mut self.view, ending_of(ending)))
     }
 
+    /// A call without a key: it may be repeated at will, so it may not write, and not wait (rule C8).
+    fn query(&mut self, request: &Request, query: &CallRequest) -> Result<Outcome, Refusal> {
+        let identities = &request.identities;
+        let mount = call::expect_open(&self.view, &self.bounds, identities, query)?;
+        let mut call = self.first_run(request.session, query);
+        call.identities = Vec::clone(identities);
+        let counted = Counted::from(&mount);
+        let start = self.view.progress();
+        let input = call.input(&mount, &self.view);
+        let (ending, _) = self.run(input.clone(), mount);
+        let wrote = !self.view.changes_since(start).is_empty();
+        self.view.roll_back(start);
+        let ending = match ending {
+            RunEnding::BadCall(message) => return Err(Refusal::BadCall(message)),
+            RunEnding::NotReady => return Err(Refusal::NotReady(query.mount.clone())),
+            RunEnding::Parked { .. } => return Err(needs_key(query)),
+            RunEnding::Returned(_) if wrote => return Err(needs_key(query)),
+            ending => ending,
+        };
+        let failure = failure_of(&ending);
+        if failure.is_some() {
+            self.record_failure(&input, &query.mount);
+        }
+        mount::count_run(&mut self.view, &counted, failure.as_deref());
+        Ok(Outcome::Answered(Answer {
+            fingerprint: query.fingerprint(),
+            ending: ending_of(ending),
+            zxid: self.view.moment().zxid,
+        }))
+    }
+
     /// One run.
     fn run(&mut self, input: RunInput, mount: Mount) -> (RunEnding, Vec<ZnodePath>) {
         let (path, operation) = (mount.path.clone(), input.invocation.name().to_owned());
@@ -607,6 +642,11 @@ impl<R: Runner<RunTree>> Evaluator<R> {
         };
         self.transactions.push_back((transaction, bytes));
     }
+}
+
+fn needs_key(query: &CallRequest) -> Refusal {
+    let (mount, operation) = (&query.mount, &query.operation);
+    Refusal::NeedsKey(format!("{mount}/{operation}{}", query.arguments))
 }
 
 /// What counts as a failed run (rule C4), for people: a refusal does not.

@@ -127,6 +127,7 @@ impl ErrorCode {
             | Refusal::KeyReused { .. }
             | Refusal::Suspended { .. }
             | Refusal::NoCall { .. }
+            | Refusal::NeedsKey(_)
             | Refusal::NoRecipe(_)
             | Refusal::RecipeInUse { .. }
             | Refusal::MountsNest { .. } => ErrorCode::BadArguments,

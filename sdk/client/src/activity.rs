@@ -45,8 +45,24 @@ pub struct MountActivity {
     pub parked: u64,
     /// For how long the oldest of them, in milliseconds.
     pub oldest_parked_ms: Option<u64>,
+    /// How its shadow compares with what is mounted, once it has run.
+    #[serde(default)]
+    pub shadow: Option<ShadowActivity>,
     /// Those that were called.
     pub operations: Vec<OperationActivity>,
+}
+
+/// How a mount's shadow compares with what is mounted, on the calls that both ran.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ShadowActivity {
+    /// The shadow's component: its SHA-256, in hexadecimal.
+    pub digest: String,
+    /// Runs that both made.
+    pub runs: u64,
+    /// Those that ended otherwise, or would have changed something else.
+    pub differing: u64,
+    /// The last of those, the last first: `zxid`, `at`, `operation`, and what `mounted` and `shadow` did.
+    pub last: Vec<Value>,
 }
 
 /// A line that a recipe wrote.

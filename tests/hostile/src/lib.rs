@@ -73,7 +73,7 @@ fn grow() {
 )]
 fn deepen(depth: u64) -> u64 {
     // No array on the way: it would lie in the component's own stack, in its memory, which is used up sooner.
-    std::hint::black_box(deepen(depth + 1)) + 1
+    std::hint::black_box(deepen(depth + 1)) + depth
 }
 
 fn ask() {

@@ -7,14 +7,15 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value};
 use wasmtime::component::Val;
 
-use super::{INFINITY, MINUS_INFINITY, NAN, may_be_null};
+use super::{INFINITY, MINUS_INFINITY, NAN, may_be_null, wave};
 use crate::interface::{Definition, Named, Operation, Type, list};
 
-/// The values of an operation's parameters from `text`: a JSON array by position, or an object by name. An
-/// empty text stands for no arguments. For people if they do not fit. serde_json bounds the depth.
+/// The values of an operation's parameters from `text`: a JSON array by position, or an object by name, or
+/// the same in WAVE, in parentheses. An empty text stands for no arguments. For people if they do not fit. serde_json bounds the depth.
 pub(crate) fn arguments(operation: &Operation, text: &str) -> Result<Vec<Val>, String> {
     let value: Value = match text.trim() {
         "" => Value::Array(Vec::new()),
+        text if text.starts_with('(') => wave::arguments(operation, text)?,
         text => serde_json::from_str(text)
             .map_err(|error| format!("the arguments are no JSON: {error}"))?,
     };

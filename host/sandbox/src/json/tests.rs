@@ -369,3 +369,102 @@ fn a_result_says_its_side() {
     let nothing = Side::Returned("null".into());
     assert_eq!(result(None, None, 10), Ok(nothing));
 }
+
+/// As WAVE writes it.
+fn wave(value: &Val) -> String {
+    let all = |values: &[Val]| values.iter().map(wave).collect::<Vec<_>>().join(", ");
+    let carried = |value: &Option<Box<Val>>| match value {
+        Some(value) => format!("({})", wave(value)),
+        None => String::new(),
+    };
+    let float = |number: f64, text: String| match number {
+        _ if number.is_nan() => "nan".to_owned(),
+        _ if number == f64::INFINITY => "inf".to_owned(),
+        _ if number == f64::NEG_INFINITY => "-inf".to_owned(),
+        _ => text,
+    };
+    match value {
+        Val::Bool(value) => value.to_string(),
+        Val::S8(value) => value.to_string(),
+        Val::U8(value) => value.to_string(),
+        Val::S16(value) => value.to_string(),
+        Val::U16(value) => value.to_string(),
+        Val::S32(value) => value.to_string(),
+        Val::U32(value) => value.to_string(),
+        Val::S64(value) => value.to_string(),
+        Val::U64(value) => value.to_string(),
+        Val::Float32(value) => float(f64::from(*value), format!("{value:e}")),
+        Val::Float64(value) => float(*value, format!("{value:e}")),
+        Val::Char(value) => format!("'{}'", value.escape_default()),
+        Val::String(value) => format!("\"{}\"", value.escape_default()),
+        Val::List(values) => format!("[{}]", all(values)),
+        Val::Tuple(values) => format!("({})", all(values)),
+        Val::Record(fields) => {
+            let fields = fields
+                .iter()
+                .map(|(name, value)| format!("{name}: {}", wave(value)));
+            format!("{{{}}}", fields.collect::<Vec<_>>().join(", "))
+        }
+        Val::Variant(case, value) => format!("{case}{}", carried(value)),
+        Val::Enum(case) => case.clone(),
+        Val::Option(None) => "none".into(),
+        Val::Option(value) => format!("some{}", carried(value)),
+        Val::Result(Ok(value)) => format!("ok{}", carried(value)),
+        Val::Result(Err(value)) => format!("err{}", carried(value)),
+        Val::Flags(flags) => format!("{{{}}}", flags.join(", ")),
+        other => panic!("{other:?}"),
+    }
+}
+
+proptest! {
+    #[test]
+    fn wave_says_the_same_as_json((ty, value) in typed_value()) {
+        let operation = operation(&[("it", ty)]);
+        let text = format!("({})", wave(&value));
+        let read = arguments(&operation, &text);
+        let read = read.map(|mut values| canonical(values.remove(0)));
+        prop_assert_eq!(read, Ok(canonical(value)), "{}", text);
+    }
+
+    #[test]
+    fn any_text_is_wave_or_an_error(ty in any_type(), text in "\\([a-z0-9-\"'\\\\{}\\[\\]():,. é%]{0,30}") {
+        let _ = arguments(&operation(&[("it", ty)]), &text);
+    }
+}
+
+#[test]
+fn wave_is_read_as_people_write_it() {
+    let count = Type::Option(Arc::new(Type::U32));
+    let operation = operation(&[("name", Type::String), ("count", count)]);
+    for text in [
+        r#"("x", some(3))"#,
+        r#"("x",3)"#,
+        "( \"x\" , 3 , )",
+        r#"("\u{78}", 3)"#,
+    ] {
+        let values = arguments(&operation, text).unwrap();
+        let expected = [
+            Val::String("x".into()),
+            Val::Option(Some(Box::new(Val::U32(3)))),
+        ];
+        assert_eq!(values, expected, "{text}");
+    }
+    // What may be left out may be.
+    assert_eq!(
+        arguments(&operation, r#"("x")"#).unwrap()[1],
+        Val::Option(None)
+    );
+    for (text, said) in [
+        ("(x)", "argument `name`: expected '\"', got 'x'"),
+        ("(\"x\", -1)", "does not fit u32"),
+        ("(\"x\", 1, 2)", "takes only 2"),
+        ("(\"x\"", "expected ','"),
+        ("(\"x", "closing quotation mark"),
+        ("(\"x\") y", "behind the arguments"),
+        (r#"("\u{110000}")"#, "a character's number"),
+        ("()", "takes 2 arguments"),
+    ] {
+        let error = arguments(&operation, text).unwrap_err();
+        assert!(error.contains(said), "{text}: {error}");
+    }
+}

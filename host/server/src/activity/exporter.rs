@@ -8,7 +8,7 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use quorate_tree::SharedState;
 
-use super::{Activity, Counted};
+use super::{Activity, Compared, Counted};
 
 /// Of a server: what recipes did while it led, and who is parked where.
 pub(crate) struct Exporter {
@@ -22,10 +22,10 @@ impl fmt::Debug for Exporter {
     }
 }
 
-type Number = fn(&Counted) -> u64;
+type Number<T> = fn(&T) -> u64;
 
 /// Name, help, and what is counted.
-const COUNTERS: [(&str, &str, Number); 4] = [
+const COUNTERS: [(&str, &str, Number<Counted>); 4] = [
     ("recipe_calls", "Calls of operations", |counted| {
         counted.calls
     }),
@@ -41,6 +41,20 @@ const COUNTERS: [(&str, &str, Number); 4] = [
         "recipe_written_bytes",
         "Bytes of paths and data that their runs wrote",
         |counted| counted.written_bytes,
+    ),
+];
+
+/// The same of shadows.
+const SHADOW_COUNTERS: [(&str, &str, Number<Compared>); 2] = [
+    (
+        "shadow_runs",
+        "Runs of a mount's shadow beside what is mounted",
+        |compared| compared.runs,
+    ),
+    (
+        "shadow_differences",
+        "Those that ended otherwise, or would have changed something else",
+        |compared| compared.differing,
     ),
 ];
 
@@ -71,11 +85,26 @@ impl Collector for Exporter {
                     .encode_counter::<NoLabelSet, _, u64>(number, None)?;
             }
         }
+        self.encode_shadows(&mut encoder)?;
         self.encode_parked(encoder)
     }
 }
 
 impl Exporter {
+    fn encode_shadows(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let shadows = self.activity.observations.shadows();
+        for (name, help, number) in SHADOW_COUNTERS {
+            let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for (mount, compared) in &shadows {
+                let labels = [("mount", mount.as_str())];
+                metric
+                    .encode_family(&labels)?
+                    .encode_counter::<NoLabelSet, _, u64>(&number(compared), None)?;
+            }
+        }
+        Ok(())
+    }
+
     fn encode_parked(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
         let parked: Vec<(String, u64, f64)> = {
             let state = self.state.read();

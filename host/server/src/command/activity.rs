@@ -105,6 +105,13 @@ fn table(now: &[MountActivity], past: Option<(Duration, &[MountActivity])>) -> S
                 failed(operation),
             );
         }
+        if let Some(shadow) = &mount.shadow {
+            let _ = writeln!(
+                text,
+                "{:<20} its shadow did something else in {} of {} runs",
+                mount.mount, shadow.differing, shadow.runs
+            );
+        }
         if mount.parked > 0 {
             let oldest = mount.oldest_parked_ms.unwrap_or_default() as f64 / 1000.0;
             let _ = writeln!(
@@ -219,6 +226,7 @@ mod tests {
             mount: "/counters".into(),
             recipe: "counter".into(),
             parked,
+            shadow: None,
             oldest_parked_ms: (parked > 0).then_some(1500),
             operations: vec![OperationActivity {
                 operation: "add".into(),

@@ -200,6 +200,7 @@ fn kind(refusal: &Refusal) -> (StatusCode, &'static str) {
         Refusal::Defect(_) => (S::INTERNAL_SERVER_ERROR, "defect"),
         // Of requests that do not come over HTTP.
         Refusal::LocalSession => (S::CONFLICT, "local-session"),
+        Refusal::NeedsKey(_) => (S::BAD_REQUEST, "needs-key"),
         Refusal::NoComponent(_) => (S::NOT_FOUND, "no-component"),
     }
 }

@@ -24,11 +24,26 @@ pub(super) struct CallTable {
     next_number: u64,
 }
 
+/// How a connection is told of a call's answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AnswerForm {
+    /// By an event that has the answer (rule C9).
+    Event {
+        /// The call's mount.
+        mount: ZnodePath,
+    },
+    /// By a watch event of the path that the call was made by reading (rule C8).
+    Watch {
+        /// All of it.
+        path: ZnodePath,
+    },
+}
+
 /// Who waits for one call.
 #[derive(Default)]
 pub(super) struct Waiters {
-    /// The call's mount, and the number of the connection: the last that asked.
-    pub(super) connection: Option<(ZnodePath, u64)>,
+    /// What the connection is told, and its number: the last that asked.
+    pub(super) connection: Option<(AnswerForm, u64)>,
     polls: Vec<(u64, oneshot::Sender<Answer>)>,
 }
 
@@ -59,9 +74,9 @@ impl Waiters {
 }
 
 impl CallTable {
-    pub(super) fn wait_on_connection(&mut self, call: CallId, mount: ZnodePath, connection: u64) {
+    pub(super) fn wait_on_connection(&mut self, call: CallId, form: AnswerForm, connection: u64) {
         let waiters = self.waiters.entry(call).or_default();
-        if let Some((_, former)) = waiters.connection.replace((mount, connection))
+        if let Some((_, former)) = waiters.connection.replace((form, connection))
             && let Some(calls) = self.of_connection.get_mut(&former)
         {
             calls.remove(&call);
@@ -185,8 +200,10 @@ mod tests {
         }
     }
 
-    fn mount() -> ZnodePath {
-        ZnodePath::parse("/locks").unwrap()
+    fn mount() -> AnswerForm {
+        AnswerForm::Event {
+            mount: ZnodePath::parse("/locks").unwrap(),
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ use quorate_wire::{
 };
 use sha1::{Digest as _, Sha1};
 
-use super::{Edge, acl};
+use super::{CallPath, Edge, acl};
 use crate::local_sessions::{self, Setting};
 use crate::members::{self, Members};
 use crate::respond::{Connection, Form, Kind, Read, SetWatches};
@@ -150,7 +150,10 @@ pub(super) fn take(
             return Ok(Taken::Done);
         }
         RequestBody::Reconfig(request) => reconfig(&request, context.edge),
-        body => asked(body, context.identities),
+        body => match by_path(&body, reads) {
+            Some(call) if kind != Kind::ReadOnly => Ok(call),
+            _ => asked(body, context.identities),
+        },
     };
     match asked {
         Ok(Asked::Read(read)) => {
@@ -374,6 +377,36 @@ fn asked(body: RequestBody, identities: &[Identity]) -> Result<Asked, Broken> {
             return Err(Broken::Unknown);
         }
     })
+}
+
+/// A call that is made by reading its path, and the end of one by deleting it (rule C8).
+fn by_path(body: &RequestBody, reads: &mut Reads<'_>) -> Option<Asked> {
+    let (path, watch) = match body {
+        RequestBody::GetData { path, watch } => (path, Some(*watch)),
+        RequestBody::Delete { path, .. } => (path, None),
+        _ => return None,
+    };
+    // Hardly any other path has one.
+    if !path.contains('(') {
+        return None;
+    }
+    let found = reads.with(|state| CallPath::at_mount(path, state))?;
+    let request = found.request();
+    let operation = match (watch, found.key) {
+        (Some(_), Some(_)) => Operation::Call(request),
+        (Some(_), None) => Operation::Query(request),
+        // Its answer has been read.
+        (None, Some(key)) => {
+            return Some(Asked::Write(Operation::Acknowledge { key }, Form::Plain));
+        }
+        (None, None) => return None,
+    };
+    let form = Form::Path {
+        path: found.path,
+        key: found.key,
+        watch: watch.unwrap_or_default(),
+    };
+    Some(Asked::Write(operation, form))
 }
 
 /// ZooKeeper's order: first whether it is allowed, then whether there is an ensemble.

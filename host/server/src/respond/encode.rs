@@ -1,8 +1,10 @@
 //! Outcomes and replies as ZooKeeper's clients read them.
 
-use bytes::BytesMut;
-use quorate_model::id::Zxid;
+use bytes::{Bytes, BytesMut};
+use quorate_model::call::Ending;
+use quorate_model::id::{Timestamp, Zxid};
 use quorate_model::outcome::{Outcome, Refusal, ZnodeOutcome};
+use quorate_model::znode as model;
 use quorate_wire::{CallResponse, ErrorCode, MultiResult, Response, ResponseBody, Stat};
 
 use super::{Form, Reply};
@@ -18,7 +20,48 @@ pub(super) fn outcome(form: &Form, xid: i32, zxid: Zxid, outcome: &Outcome, out:
         Response::refusal(xid, zxid, code, refusal.to_string()).encode_frame(out);
         return;
     }
+    if let Form::Path { .. } = form {
+        called(xid, zxid, outcome).encode_frame(out);
+        return;
+    }
     reply(xid, zxid, body(form, outcome), out);
+}
+
+/// The data of a path that stands for a call which is parked.
+const PARKED: &[u8] = b"parked";
+
+/// The answer to the read of a path that stands for a call (rule C8): the result as JSON, as a znode's data. Whatever
+/// else came of it is an error, which no client takes for data; why it is follows the header, for clients that look.
+fn called(xid: i32, zxid: Zxid, outcome: &Outcome) -> Response {
+    let data = |data: Bytes, changed: Zxid| {
+        let stat = Stat::from(&model::Stat {
+            created: changed,
+            modified: changed,
+            children_modified: changed,
+            created_at: Timestamp(0),
+            modified_at: Timestamp(0),
+            version: 0,
+            children_version: 0,
+            acl_version: 0,
+            lifetime: model::Lifetime::Persistent,
+            data_length: u32::try_from(data.len()).unwrap_or(u32::MAX),
+            children: 0,
+        });
+        Response::ok(xid, zxid, ResponseBody::Data { data, stat })
+    };
+    let failed = |code, why: String| {
+        tracing::info!(target: "recipe", "a call by reading its path has failed: {why}");
+        Response::refusal(xid, zxid, code, why)
+    };
+    match outcome {
+        Outcome::Parked => data(Bytes::from_static(PARKED), zxid),
+        Outcome::Answered(answer) => match &answer.ending {
+            Ending::Returned(result) => data(result.clone().into(), answer.zxid),
+            ending => failed(ErrorCode::ApiError, ending.to_string()),
+        },
+        Outcome::Refused(refusal) => failed(ErrorCode::of(refusal), refusal.to_string()),
+        other => failed(ErrorCode::SystemError, format!("{other:?}")),
+    }
 }
 
 /// Appends an answer.

@@ -1,14 +1,15 @@
 //! Reads, answered from the state that their session's earlier writes have made.
 
 use bytes::BytesMut;
-use quorate_model::id::Zxid;
+use quorate_model::id::{CallId, SessionId, Zxid};
 use quorate_model::path::ZnodePath;
 use quorate_tree::State;
 use quorate_wire::stat::STAT_BYTES;
 use quorate_wire::{ErrorCode, EventType, Notification, ResponseBody, Stat, WatcherEvent};
 
 use super::{Reply, encode};
-use crate::notify::{TooManyWatches, Watches};
+use crate::notify::{AnswerForm, TooManyWatches, Watches};
+use crate::receive::CallPath;
 
 /// A request that changes nothing but its own connection's watches.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,43 +92,32 @@ pub(super) fn answer_bytes(read: &Read, state: &State) -> usize {
 }
 
 /// Where a read is answered.
-struct Place<'a> {
-    state: &'a State,
-    connection: u64,
-    watches: &'a Watches,
-}
-
-/// Appends the answer, and before it the events of watches that are due at once. The state is locked,
-/// so the watches are set and the answer made as of one moment (rule W2).
-pub(super) fn answer(
-    read: &Read,
-    xid: i32,
-    state: &State,
-    connection: u64,
-    watches: &Watches,
-    out: &mut BytesMut,
-) {
-    let place = Place {
-        state,
-        connection,
-        watches,
-    };
-    let reply = match read {
-        Read::Exists { path, watch } => place.exists(path, *watch),
-        Read::Data { path, watch } => place.data(path, *watch),
-        Read::Children {
-            path,
-            watch,
-            with_stat,
-        } => place.children(path, *watch, *with_stat),
-        Read::Acl { path } => place.acl(path),
-        Read::Sync { path } => Ok(ResponseBody::Path(path.clone())),
-        Read::SetWatches(set) => place.set_watches(set, out),
-    };
-    encode::reply(xid, state.last_zxid(), reply, out);
+pub(super) struct Place<'a> {
+    pub(super) state: &'a State,
+    pub(super) connection: u64,
+    pub(super) session: Option<SessionId>,
+    pub(super) watches: &'a Watches,
 }
 
 impl Place<'_> {
+    /// Appends the answer, and before it the events of watches that are due at once. The state is locked,
+    /// so the watches are set and the answer made as of one moment (rule W2).
+    pub(super) fn answer(&self, read: &Read, xid: i32, out: &mut BytesMut) {
+        let reply = match read {
+            Read::Exists { path, watch } => self.exists(path, *watch),
+            Read::Data { path, watch } => self.data(path, *watch),
+            Read::Children {
+                path,
+                watch,
+                with_stat,
+            } => self.children(path, *watch, *with_stat),
+            Read::Acl { path } => self.acl(path),
+            Read::Sync { path } => Ok(ResponseBody::Path(path.clone())),
+            Read::SetWatches(set) => self.set_watches(set, out),
+        };
+        encode::reply(xid, self.state.last_zxid(), reply, out);
+    }
+
     fn exists(&self, path: &ZnodePath, watch: bool) -> Reply {
         if watch {
             self.watch_data(path)?;
@@ -180,6 +170,20 @@ impl Place<'_> {
             Notification::Watch(event).encode_frame(zxid, out);
         };
         for path in &set.data {
+            if let Some((call, path)) = self.call(path) {
+                match (self.state.answer(call), self.state.parked(call)) {
+                    (Some(answer), _) if answer.zxid > set.since => {
+                        tell(EventType::NodeDataChanged, &path);
+                    }
+                    (Some(_), _) => {}
+                    (None, Some(_)) => {
+                        let form = AnswerForm::Watch { path };
+                        self.watches.await_call(call, form, self.connection);
+                    }
+                    (None, None) => tell(EventType::NodeDeleted, &path),
+                }
+                continue;
+            }
             match self.state.stat(path) {
                 None => tell(EventType::NodeDeleted, path),
                 Some(stat) if stat.modified > set.since => tell(EventType::NodeDataChanged, path),
@@ -202,6 +206,13 @@ impl Place<'_> {
             }
         }
         Ok(ResponseBody::Empty)
+    }
+
+    /// The call that a watched path stands for (rule C8).
+    fn call(&self, path: &ZnodePath) -> Option<(CallId, ZnodePath)> {
+        let found = CallPath::at_mount(path.as_str(), self.state)?;
+        let (session, key) = (self.session?, found.key?);
+        Some((CallId { session, key }, found.path))
     }
 
     fn watch_data(&self, path: &ZnodePath) -> Result<(), ErrorCode> {

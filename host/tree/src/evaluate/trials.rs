@@ -111,7 +111,7 @@ impl<R: Runner<RunTree>> Evaluator<R> {
         trial
     }
 
-    fn first_run(&self, session: SessionId, request: &CallRequest) -> Call {
+    pub(super) fn first_run(&self, session: SessionId, request: &CallRequest) -> Call {
         Call {
             id: CallId {
                 session,

@@ -60,6 +60,18 @@ pub(crate) fn admit(
     if let Some(parked) = view.parked(id) {
         return known(parked.fingerprint, Outcome::Parked);
     }
+    let mount = expect_open(view, bounds, identities, request)?;
+    expect_room(view, bounds, session, &mount)?;
+    Ok(Admission::New(mount))
+}
+
+/// The mount, if it takes such a call now.
+pub(crate) fn expect_open(
+    view: &View,
+    bounds: &Bounds,
+    identities: &[Identity],
+    request: &CallRequest,
+) -> Result<Mount, Refusal> {
     if request.arguments.len() > bounds.arguments_bytes {
         return Err(Refusal::BoundReached {
             bound: "arguments-bytes".into(),
@@ -73,14 +85,13 @@ pub(crate) fn admit(
         .mount(&request.mount)
         .ok_or_else(|| Refusal::NotMounted(request.mount.clone()))?;
     expect_caller(&mount, identities)?;
-    if let Some(reason) = &mount.suspended {
-        return Err(Refusal::Suspended {
+    match &mount.suspended {
+        Some(reason) => Err(Refusal::Suspended {
             mount: mount.path.clone(),
             reason: reason.clone(),
-        });
+        }),
+        None => Ok(mount),
     }
-    expect_room(view, bounds, session, &mount)?;
-    Ok(Admission::New(mount))
 }
 
 /// A mount says who may call.
