@@ -9,23 +9,17 @@ use crate::interface::{Definition, Named, Operation, Type};
 /// The values between parentheses, in order, as a JSON array. For people if they make no sense.
 pub(super) fn arguments(operation: &Operation, text: &str) -> Result<Value, String> {
     let mut parser = Parser { text, at: 0 };
-    parser.expect('(')?;
     let mut values = Vec::new();
-    while !parser.takes(')') {
-        if !values.is_empty() {
-            parser.expect(',')?;
-            // One may stand behind the last.
-            if parser.takes(')') {
-                break;
-            }
-        }
+    parser.expect('(')?;
+    parser.items(')', |parser| {
         let Some((name, ty)) = operation.parameters.get(values.len()) else {
             let count = operation.parameters.len();
             return Err(format!("{} takes only {count} arguments", operation.name));
         };
         let value = parser.value(ty);
         values.push(value.map_err(|problem| format!("argument `{name}`: {problem}"))?);
-    }
+        Ok(())
+    })?;
     match parser.rest() {
         "" => Ok(Value::Array(values)),
         rest => Err(format!("behind the arguments stands {rest:?}")),
@@ -195,18 +189,33 @@ impl Parser<'_> {
         Err(ends)
     }
 
-    fn list(&mut self, item: &Type) -> Result<Value, String> {
-        self.expect('[')?;
-        let mut values = Vec::new();
-        while !self.takes(']') {
-            if !values.is_empty() {
+    /// Items with commas between them, up to `end`; one may stand behind the last.
+    fn items(
+        &mut self,
+        end: char,
+        mut item: impl FnMut(&mut Self) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let mut is_first = true;
+        while !self.takes(end) {
+            if !is_first {
                 self.expect(',')?;
-                if self.takes(']') {
+                if self.takes(end) {
                     break;
                 }
             }
-            values.push(self.value(item)?);
+            is_first = false;
+            item(self)?;
         }
+        Ok(())
+    }
+
+    fn list(&mut self, item: &Type) -> Result<Value, String> {
+        let mut values = Vec::new();
+        self.expect('[')?;
+        self.items(']', |parser| {
+            values.push(parser.value(item)?);
+            Ok(())
+        })?;
         Ok(Value::Array(values))
     }
 
@@ -271,15 +280,10 @@ impl Parser<'_> {
             Definition::Flags(_) => {
                 let mut flags = Vec::new();
                 self.expect('{')?;
-                while !self.takes('}') {
-                    if !flags.is_empty() {
-                        self.expect(',')?;
-                        if self.takes('}') {
-                            break;
-                        }
-                    }
-                    flags.push(Value::String(self.label()?));
-                }
+                self.items('}', |parser| {
+                    flags.push(Value::String(parser.label()?));
+                    Ok(())
+                })?;
                 Ok(Value::Array(flags))
             }
             Definition::Record(fields) => self.record(named, fields),
@@ -291,22 +295,16 @@ impl Parser<'_> {
         self.expect('{')?;
         // `{:}` is a record none of whose fields is said.
         self.takes(':');
-        while !self.takes('}') {
-            if !object.is_empty() {
-                self.expect(',')?;
-                if self.takes('}') {
-                    break;
-                }
-            }
-            let name = self.label()?;
-            self.expect(':')?;
+        self.items('}', |parser| {
+            let name = parser.label()?;
+            parser.expect(':')?;
             let field = fields.iter().find(|(field, _)| *field == name);
             let (_, ty) = field.ok_or_else(|| format!("{} has no field {name}", named.name))?;
-            let value = self
-                .value(ty)
-                .map_err(|problem| format!(".{name}: {problem}"))?;
+            let value = parser.value(ty);
+            let value = value.map_err(|problem| format!(".{name}: {problem}"))?;
             object.insert(name, value);
-        }
+            Ok(())
+        })?;
         Ok(Value::Object(object))
     }
 }
