@@ -19,6 +19,7 @@ use crate::clock::Clock;
 use crate::expiry::{Expiry, Touches};
 use crate::metrics::Metrics;
 use crate::propose::{EpochLost, Proposer};
+use crate::readiness::is_ready;
 use crate::route::{Inbox, Numbered, Router, Waiter};
 
 /// How many requests go into one entry: enough for group commit to pay, few enough that applying it
@@ -47,7 +48,8 @@ const IDLE_TICK_MS: u64 = 60_000;
 /// own in each entry, [`Bounds::wake_fuel`]; requests keep their order (S1), so it is among wakes that mounts take turns.
 const EVALUATE: Duration = Duration::from_millis(20);
 
-/// How long a new leader waits for mounted recipes to be compiled, before it takes requests.
+/// How long a new leader waits for mounted recipes to be compiled, before it takes requests. Before it is over, one that
+/// is not ready hands over to a server that is (`readiness`).
 const READY_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long the first leader waits for the voters' clocks (rule E3): some reports.
@@ -167,7 +169,7 @@ impl<R: Runner<RunTree> + Clone> Leader<R> {
             let compiled = self.compiled.notified();
             let all = {
                 let state = self.state.read();
-                state.mounts().all(|mount| self.runner.ready(&mount.digest))
+                is_ready(&state, &self.runner)
             };
             if all {
                 return;
