@@ -2,6 +2,8 @@
 
 import json
 import random
+import socket
+import struct
 import threading
 
 import pytest
@@ -232,3 +234,175 @@ def test_a_parked_call_waits_on_across_a_restart(own_server, own_kazoo):
     assert not lasting.ready()
     waiter.call("/locks", "release", "x")
     assert lasting.get(timeout=DEADLINE_S)
+
+
+#: A JSON text after which the connection is not used again: what `curl` sends.
+def http_request(path: str, body: dict) -> bytes:
+    text = json.dumps(body).encode()
+    head = (
+        f"PUT {path} HTTP/1.1\r\nHost: quorate\r\nConnection: close\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(text)}\r\n\r\n"
+    )
+    return head.encode() + text
+
+
+def http_exchange(address, request: bytes):
+    """The answer's status and body; none if the connection was cut before all of it was here."""
+    answer = b""
+    try:
+        with socket.create_connection(address, timeout=DEADLINE_S) as connection:
+            connection.sendall(request)
+            while piece := connection.recv(65536):
+                answer += piece
+    except OSError:
+        pass
+    head, _, text = answer.partition(b"\r\n\r\n")
+    lengths = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
+    if not lengths or len(text) < int(lengths[0].split(b":")[1]):
+        return None
+    return int(head.split()[1]), json.loads(text)
+
+
+def cuts_of(proxy: Proxy):
+    """Where to cut: before and after every byte of what the proxy's last connection has passed on."""
+    up, down = len(proxy.sent[-1]), len(proxy.received[-1])
+    return [("cut_up", cut) for cut in range(1, up + 1)] + [
+        ("cut_down", cut) for cut in range(1, down + 1)
+    ]
+
+
+def test_cutting_the_connection_after_every_byte_of_a_call_over_http(server, counters, capsys):
+    address = tuple(server.http_address)
+    proxy = Proxy(address)
+    session = server.http.session()
+
+    def call(key: int):
+        body = {
+            "mount": counters,
+            "operation": "add",
+            "arguments": ["c", 1],
+            "acknowledge": max(0, key - 2),
+        }
+        return http_request(f"{session.path}/calls/{key}", body)
+
+    # As long as the longest of them, so that every one is cut everywhere.
+    assert http_exchange(proxy.address, call(1))[0] == 200
+    keys, lost = 1, 0
+    for direction, cut in cuts_of(proxy):
+        keys += 1
+        setattr(proxy, direction, cut)
+        lost += http_exchange(proxy.address, call(keys)) is None
+        status, body = http_exchange(address, call(keys))
+        assert (status, body["status"], body["result"]) == (200, "returned", keys), (direction, cut)
+    assert lost >= keys - 20, "nearly every exchange was cut"
+    assert session.call(keys + 1, counters, "get", ["c"]).body["result"] == keys
+    with capsys.disabled():
+        print(f"\n{keys} keys over HTTP, {lost} answers lost, counter at {keys}")
+    proxy.close()
+    session.close()
+
+
+def test_cutting_the_connection_around_a_late_answer(server, wire, mounted, capsys):
+    """A lock that is handed over while the waiter's connection breaks: before its call is parked, between the parked
+    answer and the event, within the event and behind it. The waiter asks again with its key and has the one grant."""
+    locks = mounted("fair-lock")
+    proxy = Proxy(server.address)
+    holder = wire()
+    waiter = Wire(proxy.address, timeout_ms=30_000)
+    session, password = waiter.session, waiter.password
+    keys = {"holder": 0, "waiter": 0}
+
+    def ask(zk: Wire, who: str, operation: str, acknowledged: int = 0):
+        keys[who] += 1
+        status, result = zk.call(
+            keys[who], locks, operation, '["x"]', acknowledged=acknowledged or keys[who] - 1
+        )
+        assert status == w.RETURNED, (who, operation, result)
+        return json.loads(result)
+
+    def again() -> Wire:
+        return Wire(proxy.address, session=session, password=password, timeout_ms=30_000)
+
+    def round_of(direction=None, cut=None):
+        """The holder has the lock, the waiter waits for it, over a connection that is cut; then it is handed over."""
+        nonlocal waiter
+        held = ask(holder, "holder", "acquire")
+        keys["waiter"] += 1
+        key = keys["waiter"]
+        body = w.call_body(key, locks, "acquire", '["x"]', acknowledged=key - 1)
+        waiter.drop()
+        if direction:
+            setattr(proxy, direction, cut)
+        early = None
+        try:
+            waiter = again()
+            waiter.send(w.CALL, body)
+            reply = w.Reader(waiter.receive().body)
+            assert reply.int() == w.PARKED
+        except (Closed, OSError):
+            # Cut before it was known to wait: it asks again before the lock is free, so that it waits all the same.
+            waiter.drop()
+            waiter = again()
+            assert waiter.call(key, locks, "acquire", '["x"]', acknowledged=key - 1)[0] == w.PARKED
+            early = True
+        ask(holder, "holder", "release")
+        late = None
+        try:
+            event = waiter.wait_event().answer
+            assert event[0] == key and event[1] == w.RETURNED
+            late = json.loads(event[2])
+        except (Closed, OSError):
+            pass
+        # Whether or not the event came: asked again over another connection, it is the same grant.
+        waiter.drop()
+        waiter = again()
+        status, result = waiter.call(key, locks, "acquire", '["x"]', acknowledged=key - 1)
+        assert status == w.RETURNED, (direction, cut, status, result)
+        grant = json.loads(result)
+        assert late in (None, grant), (direction, cut)
+        assert grant["token"] > held["token"] and grant["holds"] == 1
+        ask(waiter, "waiter", "release")
+        assert ask(holder, "holder", "holder") is None, "it was granted once, so one release frees it"
+        return early, late
+
+    assert round_of()[1] is not None
+    until(lambda: len(proxy.received) >= 2, "the round's connection is there")
+    up, down = len(proxy.sent[1]), len(proxy.received[1])
+    handshake_up = 4 + struct.unpack_from("!i", proxy.sent[1])[0]
+    handshake_down = 4 + struct.unpack_from("!i", proxy.received[1])[0]
+    rounds = [("cut_up", cut) for cut in range(handshake_up, up + 1)]
+    rounds += [("cut_down", cut) for cut in range(handshake_down, down + 1)]
+    seen = [round_of(direction, cut) for direction, cut in rounds]
+    assert any(early for early, _ in seen), "cut before it was known to wait"
+    assert any(not early and not late for early, late in seen), "cut between the parking and the event's end"
+    assert any(not early and late for early, late in seen), "cut behind the event"
+    with capsys.disabled():
+        print(f"\n{len(rounds)} cuts around a late answer")
+    waiter.drop()
+    proxy.close()
+
+
+def test_cutting_the_connection_of_kazoo_after_every_byte_of_a_call(server, kazoo, mounted, capsys):
+    """The SDK by itself: nobody repeats anything, and every call is executed once. The lock's answer comes late."""
+    counters, locks = mounted("counter"), mounted("fair-lock")
+    proxy = Proxy(server.address)
+    other, zk = Recipes(kazoo(timeout=30.0)), kazoo(hosts=proxy.hosts, timeout=30.0)
+    recipes = Recipes(zk)
+    added = 0
+    # Pings are not sent while other requests are, so a connection's bytes are the same each time but for the calls.
+    for direction, first, step in [("cut_up", 44, 3), ("cut_down", 36, 2)]:
+        for cut in range(first, first + 40 * step, step):
+            held = other.call(locks, "acquire", "x")
+            waiting = recipes.call_async(locks, "acquire", "x")
+            setattr(proxy, direction, cut)
+            proxy.cut()
+            added += 1
+            assert recipes.call(counters, "add", "c", 1) == added, (direction, cut)
+            assert other.call(locks, "release", "x") == 0
+            grant = waiting.get(timeout=DEADLINE_S)
+            assert grant["token"] > held["token"] and grant["holds"] == 1
+            assert recipes.call(locks, "release", "x") == 0
+    assert other.call(counters, "get", "c") == added
+    with capsys.disabled():
+        print(f"\n{added} adds and as many late answers over kazoo, {len(proxy.sent)} connections")
+    proxy.close()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from kazoo.exceptions import NoAuthError
+from quorate import Recipes
 
 from harness.http import Http
 from harness.servers import REPOSITORY, binary
@@ -91,6 +92,13 @@ def test_c7_a_guard_refuses_with_its_reason_and_keeps_an_index(http, server, kaz
     ]:
         with pytest.raises(NoAuthError):
             write()
+    # With the SDK, which is over the same client, the reason is in the exception.
+    Recipes(client)
+    with pytest.raises(NoAuthError, match="was sent already") as refused:
+        client.set(f"{base}/plain", b"changed")
+    assert refused.value.reason.startswith(f"the guard of {base} refuses it: ")
+    with pytest.raises(NoAuthError, match="explodes"):
+        client.create_async(f"{base}/bad", b"bomb").get(timeout=30)
     assert client.get(f"{base}/plain")[0] == b"hello"
     transaction = client.transaction()
     transaction.create(f"{base}/one", b"1")

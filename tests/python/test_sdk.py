@@ -4,7 +4,12 @@ import threading
 
 import pytest
 from kazoo.client import KazooClient
-from kazoo.exceptions import ConnectionClosedError, SessionExpiredError
+from kazoo.exceptions import (
+    ConnectionClosedError,
+    NoAuthError,
+    NoNodeError,
+    SessionExpiredError,
+)
 from quorate import (
     BadCall,
     CallCancelled,
@@ -110,6 +115,23 @@ def test_every_status_is_an_exception_of_its_own(scripted, status, result, error
     for name, value in attributes.items():
         assert getattr(raised.value, name) == value
     assert "f at /locks" in str(raised.value)
+
+
+def test_c7_a_refused_request_says_why(scripted):
+    server, client, _ = scripted(returning("null"))
+    with pytest.raises(NoNodeError) as unsaid:
+        client.set("/config/web", b"{}")
+    assert str(unsaid.value) == "" and not hasattr(unsaid.value, "reason")
+    server.refusal = "the guard of /config refuses it: no port, ä"
+    for write in [
+        lambda: client.create("/config/web", b"{}"),
+        lambda: client.set("/config/web", b"{}"),
+        lambda: client.delete("/config/web"),
+        lambda: client.set_async("/config/web", b"{}").get(timeout=DEADLINE_S),
+    ]:
+        with pytest.raises(NoAuthError) as refused:
+            write()
+        assert refused.value.reason == str(refused.value) == server.refusal
 
 
 def parking(connection, xid, asked):

@@ -20,6 +20,7 @@ use crate::clock::Clock;
 use crate::expiry::{Expiry, Touches};
 use crate::metrics::Metrics;
 use crate::propose::{EpochLost, Proposer};
+use crate::readiness::is_ready;
 use crate::route::{Inbox, Numbered, Router, Waiter};
 
 /// How many requests go into one entry: enough for group commit to pay, few enough that applying it
@@ -44,10 +45,12 @@ const RETRY: Duration = Duration::from_millis(50);
 /// Between two looks at the clock while there is no session at all, in milliseconds.
 const IDLE_TICK_MS: u64 = 60_000;
 
-/// How long evaluation goes on, in milliseconds, before what there is goes out (rule C5).
-const EVALUATE_MS: u64 = 20;
+/// How long an entry's requests are evaluated before what there is goes out (rule C5). Wakes have a share of their
+/// own in each entry, [`Bounds::wake_fuel`]; requests keep their order (S1), so it is among wakes that mounts take turns.
+const EVALUATE: Duration = Duration::from_millis(20);
 
-/// How long a new leader waits for mounted recipes to be compiled, before it takes requests.
+/// How long a new leader waits for mounted recipes to be compiled, before it takes requests. Before it is over, one that
+/// is not ready hands over to a server that is (`readiness`).
 const READY_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long the first leader waits for the voters' clocks (rule E3): some reports.
@@ -169,7 +172,7 @@ impl<R: Runner<RunTree> + Clone> Leader<R> {
             let compiled = self.compiled.notified();
             let all = {
                 let state = self.state.read();
-                state.mounts().all(|mount| self.runner.ready(&mount.digest))
+                is_ready(&state, &self.runner)
             };
             if all {
                 return;
@@ -260,12 +263,12 @@ impl<R: Runner<RunTree> + Clone> Leader<R> {
         if evaluator.has_wakes() || evaluator.next_due() <= now {
             barrier(|| evaluator.tick(now))?;
             // What is due comes before any request, however much it is (rule E3).
-            while evaluator.has_left_over() && evaluator.next_due() <= now {
+            while evaluator.next_due() <= now {
                 self.flush(evaluator, proposer).await?;
-                barrier(|| evaluator.tick(now))?;
+                barrier(|| evaluator.tick_timers(now))?;
             }
         }
-        let mut begun_ms = self.clock.monotonic_ms();
+        let mut requests_took = Duration::ZERO;
         for numbered in requests {
             let alone = numbered.lost_epochs >= ALONE_AFTER;
             if alone {
@@ -279,16 +282,19 @@ impl<R: Runner<RunTree> + Clone> Leader<R> {
                     Refusal::Defect(format!("{times} epochs ended while it was evaluated"));
                 evaluator.refuse(&numbered.request, origin, refusal);
             } else {
-                let request = &numbered.request;
-                barrier(|| match alone {
-                    true => evaluator.evaluate_alone(request, origin, now),
-                    false => evaluator.evaluate(request, origin, now),
-                })?;
+                let begun = self.clock.monotonic();
+                barrier(|| evaluator.evaluate_alone(&numbered.request, origin, now))?;
+                requests_took += self.clock.monotonic().saturating_sub(begun);
+                if !alone {
+                    barrier(|| evaluator.tick(now))?;
+                }
             }
-            let elapsed_ms = self.clock.monotonic_ms() - begun_ms;
-            if alone || evaluator.batch_bytes() >= BATCH_BYTES || elapsed_ms >= EVALUATE_MS {
+            if alone || evaluator.batch_bytes() >= BATCH_BYTES || requests_took >= EVALUATE {
                 self.flush(evaluator, proposer).await?;
-                begun_ms = self.clock.monotonic_ms();
+                requests_took = Duration::ZERO;
+                if evaluator.has_left_over() {
+                    barrier(|| evaluator.tick(now))?;
+                }
             }
         }
         self.flush(evaluator, proposer).await

@@ -24,6 +24,7 @@ pub mod local_sessions;
 pub mod metrics;
 pub mod mode;
 pub mod read_only;
+pub mod readiness;
 pub mod silence;
 pub mod version;
 

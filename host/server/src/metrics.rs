@@ -84,6 +84,8 @@ pub struct Metrics {
     pub compiled: Counter,
     /// Recipes that could not be made ready.
     pub compile_failures: Counter,
+    /// Leads given to another server because recipes were not compiled here.
+    pub handed_over: Counter,
     /// Raft entries proposed.
     pub entries: Counter,
     /// Bytes of the raft entries proposed.
@@ -258,6 +260,11 @@ impl Metrics {
             ),
             compiled: counter(r, "compiled", "Recipes compiled, or loaded compiled"),
             compile_failures: counter(r, "compile_failures", "Recipes that could not be compiled"),
+            handed_over: counter(
+                r,
+                "handed_over",
+                "Leads given to another server because mounted recipes were not compiled here",
+            ),
             entries: counter(r, "entries", "Raft entries proposed"),
             entry_bytes: counter(r, "entry_bytes", "Bytes of the raft entries proposed"),
             entry_transactions: registered(

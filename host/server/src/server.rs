@@ -22,6 +22,7 @@ use crate::metrics::Metrics;
 use crate::mode::Mode;
 use crate::notify::Watches;
 use crate::read_only::{self, ReadOnly};
+use crate::readiness::{self, Readiness};
 use crate::receive::{Edge, Limits};
 use crate::recipes::Recipes;
 use crate::route::{Acceptor, Asker, Forwarder, Inbox, Router};
@@ -142,6 +143,7 @@ impl Server {
         let (serving, serves) = watch::channel(false);
         let silence = Arc::new(Silence::default());
         let versions = Arc::new(Versions::default());
+        let readiness = Arc::new(Readiness::default());
         if several {
             let forwarder = Forwarder {
                 consensus: consensus.clone(),
@@ -150,6 +152,8 @@ impl Server {
                 silence: silence.clone(),
                 digests: digests.clone(),
                 opened: opened.clone(),
+                state: state.clone(),
+                recipes: recipes.clone(),
                 clock: clock.clone(),
                 serving,
             };
@@ -163,10 +167,20 @@ impl Server {
                 digests,
                 clock: clock.clone(),
                 versions: versions.clone(),
+                readiness: readiness.clone(),
                 metrics: metrics.clone(),
                 activity: recipes.activity(),
             };
             tokio::spawn(acceptor.run());
+            let keeper = readiness::Keeper {
+                readiness,
+                consensus: consensus.clone(),
+                state: state.clone(),
+                recipes: recipes.clone(),
+                clock: clock.clone(),
+                metrics: metrics.clone(),
+            };
+            tokio::spawn(keeper.run());
             let (consensus, state, silence) = (consensus.clone(), state.clone(), silence.clone());
             let (watches, clock) = (watches.clone(), clock.clone());
             tokio::spawn(silence::keep(silence, consensus, state, watches, clock));

@@ -505,7 +505,7 @@ pub(crate) fn call_indexes(call: &ParkedCall) -> impl Iterator<Item = IndexKey> 
         .chain(retry.map(|retry| IndexKey::Alarm(retry.at, id)))
         .chain(call.deadline.map(|deadline| IndexKey::Alarm(deadline, id)))
         .chain(call.marked.then_some(IndexKey::Mark(call.age, id)))
-        .chain([IndexKey::CallOf(call.mount.clone(), id)])
+        .chain([IndexKey::CallOf(call.mount.clone(), call.age, id)])
 }
 
 impl Records for State {

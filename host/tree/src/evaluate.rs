@@ -6,6 +6,7 @@
 mod guards;
 mod mounts;
 mod trials;
+mod turns;
 mod wakes;
 
 pub use trials::{Difference, Observed, ShadowRun};
@@ -19,7 +20,7 @@ use quorate_model::path::ZnodePath;
 use quorate_model::recipe::Mount;
 use quorate_model::recording::Step;
 use quorate_model::request::{Operation, Request};
-use quorate_model::run::{Invocation, LogLine, RunEnding, RunInput, RunReport, Runner};
+use quorate_model::run::{LogLine, RunEnding, RunInput, RunReport, Runner};
 use quorate_model::trial::Trial;
 use quorate_model::write_set::{Batch, Change, Transaction};
 use quorate_model::znode::Lifetime;
@@ -48,11 +49,12 @@ pub struct Bounds {
     pub call_bytes: u64,
     /// Bytes of a call's arguments.
     pub arguments_bytes: usize,
-    /// Wakes and timers evaluated behind one request; what is left over goes first in the next entry (rule C4).
+    /// Wakes and timers evaluated for one entry, in front of its requests and behind each; what is left over goes
+    /// first in the next entry (rule C4).
     pub wakes_at_once: u32,
-    /// Bytes of write-sets beyond which no more of them are evaluated behind a request.
+    /// Bytes of an entry's write-sets, its requests' included, beyond which no more of them are evaluated for it.
     pub wake_bytes: usize,
-    /// Fuel beyond which no more of them are (rule C5).
+    /// Fuel of wakes beyond which no more of them are, so that the requests have their share of each entry (rule C5).
     pub wake_fuel: u64,
     /// Runs of one parked call within 20 ms; then its mark waits, so that a call that wakes itself
     /// neither ends nor holds up others.
@@ -87,7 +89,8 @@ impl Default for Bounds {
             arguments_bytes: 256 << 10,
             wakes_at_once: 1000,
             wake_bytes: 2 << 20,
-            wake_fuel: 200_000_000,
+            // Some 20 ms, which is what an entry's requests have.
+            wake_fuel: 20_000_000,
             runs_at_once: 64,
             guard_fuel: 20_000_000,
             mount_step: 100,
@@ -123,11 +126,20 @@ pub struct Evaluator<R> {
     /// With about how many bytes each takes in the log.
     transactions: VecDeque<(Transaction, usize)>,
     bytes: usize,
-    /// What the runs since the last settling have used.
+    /// What all runs have used.
     fuel: u64,
+    /// What timers and wakes have used of the entry that is being made.
+    spent: Spent,
     log: Vec<RecipeLine>,
     observed: Vec<Observed>,
     recorded: Recorded,
+}
+
+/// Of an entry's budget for timers and wakes (rule C5).
+#[derive(Default)]
+struct Spent {
+    steps: u32,
+    fuel: u64,
 }
 
 /// A line that a recipe wrote, and where.
@@ -165,6 +177,7 @@ impl<R: Runner<RunTree>> Evaluator<R> {
             transactions: VecDeque::new(),
             bytes: 0,
             fuel: 0,
+            spent: Spent::default(),
             log: Vec::new(),
             observed: Vec::new(),
             recorded: Recorded::default(),
@@ -184,7 +197,8 @@ impl<R: Runner<RunTree>> Evaluator<R> {
     }
 
     /// What was evaluated and not taken yet, for one raft entry of about `most` bytes; one larger
-    /// transaction goes alone (rule S6). None if there is nothing.
+    /// transaction goes alone (rule S6). None if there is nothing. When all is taken, the budget of timers and wakes
+    /// is whole again.
     pub fn take_batch(&mut self, most: usize) -> Option<Batch> {
         let mut transactions = Vec::new();
         let mut taken = 0;
@@ -194,6 +208,9 @@ impl<R: Runner<RunTree>> Evaluator<R> {
         {
             taken += bytes;
             transactions.push(transaction);
+        }
+        if self.transactions.is_empty() {
+            self.spent = Spent::default();
         }
         if transactions.is_empty() {
             return None;
@@ -237,6 +254,13 @@ impl<R: Runner<RunTree>> Evaluator<R> {
     pub fn tick(&mut self, now: Timestamp) {
         self.time = self.time.max(now);
         self.settle();
+    }
+
+    /// Does what time alone is to do: what is due at `now` and no call's run. For whoever has used up the budget of
+    /// [`Evaluator::tick`] and goes on to requests, which come behind it (rule E3).
+    pub fn tick_timers(&mut self, now: Timestamp) {
+        self.time = self.time.max(now);
+        self.settle_timers();
     }
 
     /// Runs the call that this epoch's start names as a suspect; ends it if too many epochs ended over
@@ -572,10 +596,10 @@ impl<R: Runner<RunTree>> Evaluator<R> {
         mount: Mount,
         prepare: impl FnOnce(RunTree) -> RunTree,
     ) -> RunReport<RunTree> {
-        let of_session = input.invocation != Invocation::Standing;
+        let session = input.session;
         let placeholder = View::new(self.base.clone());
         let view = std::mem::replace(&mut self.view, placeholder);
-        let tree = prepare(RunTree::new(view, mount, of_session));
+        let tree = prepare(RunTree::new(view, mount, session));
         let mut report = self.runner.run(input, tree);
         std::mem::swap(&mut self.view, &mut report.tree.below.view);
         self.fuel = self.fuel.saturating_add(report.fuel);

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use quorate_model::acl::Acl;
+use quorate_model::id::SessionId;
 use quorate_model::path::{RelativePath, ZnodePath};
 use quorate_model::recipe::Mount;
 use quorate_model::run::{Breach, Child, Range, TreeAccess, TreeError};
@@ -16,20 +17,20 @@ use crate::view::View;
 pub(crate) struct MountTree {
     pub(crate) view: View,
     pub(crate) mount: Mount,
-    /// Whether it belongs to a session: only such a run gives a znode to one (rule C10).
-    of_session: bool,
-    /// The znodes of lifetime `session` that the run created.
+    /// Whose run it is. None of a standing run, which gives no znode to a session (rule C10).
+    session: SessionId,
+    /// The znodes that the run created and gave to that session; those for others' are not the call's (rule C3).
     pub(crate) created: Vec<ZnodePath>,
     /// Bytes of paths and data written so far, those that it has undone itself included.
     pub(crate) written_bytes: u64,
 }
 
 impl MountTree {
-    pub(crate) fn new(view: View, mount: Mount, of_session: bool) -> MountTree {
+    pub(crate) fn new(view: View, mount: Mount, session: SessionId) -> MountTree {
         MountTree {
             view,
             mount,
-            of_session,
+            session,
             created: Vec::new(),
             written_bytes: 0,
         }
@@ -59,8 +60,8 @@ impl MountTree {
     fn expect_lifetime(&self, lifetime: Lifetime) -> Result<(), TreeError> {
         match lifetime {
             Lifetime::Persistent | Lifetime::Container => Ok(()),
-            Lifetime::Session(_) if !self.of_session => Err(Breach(
-                "a standing run has no session, so it gives no znode the lifetime of one".into(),
+            Lifetime::Session(_) if self.session == SessionId::NONE => Err(Breach(
+                "the run has no session (a standing one never has), so it gives no znode the lifetime of one".into(),
             )
             .into()),
             Lifetime::Session(session) => {
@@ -124,7 +125,7 @@ impl MountTree {
         }
         self.count_written(path, &data);
         create_node(&mut self.view, path, data, Acl::open(), lifetime);
-        if matches!(lifetime, Lifetime::Session(_)) {
+        if lifetime == Lifetime::Session(self.session) {
             self.created.push(path.clone());
         }
         Ok(())

@@ -103,6 +103,28 @@ impl Runner<RunTree> for Steps {
                 done()
             }
             "wait" if !woken => park(RunWatch::Node(path)),
+            "watch-again" => park(RunWatch::Node(path)),
+            // A znode for the session whose number the path ends in.
+            "give" | "hand-on" => {
+                let (_, number) = arguments.rsplit_once('/').unwrap();
+                let theirs = Lifetime::Session(SessionId(number.parse().unwrap()));
+                let path = at(&format!("line/{name}"));
+                if name == "give" {
+                    tree.create(&path, Bytes::new(), theirs).unwrap();
+                } else {
+                    tree.create(&path, Bytes::new(), mine).unwrap();
+                    tree.set_lifetime(&path, theirs).unwrap();
+                }
+                park(RunWatch::Node(path))
+            }
+            // As `wait`, but its second run is dear.
+            "heavy" if !woken => park(RunWatch::Node(path)),
+            "heavy" => {
+                return RunReport {
+                    fuel: 5_000_000,
+                    ..report(tree, done())
+                };
+            }
             "watch-all" if !woken => park(RunWatch::Subtree(path)),
             "sleep" if !woken => park(RunWatch::Time(input.now.plus(25))),
             "restless" => park(RunWatch::Time(input.now)),

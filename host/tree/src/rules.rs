@@ -2,6 +2,7 @@
 
 mod calls;
 mod guards;
+mod sharing;
 mod standing;
 mod suspension;
 mod trials;

@@ -1,6 +1,7 @@
 //! A run's hands: what it does to the tree, and, if that is wanted, what it was told.
 
 use bytes::Bytes;
+use quorate_model::id::SessionId;
 use quorate_model::path::{RelativePath, ZnodePath};
 use quorate_model::recipe::Mount;
 use quorate_model::recording::{Question, Reply, Step};
@@ -19,9 +20,9 @@ pub struct RunTree {
 }
 
 impl RunTree {
-    pub(crate) fn new(view: View, mount: Mount, of_session: bool) -> RunTree {
+    pub(crate) fn new(view: View, mount: Mount, session: SessionId) -> RunTree {
         RunTree {
-            below: MountTree::new(view, mount, of_session),
+            below: MountTree::new(view, mount, session),
             is_trial: false,
             recorder: None,
         }

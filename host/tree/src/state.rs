@@ -1,7 +1,8 @@
 //! The committed state: what every server has after the same entries.
 
-use std::collections::{BTreeSet, HashMap};
-use std::ops::Bound::Included;
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap, HashMap};
+use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -188,8 +189,8 @@ pub(crate) enum IndexKey {
     Alarm(Timestamp, CallId),
     /// A parked call whose run is due, by age (rule C4).
     Mark(Zxid, CallId),
-    /// A parked call of a mount.
-    CallOf(ZnodePath, CallId),
+    /// A parked call of a mount, by age.
+    CallOf(ZnodePath, Zxid, CallId),
     /// An upload that is dropped at that moment.
     Upload(Timestamp, RecipeDigest),
 }
@@ -373,21 +374,58 @@ impl State {
         self.calls.values()
     }
 
-    /// The calls that are parked at a mount.
+    /// How many calls wait: at a mount, or in all.
+    pub fn parked_number(&self, mount: Option<&ZnodePath>) -> u64 {
+        match mount {
+            None => self.calls.len() as u64,
+            Some(mount) => self.held.parked.get(mount).map_or(0, |taken| taken.count),
+        }
+    }
+
+    /// The calls that are parked at a mount, the oldest first.
     pub fn parked_at<'a>(
         &'a self,
         mount: &'a ZnodePath,
     ) -> impl Iterator<Item = &'a ParkedCall> + 'a {
-        let first = CallId {
+        self.parked_marks(mount, None)
+            .filter_map(|(_, id)| self.calls.get(&id))
+    }
+
+    /// All calls that wait, the oldest first. To begin costs a look at each mount, to go on a look at one.
+    pub fn parked_by_age(&self) -> impl Iterator<Item = &ParkedCall> {
+        let head = |mount, after| {
+            let (age, id) = self.parked_marks(mount, after).next()?;
+            Some(Reverse((age, id, mount)))
+        };
+        let mounts = self.held.parked.keys();
+        let mut heads: BinaryHeap<_> = mounts.filter_map(|mount| head(mount, None)).collect();
+        std::iter::from_fn(move || {
+            let Reverse((age, id, mount)) = heads.pop()?;
+            heads.extend(head(mount, Some((age, id))));
+            self.calls.get(&id)
+        })
+    }
+
+    /// Age and id of the calls that are parked at a mount, by age, behind `after`.
+    fn parked_marks<'a>(
+        &'a self,
+        mount: &'a ZnodePath,
+        after: Option<(Zxid, CallId)>,
+    ) -> impl Iterator<Item = (Zxid, CallId)> + 'a {
+        let least = CallId {
             session: SessionId::NONE,
             key: 0,
         };
-        let from = IndexKey::CallOf(mount.clone(), first);
-        let calls = self.index.range(from..).map_while(move |key| match key {
-            IndexKey::CallOf(of, id) if of == mount => Some(*id),
-            _ => None,
-        });
-        calls.filter_map(|id| self.calls.get(&id))
+        let from = match after {
+            None => Included(IndexKey::CallOf(mount.clone(), Zxid::ZERO, least)),
+            Some((age, id)) => Excluded(IndexKey::CallOf(mount.clone(), age, id)),
+        };
+        self.index
+            .range((from, Unbounded))
+            .map_while(move |key| match key {
+                IndexKey::CallOf(of, age, id) if of == mount => Some((*age, *id)),
+                _ => None,
+            })
     }
 
     /// The mount at exactly this znode.
@@ -492,27 +530,17 @@ impl State {
             })
     }
 
-    /// The calls that are parked at a mount, behind `after`, at most `limit`: for whoever gives the lock back in between.
+    /// The calls that are parked at a mount, by age, behind the one of that age and id, at most `limit`: for whoever
+    /// gives the lock back in between.
     pub fn parked_behind(
         &self,
         mount: &ZnodePath,
-        after: Option<CallId>,
+        after: Option<(Zxid, CallId)>,
         limit: usize,
     ) -> Vec<&ParkedCall> {
-        let least = CallId {
-            session: SessionId::NONE,
-            key: 0,
-        };
-        let from = IndexKey::CallOf(mount.clone(), after.unwrap_or(least));
-        self.index
-            .range(from..)
-            .map_while(|key| match key {
-                IndexKey::CallOf(of, call) if of == mount => Some(*call),
-                _ => None,
-            })
-            .filter(|call| Some(*call) != after)
+        self.parked_marks(mount, after)
             .take(limit)
-            .filter_map(|call| self.calls.get(&call))
+            .filter_map(|(_, id)| self.calls.get(&id))
             .collect()
     }
 

@@ -494,7 +494,7 @@ impl View {
     }
 
     /// The marked calls of the committed state, by age.
-    pub(crate) fn committed_marks(&self) -> Vec<(Zxid, CallId)> {
+    pub(crate) fn committed_marks(&self) -> Vec<(ZnodePath, (Zxid, CallId))> {
         let least = CallId {
             session: SessionId::NONE,
             key: 0,
@@ -506,6 +506,7 @@ impl View {
                 IndexKey::Mark(age, call) => Some((*age, *call)),
                 _ => None,
             })
+            .filter_map(|mark| Some((base.parked(mark.1)?.mount.clone(), mark)))
             .collect()
     }
 

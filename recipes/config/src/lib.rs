@@ -1,5 +1,6 @@
-//! Versioned documents, checked against a schema. A document is a persistent znode; below it stand its versions,
-//! each under its number, and its schema.
+//! Versioned documents, checked against a schema. A document is a znode with the last version as its data; below it
+//! stand its versions, each under its number, and its schema. At an open mount the guard makes a version of each
+//! document that a plain client writes, if it fits.
 
 use quorate_recipe::prelude::*;
 use serde_json::Value;
@@ -12,7 +13,10 @@ recipe!(
 
     /// Versioned documents in JSON. A document stays until it is removed, with its last 100 versions; each
     /// change is a version more, a rollback too, and versions are numbered from 1. A document that has a
-    /// schema fits it in every version from then on.
+    /// schema fits it in every version from then on. Its last version is the data of the znode of its name.
+    ///
+    /// At an open mount a plain client creates and sets that znode: that puts a version too, or is refused
+    /// if it does not fit. What stands below it is changed by the operations alone.
     interface config {
         /// A version of a document.
         record revision {
@@ -70,6 +74,7 @@ recipe!(
 
     world recipe {
         export config;
+        export quorate:recipe/guard@0.1.0;
     }
 "#
 );
@@ -156,6 +161,31 @@ fn get_schema(name: String) -> Option<String> {
     Some(tree::get(&schema_path(&name))?.text().to_owned())
 }
 
+/// What plain clients write at an open mount.
+fn admit(changes: Vec<Change>) {
+    for Change { path, after, .. } in changes {
+        if let Some((name, below)) = path.split_once('/') {
+            refuse!("{name}/{below} is of the document {name:?}: call an operation to change it");
+        }
+        // It goes without versions only: those stand below it.
+        let Some(document) = after else {
+            continue;
+        };
+        if !matches!(
+            document.stat.lifetime,
+            Lifetime::Persistent | Lifetime::Container
+        ) {
+            refuse!(
+                "the document {path:?} would go by itself: documents stay until they are removed"
+            );
+        }
+        match str::from_utf8(&document.data) {
+            Ok(text) => put_next(&path, text),
+            Err(_) => refuse!("the document {path:?} is no text in UTF-8"),
+        };
+    }
+}
+
 fn documents() -> Vec<String> {
     let mut names = tree::children("", &Range::all());
     // One may have a schema and no document yet.
@@ -173,6 +203,10 @@ fn remove(name: String) -> bool {
     if !kept.is_empty() && tree::exists(&schema_path(&name)).is_some() {
         tree::delete(&schema_path(&name));
     }
+    // A plain client's znode does not go with what stood below it.
+    if tree::exists(&name).is_some_and(|stat| stat.children == 0) {
+        tree::delete(&name);
+    }
     !kept.is_empty()
 }
 
@@ -186,6 +220,9 @@ fn put_next(name: &str, text: &str) -> u64 {
     }
     let version = latest(name) + 1;
     tree::create(&version_path(name, version), text, Lifetime::Persistent);
+    if tree::get(name).is_some_and(|node| node.data != text.as_bytes()) {
+        tree::set(name, text);
+    }
     let versions = versions_path(name);
     if tree::exists(&versions).is_some_and(|stat| stat.children > MAX_VERSIONS)
         && let Some(oldest) = tree::first(&versions)

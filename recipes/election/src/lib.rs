@@ -225,11 +225,7 @@ fn is_vacant(name: &str) -> bool {
 }
 
 fn lead(name: &str, candidate: &str, session: u64) -> Term {
-    let path = leader_path(name);
-    // Handed to the session once it is there: what a call creates for a session would go with the call, if that
-    // ended without a result, and it may not be the leader's.
-    tree::create(&path, candidate, Lifetime::Persistent);
-    tree::set_lifetime(&path, Lifetime::Session(session));
+    tree::create(&leader_path(name), candidate, Lifetime::Session(session));
     Term {
         token: call::transaction(),
     }

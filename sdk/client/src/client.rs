@@ -21,7 +21,7 @@ use tokio::time::timeout;
 use crate::call::{self, Call, Keys};
 use crate::connect::{Servers, Wish};
 use crate::error::ClientError;
-use crate::session::{Answer, Command, MAX_QUEUED_COMMANDS, Session, session_error};
+use crate::session::{Answer, Command, Failure, MAX_QUEUED_COMMANDS, Session, session_error};
 use crate::watch::{Watch, Watcher};
 
 /// How to connect.
@@ -375,7 +375,7 @@ impl Client {
     /// Does all of it or nothing.
     ///
     /// # Errors
-    /// [`ClientError::Multi`] names the part that failed.
+    /// [`ClientError::Multi`] names the part that failed; [`ClientError::Denied`] says why a guard has refused it.
     pub async fn multi(
         &self,
         operations: Vec<MultiOperation>,
@@ -471,7 +471,7 @@ impl Client {
         let body = RequestBody::Acknowledge { key };
         match self.request(body, None).await? {
             Ok(_) => Ok(()),
-            Err(number) => Err(session_error(number)),
+            Err(failure) => Err(session_error(failure.number)),
         }
     }
 
@@ -568,14 +568,17 @@ impl Client {
     ) -> Result<ResponseBody, ClientError> {
         match self.request(body, watcher).await? {
             Ok(body) => Ok(body),
-            Err(number) => Err(match ErrorCode::from_number(number) {
+            Err(Failure { number, reason }) => Err(match ErrorCode::from_number(number) {
                 Some(
                     ErrorCode::SessionExpired | ErrorCode::SessionMoved | ErrorCode::ConnectionLoss,
                 )
                 | None => session_error(number),
-                Some(code) => ClientError::Znode {
-                    path: path.to_owned(),
-                    code,
+                Some(code) => match reason {
+                    Some(reason) => ClientError::Denied { code, reason },
+                    None => ClientError::Znode {
+                        path: path.to_owned(),
+                        code,
+                    },
                 },
             }),
         }

@@ -67,6 +67,14 @@ pub enum ClientError {
         /// Why.
         code: ErrorCode,
     },
+    /// The server refused an operation on znodes, or a multi, and says why: a recipe's guard does.
+    #[error("{reason}")]
+    Denied {
+        /// For programs: [`ErrorCode::NoAuth`] if it was a guard.
+        code: ErrorCode,
+        /// For people: whose guard, and in its own words.
+        reason: String,
+    },
     /// A znode cannot be created: its parent is missing.
     #[error("{path} cannot be created: its parent is missing")]
     NoParent {

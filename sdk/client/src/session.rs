@@ -44,8 +44,17 @@ const FAREWELL_PATIENCE: Duration = Duration::from_secs(2);
 /// Where an answer goes.
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, ClientError>>;
 
-/// What the server said: a body, or the number of an error.
-pub(crate) type Answer = Result<ResponseBody, i32>;
+/// What the server said: a body, or an error.
+pub(crate) type Answer = Result<ResponseBody, Failure>;
+
+/// How the server refused a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    /// The error's.
+    pub(crate) number: i32,
+    /// Why; only Quorate says that, and not always.
+    pub(crate) reason: Option<String>,
+}
 
 /// What a [`Client`](crate::Client) asks of its session's task.
 #[derive(Debug)]
@@ -448,7 +457,13 @@ impl Session {
         let closing = matches!(pending.waiting, Waiting::Close { .. });
         let answer = match Response::decode(pending.opcode, frame) {
             Ok(response) if header.error == 0 => Ok(Ok(response.body)),
-            Ok(_) => Ok(Err(header.error)),
+            Ok(response) => Ok(Err(Failure {
+                number: header.error,
+                reason: match response.body {
+                    ResponseBody::Reason(reason) => Some(reason),
+                    _ => None,
+                },
+            })),
             Err(error) => Err(ClientError::Protocol(error.to_string())),
         };
         self.settle(pending.waiting, answer);
@@ -639,7 +654,7 @@ impl Watching {
     fn kind(&self, answer: &Result<Answer, ClientError>) -> Option<WatchKind> {
         match answer {
             Ok(Ok(_)) => Some(self.there),
-            Ok(Err(number)) if *number == ErrorCode::NoNode.number() => self.absent,
+            Ok(Err(failure)) if failure.number == ErrorCode::NoNode.number() => self.absent,
             _ => None,
         }
     }
@@ -652,7 +667,7 @@ fn call_response(answer: Result<Answer, ClientError>) -> Result<CallResponse, Cl
         Ok(other) => Err(ClientError::Protocol(format!(
             "a call was answered with {other:?}"
         ))),
-        Err(number) => Err(session_error(number)),
+        Err(failure) => Err(session_error(failure.number)),
     }
 }
 

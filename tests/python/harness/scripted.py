@@ -65,6 +65,8 @@ class ScriptedServer:
         self.asked: List[Asked] = []
         self.connections: List[Connection] = []
         self.expire = False
+        #: If set, every other request is refused with it, as a guard does.
+        self.refusal: Optional[str] = None
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.hosts = "127.0.0.1:%d" % self.listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -126,5 +128,7 @@ class ScriptedServer:
             assert request.at_end()
             self.asked.append(asked)
             self.script(connection, xid, asked)
+        elif self.refusal is not None:
+            connection.reply(xid, w.string(self.refusal), err=w.NO_AUTH)
         else:
             connection.reply(xid, err=w.NO_NODE)

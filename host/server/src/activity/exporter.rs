@@ -110,13 +110,10 @@ impl Exporter {
             let state = self.state.read();
             let now_ms = state.last_time().0;
             let of = |mount: &quorate_model::recipe::Mount| {
-                let calls = state.parked_at(&mount.path);
-                let (mut number, mut oldest_ms) = (0, now_ms);
-                for call in calls {
-                    number += 1;
-                    oldest_ms = oldest_ms.min(call.started.0);
-                }
-                let seconds = (now_ms - oldest_ms) as f64 / 1000.0;
+                let number = state.parked_number(Some(&mount.path));
+                let oldest = state.parked_at(&mount.path).next();
+                let oldest_ms = oldest.map_or(now_ms, |call| call.started.0);
+                let seconds = now_ms.saturating_sub(oldest_ms) as f64 / 1000.0;
                 (mount.path.as_str().to_owned(), number, seconds)
             };
             state.mounts().map(of).collect()

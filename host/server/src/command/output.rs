@@ -136,7 +136,9 @@ fn code(error: &anyhow::Error) -> String {
         ClientError::Closed => "closed",
         ClientError::Path(_) => "bad-path",
         ClientError::NoParent { .. } => "no-node",
-        ClientError::Znode { code, .. } | ClientError::Multi { code, .. } => return kebab(*code),
+        ClientError::Znode { code, .. }
+        | ClientError::Multi { code, .. }
+        | ClientError::Denied { code, .. } => return kebab(*code),
         ClientError::TooLarge { .. } => "too-large",
         ClientError::NoCalls => "no-calls",
         ClientError::Protocol(_) => "protocol",

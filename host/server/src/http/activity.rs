@@ -39,12 +39,12 @@ pub(super) async fn operations(State(http): State<Arc<Http>>) -> Answered {
     let mounts: Vec<Value> = state
         .mounts()
         .map(|mount| {
-            let oldest = state.parked_at(&mount.path).map(|call| call.started).min();
+            let oldest = state.parked_at(&mount.path).next().map(|call| call.started);
             let age_ms = |started: Timestamp| state.last_time().0.saturating_sub(started.0);
             json!({
                 "mount": mount.path.as_str(),
                 "recipe": mount.recipe,
-                "parked": state.parked_at(&mount.path).count(),
+                "parked": state.parked_number(Some(&mount.path)),
                 "oldest_parked_ms": oldest.map(age_ms),
                 "shadow": mount.shadow.and_then(|digest| {
                     let compared = shadows.get(&mount.path)?;

@@ -51,10 +51,9 @@ pub(super) async fn show(State(http): State<Arc<Http>>, Path(path): Path<String>
         .map(|bound| (bound.name().to_owned(), mount.bounds.of(bound).into()))
         .collect();
     shown["bounds"] = bounds.into();
-    let parked = state.parked_at(&path);
-    let parked = parked.filter(|call| !call.id.is_standing()).count();
-    shown["parked_calls"] = parked.into();
     let standing = state.parked(CallId::standing(mount.mounted));
+    let parked = state.parked_number(Some(&path)) - u64::from(standing.is_some());
+    shown["parked_calls"] = parked.into();
     shown["standing"] = standing.map_or(Value::Null, |call| {
         let retry = call.retry;
         json!({
@@ -231,7 +230,7 @@ impl Http {
             let Some(last) = calls.last() else {
                 return Ok(kinds);
             };
-            after = Some(last.id);
+            after = Some((last.age, last.id));
             for call in calls.iter().filter(|call| !call.id.is_standing()) {
                 let Fingerprint(fingerprint) = call.fingerprint;
                 let place = *places.entry(fingerprint).or_insert_with(|| {

@@ -1,12 +1,11 @@
 //! Parked calls: who waits for what, and an operator's end to it.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Extension;
 use axum::extract::State;
 use quorate_model::call::{ParkedCall, Watch};
-use quorate_model::id::{CallId, SessionId, Zxid};
+use quorate_model::id::{CallId, SessionId};
 use quorate_model::outcome::Outcome;
 use quorate_model::path::ZnodePath;
 use quorate_model::request::Operation;
@@ -39,16 +38,15 @@ pub(super) async fn list(State(http): State<Arc<Http>>, Query(page): Query<Page>
     let mount = page.mount.as_deref().map(ZnodePath::parse).transpose();
     let mount = mount.map_err(|error| Problem::bad_request(format!("mount: {error}")))?;
     let limit = page.limit.unwrap_or(MAX_CALLS).min(MAX_CALLS);
-    let mut number = 0;
-    let (oldest, now, zxid) = {
+    let (oldest, number, now, zxid) = {
         let state = http.state()?;
         let calls: &mut dyn Iterator<Item = &ParkedCall> = match &mount {
-            None => &mut state.parked_calls(),
+            None => &mut state.parked_by_age(),
             Some(mount) => &mut state.parked_at(mount),
         };
-        let oldest = oldest(calls.inspect(|_| number += 1), limit);
-        let oldest: Vec<ParkedCall> = oldest.into_iter().cloned().collect();
-        (oldest, state.last_time(), state.last_zxid())
+        let oldest = fitting(calls.take(limit));
+        let number = state.parked_number(mount.as_ref());
+        (oldest, number, state.last_time(), state.last_zxid())
     };
     // Their arguments are read into JSON without the state's lock.
     let calls: Vec<Value> = oldest.iter().map(|call| shown(call, now.0)).collect();
@@ -56,22 +54,15 @@ pub(super) async fn list(State(http): State<Arc<Http>>, Query(page): Query<Page>
     Ok(Answer::new(zxid, body))
 }
 
-/// The oldest of them, in order: so many at most, and no more bytes than one answer is to have.
-fn oldest<'a>(calls: impl Iterator<Item = &'a ParkedCall>, limit: usize) -> Vec<&'a ParkedCall> {
-    let mut kept: BTreeMap<(Zxid, CallId), &ParkedCall> = BTreeMap::new();
-    for call in calls {
-        kept.insert((call.age, call.id), call);
-        if kept.len() > limit {
-            kept.pop_last();
-        }
-    }
+/// The first of them: no more bytes than one answer is to have.
+fn fitting<'a>(calls: impl Iterator<Item = &'a ParkedCall>) -> Vec<ParkedCall> {
     let mut bytes = 0;
     let fits = |call: &&ParkedCall| {
         let first = bytes == 0;
         bytes += call.arguments.len();
         first || bytes <= MAX_BYTES
     };
-    kept.into_values().take_while(fits).collect()
+    calls.take_while(fits).cloned().collect()
 }
 
 fn shown(call: &ParkedCall, now_ms: u64) -> Value {

@@ -14,6 +14,7 @@ use crate::digests::{Digests, Finding, Here, Point};
 use crate::expiry::Touches;
 use crate::members::Members;
 use crate::metrics::Metrics;
+use crate::readiness::Readiness;
 use crate::version::Versions;
 
 /// What streams of other servers are served with.
@@ -33,6 +34,8 @@ pub struct Acceptor {
     pub clock: Arc<Clock>,
     /// Hears what they read.
     pub versions: Arc<Versions>,
+    /// Hears what is compiled there.
+    pub readiness: Arc<Readiness>,
     /// Where comparisons are counted.
     pub metrics: Arc<Metrics>,
     /// What recipes do here.
@@ -145,13 +148,15 @@ impl Acceptor {
                     state,
                     machine_ms,
                     reads,
+                    ready_at,
                 } => {
                     // One that was removed and goes on keeps no session alive: what it has of it may never end there.
                     let is_member = self.is_member(server);
                     if is_member {
                         self.clock.heard(server, machine_ms);
-                        self.versions
-                            .heard(server, reads, self.clock.monotonic_ms());
+                        let now_ms = self.clock.monotonic_ms();
+                        self.versions.heard(server, reads, now_ms);
+                        self.readiness.heard(server, ready_at, now_ms);
                         for session in sessions {
                             self.touches.touch(session);
                         }

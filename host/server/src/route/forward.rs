@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use quorate_consensus::{Consensus, PeerReceiver, PeerSender, PeerStream, ReconfigureError};
-use quorate_model::id::ServerId;
+use quorate_model::id::{ServerId, Zxid};
 use quorate_model::write_set::ENSEMBLE_VERSION;
+use quorate_tree::SharedState;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, timeout};
 
@@ -20,6 +21,8 @@ use crate::clock::Clock;
 use crate::digests::Digests;
 use crate::expiry::Touches;
 use crate::members::{Change, Changed};
+use crate::readiness::is_ready;
+use crate::recipes::Recipes;
 use crate::silence::Silence;
 
 /// How many requests go into one frame.
@@ -56,6 +59,10 @@ pub struct Forwarder {
     pub digests: Arc<Digests>,
     /// The last epoch that opened here.
     pub opened: watch::Receiver<Opened>,
+    /// What is mounted.
+    pub state: SharedState,
+    /// What is compiled.
+    pub recipes: Recipes,
     /// When; it follows the leader's.
     pub clock: Arc<Clock>,
     /// Set once a leader takes this server's requests: it has applied what that leader began with.
@@ -164,6 +171,11 @@ impl Forwarder {
         }
     }
 
+    fn ready_at(&self) -> Option<Zxid> {
+        let state = self.state.read();
+        is_ready(&state, &self.recipes).then(|| state.last_zxid())
+    }
+
     async fn send_touches(&self, leader: ServerId) -> anyhow::Result<()> {
         let stream = self.consensus.connect(leader).await?;
         let (mut sender, mut receiver) = stream.split();
@@ -183,6 +195,7 @@ impl Forwarder {
                 state: self.digests.newest(),
                 machine_ms: self.clock.machine_ms(),
                 reads: ENSEMBLE_VERSION,
+                ready_at: self.ready_at(),
             };
             let answered = timeout(ANSWER_DEADLINE, async {
                 sender.send(encode(&touched)?).await?;

@@ -48,6 +48,8 @@ pub(super) enum ToLeader {
         machine_ms: i64,
         /// The newest ensemble version that the sender reads (rule S7).
         reads: u32,
+        /// The sender's state's last transaction, if all that is mounted there is compiled (rule C6).
+        ready_at: Option<Zxid>,
     },
 }
 

@@ -1,7 +1,7 @@
 //! Mounting, upgrading and unmounting: what touches very many parked calls goes in steps (rule S6).
 
 use quorate_model::call::Ending;
-use quorate_model::id::{CallId, SessionId};
+use quorate_model::id::{CallId, SessionId, Zxid};
 use quorate_model::outcome::{Outcome, Refusal};
 use quorate_model::path::ZnodePath;
 use quorate_model::request::Operation;
@@ -55,15 +55,15 @@ impl<R: Runner<RunTree>> Evaluator<R> {
             return woken;
         }
         let path = request.path;
-        let mut from = LEAST_CALL;
+        let mut from = (Zxid::ZERO, LEAST_CALL);
         loop {
             let calls = mount::parked_calls(&self.view, path, from, self.bounds.mount_step);
-            let Some(last) = calls.last() else {
+            let Some((age, last)) = calls.last() else {
                 return woken;
             };
-            from = behind(*last);
+            from = (*age, behind(*last));
             self.begin();
-            for id in calls.into_iter().filter(|id| !id.is_standing()) {
+            for (_, id) in calls.into_iter().filter(|(_, id)| !id.is_standing()) {
                 let Some(parked) = self.view.parked(id) else {
                     continue;
                 };
@@ -84,12 +84,13 @@ impl<R: Runner<RunTree>> Evaluator<R> {
     pub(super) fn end_parked_calls(&mut self, path: &ZnodePath) -> u32 {
         let mut ended = 0;
         loop {
-            let calls = mount::parked_calls(&self.view, path, LEAST_CALL, self.bounds.mount_step);
+            let from = (Zxid::ZERO, LEAST_CALL);
+            let calls = mount::parked_calls(&self.view, path, from, self.bounds.mount_step);
             if calls.is_empty() {
                 return ended;
             }
             self.begin();
-            for id in calls {
+            for (_, id) in calls {
                 if id.is_standing() {
                     self.view.change(Change::Unpark(id));
                 } else if let Some(parked) = self.view.parked(id) {

@@ -1,4 +1,5 @@
-//! Wakes: parked calls whose watch has fired run again, in the order of their age, within a budget (rule C4).
+//! Wakes: parked calls whose watch has fired run again, within a budget for each entry: the mounts by turns (rule
+//! C5), the calls of each in the order of their age (C4).
 //!
 //! The state's index has every mark. Here they are sorted by what they wait for, so that calls which cannot run
 //! now, of a mount that is suspended, say, cost nothing however many they are.
@@ -7,12 +8,13 @@ use std::collections::{BTreeSet, HashMap};
 
 use quorate_model::bound::Bound;
 use quorate_model::call::{Ending, ParkedCall, Watch};
-use quorate_model::id::{CallId, SessionId, Timestamp, Zxid};
+use quorate_model::id::{CallId, SessionId, Timestamp};
 use quorate_model::path::ZnodePath;
 use quorate_model::recipe::{Mount, RecipeDigest};
 use quorate_model::run::{LogLevel, LogLine, RunEnding, Runner};
 use quorate_model::write_set::Change;
 
+use super::turns::{Mark, Turns};
 use super::{Evaluator, RecipeLine, ending_of, failure_of};
 use crate::apply::Records;
 use crate::operations::call::{self, Call};
@@ -25,19 +27,19 @@ use crate::view::View;
 /// The stretch of time over which the runs of one parked call are counted, in milliseconds.
 const PACE_MS: u64 = 20;
 
-/// Of a parked call: the order in which calls wake.
-type Mark = (Zxid, CallId);
+/// Marked calls that wait for something, by mount.
+type Waiting = HashMap<ZnodePath, BTreeSet<Mark>>;
 
 /// The marked calls. One that is not marked any more, or is gone, may still stand here: whoever takes it looks.
 pub(super) struct Wakes {
-    /// Whose turn it is.
-    due: BTreeSet<Mark>,
+    /// Who can be run.
+    due: Turns,
     /// Who has run too often in this stretch of time.
-    paced: BTreeSet<Mark>,
+    paced: Waiting,
     /// Whose recipe is not compiled here yet (rule C6).
-    unready: HashMap<ZnodePath, BTreeSet<Mark>>,
+    unready: Waiting,
     /// Whose mount is suspended.
-    suspended: HashMap<ZnodePath, BTreeSet<Mark>>,
+    suspended: Waiting,
     /// The stretch of time that is counted in, and the calls' runs in it.
     runs: (u64, HashMap<CallId, u32>),
     /// The second that is counted in, and the mounts' wakes in it.
@@ -50,10 +52,14 @@ pub(super) struct Wakes {
 }
 
 impl Wakes {
-    pub(super) fn new(marks: Vec<Mark>) -> Wakes {
+    pub(super) fn new(marks: Vec<(ZnodePath, Mark)>) -> Wakes {
+        let mut due = Turns::default();
+        for (mount, mark) in marks {
+            due.insert(mount, mark);
+        }
         Wakes {
-            due: marks.into_iter().collect(),
-            paced: BTreeSet::new(),
+            due,
+            paced: HashMap::new(),
             unready: HashMap::new(),
             suspended: HashMap::new(),
             runs: (0, HashMap::new()),
@@ -78,14 +84,15 @@ impl Wakes {
         match change {
             Change::Mark(id) => {
                 if let Some(parked) = view.parked(*id) {
-                    self.due.insert((parked.age, *id));
+                    self.due.insert(parked.mount, (parked.age, *id));
                     if self.depth > 0 {
                         self.chains.insert(*id, self.depth + 1);
                     }
                 }
             }
             Change::Park(parked) if parked.marked => {
-                self.due.insert((parked.age, parked.id));
+                let mark = (parked.age, parked.id);
+                self.due.insert(parked.mount.clone(), mark);
             }
             Change::Park(parked) if self.depth > 0 => {
                 let come = |watch: &Watch| matches!(watch, Watch::Time(at) if *at <= now);
@@ -99,11 +106,13 @@ impl Wakes {
             Change::Suspend {
                 mount,
                 reason: None,
-            } => self
-                .due
-                .extend(self.suspended.remove(mount).unwrap_or_default()),
+            } => {
+                let calls = self.suspended.remove(mount).unwrap_or_default();
+                self.due.extend(mount.clone(), calls);
+            }
             Change::RemoveMount { path } => {
                 self.suspended.remove(path);
+                self.paced.remove(path);
                 self.unready.remove(path);
             }
             _ => {}
@@ -117,11 +126,11 @@ impl Wakes {
             return;
         }
         self.runs = (stretch, HashMap::new());
-        self.due.append(&mut self.paced);
+        let paced = std::mem::take(&mut self.paced);
         // One of each mount finds out whether it is ready.
-        let waiting = std::mem::take(&mut self.unready);
-        for mut calls in waiting.into_values() {
-            self.due.append(&mut calls);
+        let unready = std::mem::take(&mut self.unready);
+        for (mount, calls) in paced.into_iter().chain(unready) {
+            self.due.extend(mount, calls);
         }
     }
 
@@ -138,10 +147,10 @@ impl Wakes {
 }
 
 impl<R: Runner<RunTree>> Evaluator<R> {
-    /// Runs timers and marked calls until none is due or the budget is used up.
+    /// Runs timers and marked calls until none is due or the entry's budget is used up.
     pub(super) fn settle(&mut self) {
         if self.wakes.any_now(self.time) || self.due <= self.time {
-            self.left_over = !self.settle_within_budget();
+            self.left_over = !self.settle_within_budget(true);
             self.look_ahead();
         } else {
             self.left_over = false;
@@ -158,14 +167,27 @@ impl<R: Runner<RunTree>> Evaluator<R> {
         self.due = due.min().unwrap_or(never);
     }
 
+    /// Runs timers that are due, and no call yet. Where none of them runs none is born, so this comes to an end.
+    pub(super) fn settle_timers(&mut self) {
+        if self.due <= self.time {
+            self.settle_within_budget(false);
+            self.left_over = true;
+            self.look_ahead();
+        }
+    }
+
     /// Whether everything was done that can be done now.
-    fn settle_within_budget(&mut self) -> bool {
-        self.fuel = 0;
+    fn settle_within_budget(&mut self, with_calls: bool) -> bool {
         self.wakes.advance(self.time);
-        for _ in 0..self.bounds.wakes_at_once {
-            if self.bytes >= self.bounds.wake_bytes || self.fuel >= self.bounds.wake_fuel {
+        loop {
+            let bounds = &self.bounds;
+            if self.bytes >= bounds.wake_bytes
+                || self.spent.fuel >= bounds.wake_fuel
+                || self.spent.steps >= bounds.wakes_at_once
+            {
                 return false;
             }
+            self.spent.steps += 1;
             if let Some((_, path)) = self.first_lease(self.time) {
                 self.begin();
                 znode::delete_node(&mut self.view, &path);
@@ -176,8 +198,11 @@ impl<R: Runner<RunTree>> Evaluator<R> {
                 self.begin();
                 self.view.change(Change::DropUpload { digest });
                 self.finish(None, SessionId::NONE, None, None);
+            } else if !with_calls {
+                return false;
             } else {
                 let Some((parked, mount)) = self.next_mark() else {
+                    self.spent.steps -= 1;
                     return true;
                 };
                 match self.excess(&parked, &mount) {
@@ -186,12 +211,12 @@ impl<R: Runner<RunTree>> Evaluator<R> {
                 }
             }
         }
-        false
     }
 
-    /// The oldest marked call that can be run now. Those that cannot are put where they wait for it.
+    /// Of the mount whose turn it is, the oldest marked call that can be run now. Those that cannot are put where
+    /// they wait for it.
     fn next_mark(&mut self) -> Option<(ParkedCall, Mount)> {
-        while let Some(mark) = self.wakes.due.pop_first() {
+        while let Some((_, mark)) = self.wakes.due.pop() {
             let found = self.marked(mark.1);
             let Some((parked, mount)) = found else {
                 continue;
@@ -203,7 +228,8 @@ impl<R: Runner<RunTree>> Evaluator<R> {
                 let calls = self.wakes.unready.entry(mount.path).or_default();
                 calls.insert(mark);
             } else if self.exceeds_its_pace(mark.1) {
-                self.wakes.paced.insert(mark);
+                let calls = self.wakes.paced.entry(mount.path).or_default();
+                calls.insert(mark);
             } else {
                 return Some((parked, mount));
             }
@@ -283,9 +309,13 @@ impl<R: Runner<RunTree>> Evaluator<R> {
         let call = Call::woken(parked.clone());
         let counted = Counted::from(&mount);
         let input = call.input(&mount, &self.view);
+        let fuel_before = self.fuel;
         let shadow = self.run_shadow(&call, &mount);
         let (ending, created) = self.run(input.clone(), mount);
         self.compare_shadow(shadow, start, &ending);
+        let fuel = self.fuel - fuel_before;
+        self.spent.fuel += fuel;
+        self.wakes.due.charge(&parked.mount, fuel);
         let ending = match ending {
             RunEnding::NotReady => {
                 // It was ready a moment ago. Its mark stays.

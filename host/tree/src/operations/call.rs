@@ -259,11 +259,11 @@ impl Call {
             .parked
             .as_ref()
             .map_or_else(Vec::new, |parked| parked.created.clone());
-        created.retain(|(path, zxid)| still_there(view, path, *zxid));
+        created.retain(|(path, zxid)| still_there(view, self.id, path, *zxid));
         created.extend(
             created_now
                 .iter()
-                .filter(|path| still_there(view, path, moment.zxid))
+                .filter(|path| still_there(view, self.id, path, moment.zxid))
                 .map(|path| (path.clone(), moment.zxid)),
         );
         let bytes: usize = created.iter().map(|(path, _)| path.as_str().len()).sum();
@@ -315,7 +315,7 @@ impl Call {
 pub(crate) fn end_without_result(view: &mut View, parked: &ParkedCall, ending: Ending) -> Answer {
     view.change(Change::Unpark(parked.id));
     for (path, created) in &parked.created {
-        let deletable = still_there(view, path, *created)
+        let deletable = still_there(view, parked.id, path, *created)
             && view.stat(path).is_some_and(|stat| stat.children == 0);
         if deletable {
             delete_node(view, path);
@@ -333,11 +333,11 @@ pub(crate) fn end_without_result(view: &mut View, parked: &ParkedCall, ending: E
     answer
 }
 
-/// Whether a znode that a run created is there, still the same one, and still a session's.
-fn still_there(view: &View, path: &ZnodePath, created: Zxid) -> bool {
-    view.stat(path).is_some_and(|stat| {
-        stat.created == created && matches!(stat.lifetime, Lifetime::Session(_))
-    })
+/// Whether a znode that a call's run created is there, still the same one, and still its session's.
+fn still_there(view: &View, call: CallId, path: &ZnodePath, created: Zxid) -> bool {
+    let lifetime = Lifetime::Session(call.session);
+    view.stat(path)
+        .is_some_and(|stat| stat.created == created && stat.lifetime == lifetime)
 }
 
 /// Answers up to `key` are forgotten; but none of a call that still waits for its own.

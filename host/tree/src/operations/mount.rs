@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use quorate_model::acl::{Acl, Identity};
 use quorate_model::bound::{Bound, MountBounds};
-use quorate_model::id::{CallId, SessionId};
+use quorate_model::id::{CallId, SessionId, Zxid};
 use quorate_model::outcome::{Outcome, Refusal};
 use quorate_model::path::ZnodePath;
 use quorate_model::recipe::{Mount, MountSettings, RecipeDigest, RecipeVersion, Shadow};
@@ -275,17 +275,17 @@ fn find(view: &View, path: &ZnodePath) -> Result<Mount, Refusal> {
     Records::mount(view, path).ok_or_else(|| Refusal::NotMounted(path.clone()))
 }
 
-/// The next parked calls of a mount, from `from` on.
+/// The next parked calls of a mount, by age, from `from` on.
 pub(crate) fn parked_calls(
     view: &View,
     path: &ZnodePath,
-    from: CallId,
+    from: (Zxid, CallId),
     limit: usize,
-) -> Vec<CallId> {
-    let from = IndexKey::CallOf(path.clone(), from);
-    let same = |key: &IndexKey| matches!(key, IndexKey::CallOf(mount, _) if mount == path);
+) -> Vec<(Zxid, CallId)> {
+    let from = IndexKey::CallOf(path.clone(), from.0, from.1);
+    let same = |key: &IndexKey| matches!(key, IndexKey::CallOf(mount, ..) if mount == path);
     let call = |key| match key {
-        IndexKey::CallOf(_, call) => Some(call),
+        IndexKey::CallOf(_, age, call) => Some((age, call)),
         _ => None,
     };
     view.indexed(from, same, limit)

@@ -157,3 +157,74 @@ fn c6_a_woken_call_whose_recipe_is_not_ready_keeps_its_mark_and_holds_up_nobody(
     assert!(world.ending(session, 2).is_some());
     assert!(world.evaluator.has_wakes(), "it is tried again");
 }
+
+#[test]
+fn c3_a_znode_for_another_session_is_not_the_calls_own_and_stays() {
+    let (mut world, session) = mounted(false);
+    world.step(&Step::Ask(0, Ask::Open));
+    let other = world.sessions[1];
+    for (name, operation) in [("given", "give"), ("handed on", "hand-on")] {
+        let before = world.replica.ephemerals(other).len();
+        let key = 1 + before as u64;
+        let request = call(key, operation, &format!("line/{}", other.0));
+        assert_eq!(
+            world.ask(session, Operation::Call(request)),
+            Outcome::Parked,
+            "{name}"
+        );
+        let theirs = world.replica.ephemerals(other).len();
+        assert_eq!(theirs, before + 1, "{name}");
+        world.ask(session, Operation::Cancel { key });
+        assert_eq!(world.ending(session, key), Some(Ending::Cancelled));
+        assert_eq!(world.replica.ephemerals(other).len(), theirs, "{name}");
+    }
+    assert_eq!(world.replica.ephemerals(session), []);
+}
+
+#[test]
+fn the_parked_calls_of_a_mount_and_of_all_are_listed_by_their_age() {
+    let (mut world, session) = mounted(false);
+    let elsewhere = Operation::Mount {
+        path: ZnodePath::parse("/n").unwrap(),
+        recipe: "steps".into(),
+        digest: None,
+        settings: MountSettings::default(),
+        upgrade: false,
+    };
+    world.ask(session, elsewhere);
+    let mut parked = |key, mount: &str, operation: &str| {
+        let mut request = call(key, operation, "x");
+        request.mount = ZnodePath::parse(mount).unwrap();
+        assert_eq!(
+            world.ask(session, Operation::Call(request)),
+            Outcome::Parked
+        );
+    };
+    for (key, mount) in [(9, "/m"), (5, "/n"), (7, "/m"), (3, "/n"), (8, "/m")] {
+        parked(key, mount, "watch-again");
+    }
+    // One runs again and parks anew: its age is what it was.
+    world.ask(session, create("/m/x"));
+    let state = &world.replica;
+    let keys = |calls: &mut dyn Iterator<Item = &quorate_model::call::ParkedCall>| -> Vec<u64> {
+        calls
+            .filter(|call| !call.id.is_standing())
+            .map(|call| call.id.key)
+            .collect()
+    };
+    let mount = ZnodePath::parse("/m").unwrap();
+    assert_eq!(keys(&mut state.parked_at(&mount)), [9, 7, 8]);
+    assert_eq!(keys(&mut state.parked_by_age()), [9, 5, 7, 3, 8]);
+    assert_eq!(
+        state.parked_number(Some(&mount)),
+        state.parked_at(&mount).count() as u64
+    );
+    assert_eq!(
+        state.parked_number(None),
+        state.parked_by_age().count() as u64
+    );
+    let first = state.parked_at(&mount).next().unwrap();
+    let behind = state.parked_behind(&mount, Some((first.age, first.id)), 1);
+    let second = state.parked_at(&mount).nth(1).unwrap();
+    assert_eq!(behind, [second]);
+}

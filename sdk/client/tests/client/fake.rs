@@ -140,6 +140,11 @@ impl Peer {
         self.send(|out| response.encode_frame(out)).await;
     }
 
+    pub(crate) async fn refuse_because(&mut self, xid: i32, code: ErrorCode, reason: &str) {
+        let response = Response::refusal(xid, Zxid(self.zxid), code, reason.into());
+        self.send(|out| response.encode_frame(out)).await;
+    }
+
     pub(crate) async fn answer_call(&mut self, xid: i32, status: CallStatus, result: &str) {
         let result = result.into();
         self.reply(xid, ResponseBody::Call(CallResponse { status, result }))

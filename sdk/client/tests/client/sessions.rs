@@ -1,5 +1,6 @@
 //! Sessions against a server that does what the test says: order, watches, reconnects, ends.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::fake::{SESSION, Server, becomes, good, outcome, soon, stat};
@@ -366,6 +367,40 @@ async fn a_multi_names_the_part_that_failed() {
             code: ErrorCode::NotEmpty
         }
     );
+}
+
+#[tokio::test]
+async fn c7_a_refusal_says_why_where_the_server_does() {
+    let server = Server::start().await;
+    let (client, mut peer) = server.connect(Options::default()).await;
+    let client = Arc::new(client);
+    let reason = "the guard of /config refuses it: no port";
+    for said in [Some(reason), None] {
+        let setting = tokio::spawn({
+            let client = client.clone();
+            async move { client.set("/config/web", "{}", None).await }
+        });
+        let request = peer.request().await;
+        let code = ErrorCode::NoAuth;
+        match said {
+            Some(reason) => peer.refuse_because(request.xid, code, reason).await,
+            None => peer.refuse(request.xid, code).await,
+        }
+        let error = outcome(setting).await.unwrap_err();
+        let expected = match said {
+            Some(reason) => ClientError::Denied {
+                code,
+                reason: reason.into(),
+            },
+            None => ClientError::Znode {
+                path: "/config/web".into(),
+                code,
+            },
+        };
+        assert_eq!(error, expected);
+        let told = error.to_string().contains("no port");
+        assert_eq!(told, said.is_some(), "{error}");
+    }
 }
 
 #[tokio::test]

@@ -101,12 +101,26 @@ class _Response:
         self._calls._lost(self._call, error)
 
 
+class _WithReason:
+    """In place of the result of a request that was refused with a reason: hands it on with the exception."""
+
+    def __init__(self, result: Any, reason: str) -> None:
+        self._result = result
+        self._reason = reason
+
+    def set_exception(self, error: Exception) -> None:
+        error.args = (self._reason,)
+        error.reason = self._reason  # type: ignore[attr-defined]
+        self._result.set_exception(error)
+
+
 class Calls:
     """All calls of one client. Nothing in here blocks."""
 
     @classmethod
     def of(cls, client: KazooClient) -> "Calls":
-        """The client's calls; the first use teaches its connection to read late answers."""
+        """The client's calls; the first use teaches its connection to read late answers, and why the
+        server refused a request."""
         with _ATTACHING:
             calls = client.__dict__.get(_ATTRIBUTE)
             if calls is None:
@@ -176,8 +190,20 @@ class Calls:
             else:
                 self._late_answer(late)
 
+        read_response = connection._read_response
+
+        def respond(header: Any, buffer: bytes, offset: int) -> Any:
+            pending = self.client._pending
+            reason = wire.read_reason(buffer, offset) if header.err else None
+            if reason is not None and pending and pending[0][1] is not None:
+                request, result, xid = pending[0]
+                if xid == header.xid:
+                    pending[0] = (request, _WithReason(result, reason), xid)
+            return read_response(header, buffer, offset)
+
         # On the instance: other clients of the process are none of our business.
         connection._read_watch_event = read
+        connection._read_response = respond
         self.client.add_listener(self._state_changed)
         with self._lock:
             if self.client.connected:

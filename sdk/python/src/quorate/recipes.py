@@ -29,6 +29,11 @@ class Recipes:
     :class:`~quorate.CallError`, or with the session (``SessionExpiredError``, or
     ``ConnectionClosedError`` once the client is stopped).
 
+    From now on, an exception of the client's own requests says why they were refused, where the server says so:
+    a recipe's guard does. It is the exception's text, and its attribute ``reason``::
+
+        zk.set("/config/web", b"{}")    # NoAuthError: the guard of /config refuses it: ...
+
     Like everything of kazoo that waits, ``call`` must not be used in a watch function or a state
     listener; ``call_async`` may.
     """

@@ -112,6 +112,14 @@ class AcknowledgeRequest(NamedTuple):
         return True
 
 
+def read_reason(data: bytes, offset: int) -> Optional[str]:
+    """What stands behind the header of a failure: why it was refused, for people. Mostly nothing."""
+    if len(data) < offset + _INT.size:
+        return None
+    reason, end = _read_string(data, offset)
+    return reason if reason and end == len(data) else None
+
+
 class LateAnswer(NamedTuple):
     """The event that ends a parked call."""
 
