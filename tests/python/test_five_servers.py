@@ -1,6 +1,7 @@
 """Five servers: two may die, three may not; and whoever comes back in whichever order has lost nothing."""
 
 import random
+import subprocess
 from typing import Iterator
 
 import pytest
@@ -50,7 +51,10 @@ def test_five_servers_survive_the_death_of_two_and_stop_at_that_of_three(ensembl
             client.receive()
     for server in left:
         status = until(lambda: not_led(server), f"server {server.number} says that nobody leads")
-        assert len(status["members"]) == 5
+        assert len(status["members"]) == 5 and status["quorum_age_ms"] >= 2000
+        assert "no quorum for" in server.failure()
+        said = subprocess.run(server.command_line("cluster", "status"), capture_output=True, text=True)
+        assert "nobody leads: writes wait" in said.stdout and "no quorum for" in said.stdout, said
 
     back = [*killed, third]
     rng.shuffle(back)
@@ -67,6 +71,7 @@ def test_five_servers_survive_the_death_of_two_and_stop_at_that_of_three(ensembl
             # Nobody was told what became of the other write.
             assert client.get(f"/left-{number}")[0] in (b"acknowledged", b"without a quorum")
         client.create(f"/again-{server.number}")
+        assert server.failure() == ""
     all_agree(ensemble)
     added = sum(len(writer.added) for writer in load.writers)
     assert connect(left[0]).call(1, "/counters", "get", '["shared"]') == (w.RETURNED, str(added))

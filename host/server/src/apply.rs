@@ -253,3 +253,6 @@ impl From<SnapshotError> for Broken {
         Broken(InstallError::Content(error.to_string()))
     }
 }
+
+#[cfg(test)]
+mod tests;
