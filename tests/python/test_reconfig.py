@@ -288,3 +288,24 @@ def test_w4_a_server_that_was_removed_while_it_was_away_lets_its_clients_go(ense
         return False
 
     until(is_closed, "its client is disconnected, rather than shown what is ever older")
+
+
+def test_w4_what_waits_at_a_server_that_was_removed_ends_with_a_disconnect(ensemble):
+    leader = ensemble.leader()
+    away = ensemble.others(leader)[0]
+    writer, syncing = (Wire(away.address, timeout_ms=6000) for _ in range(2))
+    away.pause()
+    try:
+        # They lie in its sockets: what is read after the removal can only be asked of who does not know it any more.
+        writer.send(w.CREATE, w.create_body("/of-nobody"))
+        syncing.send(w.SYNC, w.string("/"))
+        cluster(leader, "remove", str(away.number))
+    finally:
+        away.go_on()
+    for waiting in (writer, syncing):
+        with pytest.raises(Closed):
+            waiting.receive()
+    assert connect(leader).exists("/of-nobody") is None, "it was neither told nor done"
+    # Its session goes on where the ensemble is.
+    moved = connect(leader, session=writer.session, password=writer.password)
+    assert moved.session == writer.session

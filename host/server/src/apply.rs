@@ -285,3 +285,6 @@ impl From<SnapshotError> for Broken {
         Broken(InstallError::Content(error.to_string()))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -78,7 +78,7 @@ impl Touches {
         self.next_ms.load(Ordering::Relaxed)
     }
 
-    fn last(&self, session: SessionId) -> Option<u64> {
+    pub(crate) fn last(&self, session: SessionId) -> Option<u64> {
         self.last
             .read()
             .get(&session)

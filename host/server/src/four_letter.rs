@@ -39,10 +39,8 @@ pub fn answer(word: &str, edge: &Edge) -> String {
 struct Report {
     mode: Mode,
     clients: Vec<Client>,
-    counts: Counts,
-    zxid: Zxid,
-    digest: Digest,
-    version: u32,
+    /// None while a snapshot is installed: then nothing is told of it, rather than zeros.
+    state: Option<OfState>,
     latency_ms: (u64, f64, u64),
     received: u64,
     sent: u64,
@@ -50,6 +48,13 @@ struct Report {
     outstanding: i64,
     watches: usize,
     local_sessions: usize,
+}
+
+struct OfState {
+    counts: Counts,
+    zxid: Zxid,
+    digest: Digest,
+    version: u32,
 }
 
 /// A connection, as `stat` lists it.
@@ -62,14 +67,14 @@ struct Client {
 
 impl Report {
     fn of(edge: &Edge) -> Report {
-        let (counts, zxid, digest, version) = {
+        let state = {
             let state = edge.state.read();
-            (
-                state.counts(),
-                state.last_zxid(),
-                state.digest(),
-                state.version(),
-            )
+            (!state.is_vacant()).then(|| OfState {
+                counts: state.counts(),
+                zxid: state.last_zxid(),
+                digest: state.digest(),
+                version: state.version(),
+            })
         };
         let clients = edge.watches.connections();
         Report {
@@ -86,10 +91,7 @@ impl Report {
                     }
                 })
                 .collect(),
-            counts,
-            zxid,
-            digest,
-            version,
+            state,
             latency_ms: edge.metrics.latency.min_mean_max_ms(),
             received: edge.metrics.received.get(),
             sent: edge.metrics.sent.get(),
@@ -132,19 +134,23 @@ impl Report {
             format_args!("Sent: {}", self.sent),
             format_args!("Connections: {}", self.connections),
             format_args!("Outstanding: {}", self.outstanding),
-            format_args!("Zxid: {}", self.zxid),
-            format_args!("Mode: {}", self.mode.name()),
-            format_args!("Node count: {}", self.counts.znodes),
         ] {
             line(&mut text, fact);
+        }
+        if let Some(state) = &self.state {
+            line(&mut text, format_args!("Zxid: {}", state.zxid));
+        }
+        line(&mut text, format_args!("Mode: {}", self.mode.name()));
+        if let Some(state) = &self.state {
+            let znodes = state.counts.znodes;
+            line(&mut text, format_args!("Node count: {znodes}"));
         }
         text
     }
 
     fn mntr(&self) -> String {
         let (min, mean, max) = self.latency_ms;
-        let mut text = String::new();
-        for (key, value) in [
+        let mut facts = vec![
             ("version", VERSION.to_owned()),
             ("server_state", self.mode.name().to_owned()),
             ("avg_latency", decimals(mean)),
@@ -154,18 +160,24 @@ impl Report {
             ("packets_sent", self.sent.to_string()),
             ("num_alive_connections", self.connections.to_string()),
             ("outstanding_requests", self.outstanding.to_string()),
-            ("znode_count", self.counts.znodes.to_string()),
             ("watch_count", self.watches.to_string()),
-            ("ephemerals_count", self.counts.ephemerals.to_string()),
-            ("approximate_data_size", self.counts.data_bytes.to_string()),
-            ("global_sessions", self.counts.sessions.to_string()),
             ("local_sessions", self.local_sessions.to_string()),
-            ("parked_calls", self.counts.parked_calls.to_string()),
-            ("mounts", self.counts.mounts.to_string()),
-            ("last_zxid", self.zxid.to_string()),
-            ("state_digest", self.digest.to_string()),
-            ("ensemble_version", self.version.to_string()),
-        ] {
+        ];
+        if let Some(state) = &self.state {
+            facts.extend([
+                ("znode_count", state.counts.znodes.to_string()),
+                ("ephemerals_count", state.counts.ephemerals.to_string()),
+                ("approximate_data_size", state.counts.data_bytes.to_string()),
+                ("global_sessions", state.counts.sessions.to_string()),
+                ("parked_calls", state.counts.parked_calls.to_string()),
+                ("mounts", state.counts.mounts.to_string()),
+                ("last_zxid", state.zxid.to_string()),
+                ("state_digest", state.digest.to_string()),
+                ("ensemble_version", state.version.to_string()),
+            ]);
+        }
+        let mut text = String::new();
+        for (key, value) in facts {
             line(&mut text, format_args!("zk_{key}\t{value}"));
         }
         text
@@ -199,14 +211,16 @@ mod tests {
                 received: 2,
                 sent: 3,
             }],
-            counts: Counts {
-                znodes: 5,
-                sessions: 2,
-                ..Counts::default()
-            },
-            zxid: Zxid::new(1, 10),
-            digest: Digest(0xabc),
-            version: 1,
+            state: Some(OfState {
+                counts: Counts {
+                    znodes: 5,
+                    sessions: 2,
+                    ..Counts::default()
+                },
+                zxid: Zxid::new(1, 10),
+                digest: Digest(0xabc),
+                version: 1,
+            }),
             latency_ms: (0, 0.123_456, 12),
             received: 20,
             sent: 30,
@@ -272,6 +286,24 @@ mod tests {
                 text.lines().any(|one| one == line),
                 "no {line:?} in:\n{text}"
             );
+        }
+    }
+
+    #[test]
+    fn a_server_that_installs_a_snapshot_says_so_and_counts_nothing() {
+        let report = Report {
+            mode: Mode::Installing,
+            state: None,
+            ..report()
+        };
+        let (srvr, mntr) = (report.srvr(), report.mntr());
+        assert!(srvr.contains("\nMode: installing a snapshot\n"), "{srvr}");
+        assert!(mntr.contains("zk_server_state\tinstalling a snapshot\n"));
+        for absent in ["Node count", "Zxid"] {
+            assert!(!srvr.contains(absent), "{srvr}");
+        }
+        for absent in ["znode_count", "zxid", "digest", "global_sessions"] {
+            assert!(!mntr.contains(absent), "{mntr}");
         }
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -108,6 +108,8 @@ pub struct Metrics {
 
     scraped: Scraped,
     registry: Mutex<Registry>,
+    /// Of what the state knows: left out while there is none.
+    of_state: Mutex<Registry>,
 }
 
 /// The label of [`Metrics::bounds_reached`].
@@ -119,6 +121,17 @@ pub struct BoundName {
 /// What the tables know, set when somebody asks.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Snapshot {
+    /// Watches of the clients connected here.
+    pub watches: u64,
+    /// How long ago a quorum was last heard of, in milliseconds.
+    pub quorum_age_ms: u64,
+    /// None while a snapshot is installed.
+    pub state: Option<OfState>,
+}
+
+/// What the state knows, set when somebody asks.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OfState {
     /// Znodes.
     pub znodes: u64,
     /// Bytes of their data.
@@ -145,8 +158,6 @@ pub struct Snapshot {
     pub uploads: u64,
     /// The bytes of them that have come.
     pub upload_bytes: u64,
-    /// Watches of the clients connected here.
-    pub watches: u64,
     /// The last transaction applied here.
     pub last_zxid: u64,
     /// The digest of the state that it left.
@@ -156,6 +167,8 @@ pub struct Snapshot {
 }
 
 struct Scraped {
+    watches: Gauge,
+    quorum_age_ms: Gauge,
     znodes: Gauge,
     data_bytes: Gauge,
     sessions: Gauge,
@@ -169,7 +182,6 @@ struct Scraped {
     component_bytes: Gauge,
     uploads: Gauge,
     upload_bytes: Gauge,
-    watches: Gauge,
     last_zxid: Gauge,
     state_digest: Gauge,
     ensemble_version: Gauge,
@@ -187,7 +199,8 @@ impl Metrics {
     /// All at zero.
     pub fn new() -> Metrics {
         let mut registry = Registry::with_prefix("quorate");
-        let r = &mut registry;
+        let mut of_state = Registry::with_prefix("quorate");
+        let (r, s) = (&mut registry, &mut of_state);
         // From 50 µs to 26 s: an fsync on a good disk up to an election.
         let seconds = || Histogram::new(exponential_buckets(0.000_05, 2.0, 20));
         let sizes = || Histogram::new(exponential_buckets(1.0, 2.0, 14));
@@ -293,33 +306,39 @@ impl Metrics {
             ),
             latency: Latency::default(),
             scraped: Scraped {
-                znodes: gauge(r, "znodes", "Znodes"),
-                data_bytes: gauge(r, "data_bytes", "Bytes of the znodes' data"),
-                sessions: gauge(r, "sessions", "Live sessions"),
-                ephemerals: gauge(r, "ephemerals", "Ephemeral znodes"),
-                parked_calls: gauge(r, "parked_calls", "Parked calls"),
-                answers: gauge(r, "answers", "Answers of calls that are kept"),
-                mounts: gauge(r, "mounts", "Mounts"),
-                mounts_suspended: gauge(r, "mounts_suspended", "Mounts that are suspended"),
-                recipes: gauge(r, "recipes", "Recipes"),
-                components: gauge(r, "components", "Components of recipes that are kept"),
-                component_bytes: gauge(r, "component_bytes", "Bytes of the components"),
-                uploads: gauge(r, "uploads", "Components being uploaded"),
-                upload_bytes: gauge(r, "upload_bytes", "Bytes of uploads that have come"),
                 watches: gauge(r, "watches", "Watches of the clients connected here"),
-                last_zxid: gauge(r, "last_zxid", "The last transaction applied here"),
-                state_digest: gauge(
+                quorum_age_ms: gauge(
                     r,
+                    "quorum_age_ms",
+                    "How long ago a quorum was last heard of, in milliseconds",
+                ),
+                znodes: gauge(s, "znodes", "Znodes"),
+                data_bytes: gauge(s, "data_bytes", "Bytes of the znodes' data"),
+                sessions: gauge(s, "sessions", "Live sessions"),
+                ephemerals: gauge(s, "ephemerals", "Ephemeral znodes"),
+                parked_calls: gauge(s, "parked_calls", "Parked calls"),
+                answers: gauge(s, "answers", "Answers of calls that are kept"),
+                mounts: gauge(s, "mounts", "Mounts"),
+                mounts_suspended: gauge(s, "mounts_suspended", "Mounts that are suspended"),
+                recipes: gauge(s, "recipes", "Recipes"),
+                components: gauge(s, "components", "Components of recipes that are kept"),
+                component_bytes: gauge(s, "component_bytes", "Bytes of the components"),
+                uploads: gauge(s, "uploads", "Components being uploaded"),
+                upload_bytes: gauge(s, "upload_bytes", "Bytes of uploads that have come"),
+                last_zxid: gauge(s, "last_zxid", "The last transaction applied here"),
+                state_digest: gauge(
+                    s,
                     "state_digest",
                     "The upper 53 bits of the digest of the state behind it, the same on every server",
                 ),
                 ensemble_version: gauge(
-                    r,
+                    s,
                     "ensemble_version",
                     "What every member is known to read",
                 ),
             },
             registry: Mutex::new(registry),
+            of_state: Mutex::new(of_state),
         }
     }
 
@@ -328,8 +347,24 @@ impl Metrics {
         self.registry.lock().register_collector(collector);
     }
 
-    /// Everything as text, of the media type [`CONTENT_TYPE`].
+    /// Everything as text, of the media type [`CONTENT_TYPE`]. Of a state that is not there it tells no numbers.
     pub fn text(&self, now: Snapshot) -> String {
+        let s = &self.scraped;
+        s.watches.set(now.watches.cast_signed());
+        s.quorum_age_ms.set(now.quorum_age_ms.cast_signed());
+        let mut text = String::new();
+        let mut encoded = encode_registry(&mut text, &self.registry.lock());
+        if let Some(state) = now.state {
+            self.scrape(state);
+            encoded = encoded.and_then(|()| encode_registry(&mut text, &self.of_state.lock()));
+        }
+        encoded
+            .and_then(|()| encode_eof(&mut text))
+            .expect("a String takes whatever is written to it");
+        text
+    }
+
+    fn scrape(&self, now: OfState) {
         let s = &self.scraped;
         for (gauge, value) in [
             (&s.znodes, now.znodes),
@@ -345,7 +380,6 @@ impl Metrics {
             (&s.component_bytes, now.component_bytes),
             (&s.uploads, now.uploads),
             (&s.upload_bytes, now.upload_bytes),
-            (&s.watches, now.watches),
             (&s.last_zxid, now.last_zxid),
             // So many bits are left by whoever reads numbers as doubles.
             (&s.state_digest, now.state_digest >> 11),
@@ -353,9 +387,6 @@ impl Metrics {
         ] {
             gauge.set(value.cast_signed());
         }
-        let mut text = String::new();
-        encode(&mut text, &self.registry.lock()).expect("a String takes whatever is written to it");
-        text
     }
 }
 
@@ -445,7 +476,10 @@ mod tests {
         metrics.received.inc_by(3);
         metrics.write_seconds.observe(0.01);
         let text = metrics.text(Snapshot {
-            znodes: 5,
+            state: Some(OfState {
+                znodes: 5,
+                ..OfState::default()
+            }),
             ..Snapshot::default()
         });
         for line in [
@@ -456,6 +490,24 @@ mod tests {
         ] {
             assert!(text.contains(line), "no {line:?} in:\n{text}");
         }
+        assert_eq!(text.matches("# EOF").count(), 1, "{text}");
+    }
+
+    #[test]
+    fn of_a_state_that_is_not_there_no_number_is_told() {
+        let metrics = Metrics::new();
+        metrics.text(Snapshot {
+            state: Some(OfState {
+                znodes: 5,
+                ..OfState::default()
+            }),
+            ..Snapshot::default()
+        });
+        let text = metrics.text(Snapshot::default());
+        assert!(!text.contains("quorate_znodes"), "{text}");
+        assert!(!text.contains("quorate_last_zxid"), "{text}");
+        assert!(text.contains("quorate_watches 0"), "{text}");
+        assert!(text.ends_with("# EOF\n"), "{text}");
     }
 
     #[test]

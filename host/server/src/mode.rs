@@ -16,6 +16,8 @@ pub enum Mode {
     Observer,
     /// It has no quorum, and answers reads.
     ReadOnly,
+    /// It installs a snapshot, and serves nothing meanwhile.
+    Installing,
 }
 
 impl Mode {
@@ -40,6 +42,7 @@ impl Mode {
             Mode::Follower => "follower",
             Mode::Observer => "observer",
             Mode::ReadOnly => "read-only",
+            Mode::Installing => "installing a snapshot",
         }
     }
 }

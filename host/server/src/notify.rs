@@ -19,7 +19,7 @@ use quorate_model::write_set::{Change, Transaction};
 use quorate_tree::State;
 use quorate_wire::{CallResponse, EventType, Notification, WatcherEvent};
 
-pub use calls::{AnswerForm, LateAnswer, MAX_WAITERS_PER_CALL};
+pub use calls::{AnswerForm, LateAnswer, MAX_WAITERS_PER_CALL, Unanswered};
 pub use table::{MAX_WATCHES_PER_CONNECTION, TooManyWatches};
 
 use crate::metrics::Metrics;
@@ -99,7 +99,7 @@ impl Watches {
             }
         }
         for waiting in late {
-            waiting.answer();
+            waiting.tell();
         }
         self.advance(zxid);
     }
@@ -193,11 +193,18 @@ impl Watches {
         }
     }
 
-    /// Closes every connection: the server stops, or has missed transactions (rule S3).
+    /// Closes every connection, and ends every long poll: the server stops, or has missed transactions (rule S3).
     pub fn close_all(&self, reason: &'static str) {
-        let connections: Vec<_> = self.tables.lock().connections.values().cloned().collect();
+        let (connections, polls) = {
+            let mut tables = self.tables.lock();
+            let connections: Vec<_> = tables.connections.values().cloned().collect();
+            (connections, tables.calls.abandon_polls(reason))
+        };
         for connection in connections {
             connection.close(reason);
+        }
+        for poll in polls {
+            poll.tell();
         }
     }
 

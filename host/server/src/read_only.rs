@@ -21,7 +21,7 @@ use crate::silence::Silence;
 
 /// How long a server must have heard of no quorum before it is read-only, in milliseconds: as long as
 /// ZooKeeper's looks for a leader. An election takes much less.
-const AFTER_MS: u64 = 2000;
+pub(crate) const NO_QUORUM_AFTER_MS: u64 = 2000;
 
 /// How often that is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -123,7 +123,7 @@ impl Keeper {
                 self.read_only.set(false, &self.watches);
                 return;
             }
-            let silent = self.silence.for_ms(self.clock.monotonic_ms()) >= AFTER_MS;
+            let silent = self.silence.for_ms(self.clock.monotonic_ms()) >= NO_QUORUM_AFTER_MS;
             // Once it has begun, all that was acknowledged before its start is applied here.
             let begun = *self.serves.borrow() || self.opened.borrow().nonce == self.nonce;
             if silent || (begun && self.read_only.is()) {

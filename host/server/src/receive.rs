@@ -47,6 +47,8 @@ pub struct Edge {
     pub read_only: Arc<ReadOnly>,
     /// The sessions that only this server knows.
     pub local: local_sessions::Table,
+    /// How long ago a quorum was last heard of, in milliseconds; 0 at a server that is alone.
+    pub quorum_age_ms: Box<dyn Fn() -> u64 + Send + Sync>,
     /// What this server is in its ensemble.
     pub mode: Box<dyn Fn() -> Mode + Send + Sync>,
 }

@@ -265,6 +265,15 @@ impl Server {
     /// What the stages that face clients share.
     pub fn edge(&self, limits: Limits) -> Arc<Edge> {
         let (consensus, server) = (self.consensus.clone(), self.router.server());
+        let quorum_age_ms = {
+            let (several, silence) = (self.several, self.silence.clone());
+            let clock = self.clock.clone();
+            move || match several {
+                true => silence.for_ms(clock.monotonic_ms()),
+                // A server that is alone is its own quorum.
+                false => 0,
+            }
+        };
         Arc::new(Edge {
             router: self.router.clone(),
             state: self.state.clone(),
@@ -274,20 +283,14 @@ impl Server {
             members: Some(self.members.clone()),
             activity: self.recipes.activity(),
             read_only: self.read_only.clone(),
-            local: local_sessions::Table::new({
-                let (several, silence) = (self.several, self.silence.clone());
-                let clock = self.clock.clone();
-                move || match several {
-                    true => silence.for_ms(clock.monotonic_ms()),
-                    // A server that is alone is its own quorum.
-                    false => 0,
-                }
-            }),
+            local: local_sessions::Table::new(quorum_age_ms.clone()),
+            quorum_age_ms: Box::new(quorum_age_ms),
             mode: Box::new({
-                let read_only = self.read_only.clone();
-                move || match read_only.is() {
-                    true => Mode::ReadOnly,
-                    false => Mode::of(&consensus, server),
+                let (read_only, state) = (self.read_only.clone(), self.state.clone());
+                move || match (state.read().is_vacant(), read_only.is()) {
+                    (true, _) => Mode::Installing,
+                    (false, true) => Mode::ReadOnly,
+                    (false, false) => Mode::of(&consensus, server),
                 }
             }),
         })

@@ -12,7 +12,7 @@ use quorate_model::acl::Acl;
 use quorate_model::id::{Incarnation, ServerId, SessionId, Timestamp, Zxid};
 use quorate_model::outcome::Outcome;
 use quorate_model::path::{RelativePath, ZnodePath};
-use quorate_model::recipe::{Exports, MountSettings, RecipeDigest};
+use quorate_model::recipe::{Component, Exports, MountSettings, RecipeDigest};
 use quorate_model::request::{
     CreateLifetime, CreatePath, Operation, Password, Request, ZnodeOperation,
 };
@@ -20,16 +20,19 @@ use quorate_model::run::{
     Invocation, RunEnding, RunInput, RunReport, RunWatch, Runner, TreeAccess as _,
 };
 use quorate_model::write_set::{Entry, EpochStart};
+use quorate_sandbox::{Sandbox, SandboxConfig};
 use quorate_tree::{Bounds, Evaluator, RunTree, State};
 use quorate_wire::{ConnectRequest, frame};
 
-use crate::apply::origins;
+use crate::apply::{Applier, origins};
+use crate::clock::{Clock, SystemHands};
 use crate::expiry::Touches;
 use crate::local_sessions;
 use crate::metrics::Metrics;
 use crate::mode::Mode;
 use crate::notify::Watches;
 use crate::receive::{Edge, Limits};
+use crate::recipes::Recipes;
 use crate::respond::{Connection, Form};
 use crate::route::{Router, Waiter};
 
@@ -115,6 +118,7 @@ impl TestServer {
                 activity: Arc::default(),
                 read_only: Arc::default(),
                 local: local_sessions::Table::new(|| 0),
+                quorum_age_ms: Box::new(|| 0),
                 mode: Box::new(|| Mode::Standalone),
             }),
         };
@@ -131,33 +135,67 @@ impl TestServer {
 
     /// Makes one entry of all requests that have arrived, and applies it. Says how many they were.
     pub(crate) fn step(&self) -> usize {
-        let edge = &self.edge;
-        let (_, requests) = edge.router.take(usize::MAX);
         let mut evaluator = self.evaluator.lock();
+        let (count, entry) = self.evaluate_with(&mut evaluator);
+        if let Some(entry) = entry {
+            evaluator.applied(self.apply(&entry));
+        }
+        count
+    }
+
+    /// The first half of a step: what has arrived is evaluated, and not applied yet.
+    pub(crate) fn evaluate(&self) -> Option<Entry> {
+        self.evaluate_with(&mut self.evaluator.lock()).1
+    }
+
+    fn evaluate_with(&self, evaluator: &mut Evaluator<TestRecipe>) -> (usize, Option<Entry>) {
+        let (_, requests) = self.edge.router.take(usize::MAX);
         for numbered in &requests {
             evaluator.evaluate(&numbered.request, Some(numbered.origin), Timestamp(1000));
         }
-        if let Some(batch) = evaluator.take_batch(usize::MAX) {
-            let mut state = edge.state.write();
-            let entry = Entry::Transactions(batch);
-            let mut origins = origins(&entry);
-            edge.router.precede(origins.next().flatten(), &state);
-            state
-                .apply(&entry, |state, zxid, transaction| {
-                    edge.watches.notify(zxid, transaction);
-                    if let (Some(origin), Some(outcome)) =
-                        (transaction.origin, &transaction.outcome)
-                    {
-                        edge.router.settle(origin, state, zxid, outcome);
-                    }
-                    edge.router.precede(origins.next().flatten(), state);
-                })
-                .unwrap();
-            let applied = state.last_zxid();
-            drop(state);
-            evaluator.applied(applied);
-        }
-        requests.len()
+        let batch = evaluator.take_batch(usize::MAX);
+        (requests.len(), batch.map(Entry::Transactions))
+    }
+
+    /// The other half. Gives the last transaction.
+    pub(crate) fn apply(&self, entry: &Entry) -> Zxid {
+        let edge = &self.edge;
+        let mut state = edge.state.write();
+        let mut origins = origins(entry);
+        edge.router.precede(origins.next().flatten(), &state);
+        state
+            .apply(entry, |state, zxid, transaction| {
+                edge.watches.notify(zxid, transaction);
+                if let (Some(origin), Some(outcome)) = (transaction.origin, &transaction.outcome) {
+                    edge.router.settle(origin, state, zxid, outcome);
+                }
+                edge.router.precede(origins.next().flatten(), state);
+            })
+            .unwrap();
+        state.last_zxid()
+    }
+
+    /// What a log would apply to, on this server's state.
+    pub(crate) fn applier(&self) -> Applier {
+        let edge = &self.edge;
+        let sandbox = Sandbox::new(SandboxConfig::default()).unwrap();
+        let clock = Arc::new(Clock::start(SystemHands::start()));
+        Applier::new(
+            edge.state.clone(),
+            edge.router.clone(),
+            edge.watches.clone(),
+            Arc::default(),
+            Recipes::new(Arc::new(sandbox), edge.metrics.clone(), clock),
+            edge.metrics.clone(),
+        )
+    }
+
+    /// A snapshot of the state: the components beside it, and its pieces.
+    pub(crate) fn snapshot(&self) -> (Vec<(RecipeDigest, Component)>, Vec<Vec<u8>>) {
+        let mut state = self.edge.state.write();
+        let components = state.begin_snapshot();
+        let pieces = std::iter::from_fn(|| state.snapshot_chunk()).collect();
+        (components, pieces)
     }
 
     /// As while a snapshot is installed; gives the state, which is to be put back.

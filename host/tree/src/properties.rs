@@ -543,7 +543,7 @@ pub(super) fn operation(ask: &Ask) -> Operation {
 
 /// One leader, with a replica to which everything is applied at once.
 pub(super) struct World {
-    base: crate::SharedState,
+    pub(super) base: crate::SharedState,
     pub(super) replica: State,
     pub(super) evaluator: Evaluator<Steps>,
     proposed: VecDeque<(Zxid, Entry)>,

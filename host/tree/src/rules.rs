@@ -11,16 +11,17 @@ mod upgrades;
 use quorate_model::acl::Acl;
 use quorate_model::bound::Bound;
 use quorate_model::call::{CallRequest, Ending};
-use quorate_model::id::{CallId, SessionId};
+use quorate_model::id::{CallId, Incarnation, ServerId, SessionId, Timestamp, Zxid};
 use quorate_model::outcome::{Outcome, Refusal, ZnodeOutcome};
 use quorate_model::path::ZnodePath;
-use quorate_model::recipe::MountSettings;
+use quorate_model::recipe::{MountSettings, RecipeDigest};
 use quorate_model::request::{CreateLifetime, CreatePath, Operation, Request, ZnodeOperation};
-use quorate_model::write_set::Change;
+use quorate_model::run::{RunEnding, RunInput, RunReport, Runner};
+use quorate_model::write_set::{Change, Entry, EpochStart};
 use std::sync::Arc;
 
 use crate::properties::{Ask, PUSH, Step, World, push_of};
-use crate::{Bounds, configuration_version};
+use crate::{Bounds, Evaluator, RunTree, SharedState, Verdict, configuration_version};
 
 mod uploads;
 
@@ -118,6 +119,119 @@ fn bound_of(outcome: Outcome) -> String {
         Outcome::Refused(Refusal::BoundReached { bound, .. }) => bound,
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn e1_an_epoch_begins_right_behind_the_one_before_or_not_at_all() {
+    let (mut world, session) = mounted(true);
+    let start = |epoch, nonce| {
+        Entry::EpochStart(EpochStart {
+            epoch,
+            leader: ServerId(2),
+            incarnation: Incarnation(1),
+            nonce,
+            time: Timestamp(1_000_000),
+            suspect: None,
+        })
+    };
+    let seen = |world: &World| {
+        let state = &world.replica;
+        (state.last_zxid(), state.last_time(), state.digest())
+    };
+    let (epoch, before) = (world.replica.epoch(), seen(&world));
+    for wrong in [0, epoch, epoch + 2, u32::MAX] {
+        let verdict = world.replica.apply(&start(wrong, 7), |_, _, _| {});
+        assert_eq!((verdict, seen(&world)), (Ok(Verdict::NoOp), before));
+    }
+    // What the leader before has proposed and not seen applied never will be.
+    world
+        .evaluator
+        .evaluate(&request(session, create("/late")), None, world.now);
+    let late = Entry::Transactions(world.evaluator.take_batch(usize::MAX).unwrap());
+    let next = start(epoch + 1, 7);
+    let verdict = world.replica.apply(&next, |_, _, _| {});
+    assert_eq!(verdict, Ok(Verdict::Applied));
+    assert_eq!(world.replica.last_zxid(), Zxid::new(epoch + 1, 0));
+    let before = seen(&world);
+    // Nor does a second leader that proposed the same epoch begin it again.
+    for entry in [start(epoch + 1, 8), late] {
+        let verdict = world.replica.apply(&entry, |_, _, _| {});
+        assert_eq!((verdict, seen(&world)), (Ok(Verdict::NoOp), before));
+    }
+}
+
+/// Looks in each run whether anybody holds the state's lock.
+struct Looks(SharedState);
+
+impl Runner<RunTree> for Looks {
+    fn ready(&self, _: &RecipeDigest) -> bool {
+        true
+    }
+
+    fn fits(&self, _: &RecipeDigest, _: &str, _: &str) -> bool {
+        true
+    }
+
+    fn run(&self, _: RunInput, tree: RunTree) -> RunReport<RunTree> {
+        let free = self.0.try_write().is_some();
+        RunReport {
+            tree,
+            ending: RunEnding::Returned(free.to_string()),
+            fuel: 1,
+            log: Vec::new(),
+        }
+    }
+}
+
+#[test]
+fn e2_no_lock_is_held_across_a_run() {
+    let (mut world, session) = mounted(true);
+    while world.base.read().last_zxid() < world.replica.last_zxid() {
+        world.apply();
+    }
+    let base = world.base.clone();
+    let mut evaluator = Evaluator::new(base.clone(), Looks(base), Bounds::default());
+    let call = CallRequest {
+        key: 1,
+        mount: ZnodePath::parse("/m").unwrap(),
+        operation: "look".into(),
+        arguments: "x".into(),
+        timeout_ms: None,
+        acknowledged: 0,
+    };
+    evaluator.evaluate(&request(session, Operation::Call(call)), None, world.now);
+    let batch = evaluator.take_batch(usize::MAX).unwrap();
+    let Some(Outcome::Answered(answer)) = &batch.transactions[0].outcome else {
+        panic!("{batch:?}");
+    };
+    assert_eq!(answer.ending, Ending::Returned("true".into()));
+}
+
+#[test]
+fn e2_a_record_leaves_the_overlay_only_when_its_change_is_in_the_base() {
+    let (mut world, session) = mounted(true);
+    while world.base.read().last_zxid() < world.replica.last_zxid() {
+        world.apply();
+    }
+    world.ask(session, create("/first"));
+    world.ask(session, create("/second"));
+    let exists = |world: &mut World, path| match world.ask(session, create(path)) {
+        Outcome::Refused(Refusal::NodeExists(_)) => true,
+        Outcome::Znode(_) => false,
+        other => panic!("{other:?}"),
+    };
+    // Neither is in the base, then the first, then both: it is all the same to who evaluates.
+    for applied in 0..3 {
+        for path in ["/first", "/second"] {
+            assert!(exists(&mut world, path), "{path} behind {applied} entries");
+        }
+        world.apply();
+    }
+    let both = ["/first", "/second"].map(|path| ZnodePath::parse(path).unwrap());
+    assert!(
+        both.iter()
+            .all(|path| world.base.read().node(path).is_some())
+    );
 }
 
 #[test]

@@ -218,10 +218,12 @@ pub struct UpgradeCheck {
 pub struct Cluster {
     /// The server that was asked.
     pub server: u64,
-    /// What it is: `standalone`, `leader`, `follower` or `observer`.
+    /// What it is: `standalone`, `leader`, `follower`, `observer`, `read-only` or `installing a snapshot`.
     pub mode: String,
-    /// Who leads, if that is known.
+    /// Who leads, if that is known; none where no quorum was heard of for two seconds.
     pub leader: Option<u64>,
+    /// How long ago the server that was asked last heard of a quorum, in milliseconds.
+    pub quorum_age_ms: u64,
     /// Raft's term.
     pub term: u64,
     /// Whether the members are being changed.
@@ -230,12 +232,12 @@ pub struct Cluster {
     pub applied_index: Option<u64>,
     /// The index of the last entry in its log.
     pub last_index: Option<u64>,
-    /// The last transaction that the asked server has applied.
-    pub state_zxid: String,
+    /// The last transaction that the asked server has applied; none, as with the next two, while it installs a snapshot.
+    pub state_zxid: Option<String>,
     /// The digest of its state then: servers have the same one at the same transaction.
-    pub state_digest: String,
+    pub state_digest: Option<String>,
     /// The version that the ensemble is at: every member reads what it brought.
-    pub ensemble_version: u32,
+    pub ensemble_version: Option<u32>,
     /// All members, those that vote first.
     pub members: Vec<Member>,
 }

@@ -59,7 +59,8 @@ pub struct Answer {
 
 /// A client.
 pub struct Client {
-    servers: u64,
+    /// To which it connects.
+    servers: Vec<u64>,
     session: i64,
     password: Bytes,
     seen: i64,
@@ -76,8 +77,8 @@ struct Link {
 }
 
 impl Client {
-    /// A client of so many servers, that has not connected yet.
-    pub fn new(servers: u64, seed: u64) -> Client {
+    /// A client of these servers, that has not connected yet.
+    pub fn new(servers: Vec<u64>, seed: u64) -> Client {
         Client {
             servers,
             session: 0,
@@ -118,7 +119,7 @@ impl Client {
     /// Connects to some server, if there is no connection.
     pub async fn connected(&mut self) -> Result<(), Expired> {
         while self.link.is_none() {
-            let server = self.random.u64(1..=self.servers);
+            let server = self.servers[self.random.usize(..self.servers.len())];
             match timeout(SILENCE, self.connect(server)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(Some(expired))) => {

@@ -107,6 +107,16 @@ impl Ledger {
         self.state.lock().transactions.clone()
     }
 
+    /// How many sessions were local at first.
+    pub fn upgraded_sessions(&self) -> usize {
+        let state = self.state.lock();
+        let changes = state.transactions.values();
+        changes
+            .flat_map(|transaction| &transaction.changes)
+            .filter(|change| matches!(change, Change::UpgradeSession { .. }))
+            .count()
+    }
+
     /// At which transaction each session has ended.
     pub fn ended_sessions(&self) -> BTreeMap<SessionId, Zxid> {
         let state = self.state.lock();

@@ -8,6 +8,7 @@ pub mod run;
 
 pub mod client;
 pub mod faults;
+pub mod members;
 pub mod server;
 pub mod workload;
 

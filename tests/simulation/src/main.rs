@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use quorate_simulation::random;
 use quorate_simulation::run::{self, Defect, Report};
 
-/// Runs an ensemble of three servers on simulated machines: crashes, restarts, cuts, delays, wrong clocks and slow
+/// Runs an ensemble of three or four servers on simulated machines: crashes, restarts, cuts, delays, wrong clocks and slow
 /// disks from a seed, with clients that write, call and lock, and a checker of what they saw.
 #[derive(Parser)]
 struct Arguments {

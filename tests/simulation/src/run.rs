@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -23,14 +23,21 @@ use crate::faults::Faults;
 use crate::history::History;
 use crate::ledger::Ledger;
 use crate::machine::{SimulatedDisk, SimulatedHands};
+use crate::members;
 use crate::server::{self, Host, name, peer_address};
 use crate::workload::{Program, Role};
 
 /// Once nothing breaks any more, everything has to be well again within this time.
 const PEACE: Duration = Duration::from_secs(40);
 
-/// The servers.
-const SERVERS: u64 = 3;
+/// The servers that vote when the ensemble is founded.
+const VOTERS: u64 = 3;
+
+/// One in so many seeds has a fourth server, which observes at first; then the members change.
+const OBSERVER_EVERY: u64 = 2;
+
+/// One in so many seeds has a server with local sessions.
+const LOCAL_EVERY: u64 = 3;
 
 /// Who the clients are.
 const ROLES: [Role; 9] = [
@@ -86,17 +93,26 @@ pub fn run(
         .enable_random_order()
         .build();
 
-    let members: Vec<FirstMember> = (1..=SERVERS)
+    let servers = match seed.is_multiple_of(OBSERVER_EVERY) {
+        true => VOTERS + 1,
+        false => VOTERS,
+    };
+    // Not the observer always, nor the one that leads first.
+    let local = seed
+        .is_multiple_of(LOCAL_EVERY)
+        .then(|| random.u64(1..=servers));
+    let members: Vec<FirstMember> = (1..=servers)
         .map(|server| FirstMember {
             server: ServerId(server),
             address: peer_address(server),
-            votes: true,
+            votes: server <= VOTERS,
         })
         .collect();
-    let hosts: Vec<Arc<Host>> = (1..=SERVERS)
+    let hosts: Vec<Arc<Host>> = (1..=servers)
         .map(|server| {
             Arc::new(Host {
                 server: ServerId(server),
+                local_sessions: local == Some(server),
                 hands: SimulatedHands::ahead(random.i64(-60_000..60_000)),
                 disk: SimulatedDisk::new(random.u64(..), defect == Some(Defect::LyingDisks)),
                 directory: directory.join(name(server)),
@@ -114,11 +130,21 @@ pub fn run(
     }
     let mounted = Arc::new(AtomicBool::new(false));
     operator(&mut sim, &hosts, mounted.clone());
+    let changes = Arc::new(AtomicU64::new(0));
+    if servers > VOTERS {
+        let seed = random.u64(..);
+        let mover = members::Mover::new(seed, hosts.clone(), time, changes.clone());
+        sim.client("mover", mover.run());
+    }
     for (id, role) in (1..).zip(ROLES) {
+        // The order in a pipeline holds in a session and in those that come when it has ended, and nobody
+        // else knows when a local one has.
+        let kept_off = local.filter(|_| role == Role::Pipeline);
+        let at = (1..=servers).filter(|server| Some(*server) != kept_off);
         let program = Program {
             id,
             role,
-            client: Client::new(SERVERS, random.u64(..)),
+            client: Client::new(at.collect(), random.u64(..)),
             history: history.clone(),
             until: time,
             mounted: mounted.clone(),
@@ -155,13 +181,16 @@ pub fn run(
     let operations = history.operations();
     let unknown = operations.iter().filter(|one| one.told.is_none()).count();
     let summary = format!(
-        "{} transactions, {} operations ({unknown} unknown), {} holds, {} crashes, {} cuts, {} other faults, {:.1} s",
+        "{} transactions, {} operations ({unknown} unknown), {} holds, {} crashes, {} cuts, {} other faults, \
+         {servers} servers, {} changes of members, {} upgraded sessions, {:.1} s",
         ledger.transactions().len(),
         operations.len(),
         history.holds().len(),
         faults.crashes,
         faults.cuts,
         faults.others,
+        changes.load(Ordering::SeqCst),
+        ledger.upgraded_sessions(),
         sim.elapsed().as_secs_f64(),
     );
     let mut trace = DefaultHasher::new();
@@ -234,7 +263,7 @@ fn operator(sim: &mut Sim<'_>, hosts: &[Arc<Host>], mounted: Arc<AtomicBool>) {
                         .running
                         .lock()
                         .as_ref()
-                        .map(|it| it.1.clone());
+                        .map(|running| running.router.clone());
                     place += 1;
                     let Some(router) = router else {
                         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -257,7 +286,8 @@ fn operator(sim: &mut Sim<'_>, hosts: &[Arc<Host>], mounted: Arc<AtomicBool>) {
 fn same(hosts: &[Arc<Host>]) -> bool {
     let zxids = hosts.iter().map(|host| {
         let running = host.running.lock();
-        running.as_ref().map(|(state, _)| state.read().last_zxid())
+        let running = running.as_ref();
+        running.map(|running| running.state.read().last_zxid())
     });
     let zxids: Vec<_> = zxids.collect();
     zxids[0].is_some() && zxids.iter().all(|zxid| *zxid == zxids[0])
@@ -274,10 +304,10 @@ fn differences(hosts: &[Arc<Host>]) -> Vec<String> {
     let mut first: Option<BTreeMap<String, String>> = None;
     for host in hosts {
         let running = host.running.lock();
-        let Some((state, _)) = running.as_ref() else {
+        let Some(running) = running.as_ref() else {
             continue;
         };
-        let records = records(&state.read());
+        let records = records(&running.state.read());
         let first = first.get_or_insert_with(|| records.clone());
         let keys = first.keys().chain(records.keys());
         let differ = keys.filter(|key| first.get(*key) != records.get(*key));

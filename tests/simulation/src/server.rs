@@ -5,17 +5,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use quorate::local_sessions::Setting;
+use quorate::members::{Change, Changed, Members};
 use quorate::receive::{self, Limits};
 use quorate::route::Router;
 use quorate::server::{Machine, Server};
 use quorate_consensus::{
-    Chunks, Components, Config, FirstMember, InstallError, StateMachine, Verdict,
+    Chunks, Components, Config, FirstMember, InstallError, ReconfigureError, StateMachine, Verdict,
 };
 use quorate_model::id::ServerId;
 use quorate_model::recipe::{Component, RecipeDigest};
 use quorate_model::write_set::Entry;
 use quorate_sandbox::Sandbox;
 use quorate_tree::{RunTree, SharedState};
+use tokio::sync::{mpsc, oneshot};
 use turmoil::net::TcpListener;
 
 use crate::ledger::Ledger;
@@ -43,11 +46,26 @@ pub struct Host {
     pub sandbox: Arc<Sandbox<RunTree>>,
     /// What was applied where.
     pub ledger: Arc<Ledger>,
-    /// The state and the entrance of the server that runs here now.
-    pub running: Mutex<Option<(SharedState, Router)>>,
+    /// Whether sessions that are opened here are local ones, until they need more.
+    pub local_sessions: bool,
+    /// The server that runs here now.
+    pub running: Mutex<Option<Running>>,
     /// Random numbers for its starts.
     pub random: Mutex<fastrand::Rng>,
 }
+
+/// A server that runs.
+pub struct Running {
+    /// What it has applied.
+    pub state: SharedState,
+    /// The entrance for requests.
+    pub router: Router,
+    /// The entrance for changes of the members, which are made in the server's own tasks.
+    pub changes: mpsc::Sender<AskedChange>,
+}
+
+/// A change, and where its end is told.
+pub type AskedChange = (Change, oneshot::Sender<Result<Changed, ReconfigureError>>);
 
 /// A server's name on the network.
 pub fn name(server: u64) -> String {
@@ -86,7 +104,13 @@ pub async fn run(host: Arc<Host>) -> turmoil::Result {
         }),
     };
     let (server, leader) = Server::open(config, machine).await?;
-    *host.running.lock() = Some((server.state.clone(), server.router.clone()));
+    let (changes, asked) = mpsc::channel(1);
+    *host.running.lock() = Some(Running {
+        state: server.state.clone(),
+        router: server.router.clone(),
+        changes,
+    });
+    tokio::task::spawn_local(change(server.members.clone(), asked));
     tokio::task::spawn_local(leader.run());
     let recipes = server.recipes.clone();
     tokio::task::spawn_local(async move {
@@ -102,6 +126,10 @@ pub async fn run(host: Arc<Host>) -> turmoil::Result {
     }
     let limits = Limits {
         min_session_timeout_ms: 500,
+        local_sessions: match host.local_sessions {
+            true => Setting::Upgrading,
+            false => Setting::Off,
+        },
         ..Limits::default()
     };
     let edge = server.edge(limits);
@@ -113,6 +141,14 @@ pub async fn run(host: Arc<Host>) -> turmoil::Result {
             let (reader, writer) = stream.into_split();
             receive::converse(reader, writer, address, &edge).await;
         });
+    }
+}
+
+/// Has changes of the members made, one after the other.
+async fn change(members: Members, mut asked: mpsc::Receiver<AskedChange>) {
+    while let Some((change, told)) = asked.recv().await {
+        // Whoever asked may have given up.
+        let _ = told.send(members.change(change).await);
     }
 }
 

@@ -114,7 +114,7 @@ impl Cluster {
 fn text(cluster: &Shown) -> String {
     let leader = match cluster.leader {
         Some(leader) => format!("server {leader} leads"),
-        None => "nobody leads: writes wait".into(),
+        None => "nobody leads: writes wait".to_owned(),
     };
     let changing = if cluster.changing {
         "; the members are being changed"
@@ -125,10 +125,22 @@ fn text(cluster: &Shown) -> String {
         "server {} ({}); {leader} in term {}{changing}",
         cluster.server, cluster.mode, cluster.term
     )];
-    lines.push(format!(
-        "  its state is {} at zxid {}; the ensemble is at version {}",
-        cluster.state_digest, cluster.state_zxid, cluster.ensemble_version
-    ));
+    if cluster.leader.is_none() {
+        let seconds = cluster.quorum_age_ms / 1000;
+        lines.push(format!("  it has heard of no quorum for {seconds} s"));
+    }
+    lines.push(
+        match (
+            &cluster.state_digest,
+            &cluster.state_zxid,
+            cluster.ensemble_version,
+        ) {
+            (Some(digest), Some(zxid), Some(version)) => format!(
+                "  its state is {digest} at zxid {zxid}; the ensemble is at version {version}"
+            ),
+            _ => "  its state is being read from a snapshot".into(),
+        },
+    );
     lines.extend(cluster.members.iter().map(|member| line(member, cluster)));
     lines.join("\n")
 }

@@ -19,6 +19,8 @@ use tokio::time::timeout;
 use super::extract::Path;
 use super::problem::Problem;
 use super::{Answer, Answered, Http, Peer, body};
+use crate::notify::Unanswered;
+use crate::route::Unavailable;
 
 /// How long a parked call is waited for if the client does not say.
 const DEFAULT_WAIT_MS: u64 = 10_000;
@@ -74,11 +76,15 @@ pub(super) async fn call(
     let answer = match outcome {
         Outcome::Answered(answer) => Some(answer),
         Outcome::Parked => match timeout(wait, late.answer()).await {
-            Ok(None) if http.state()?.session(session).is_none() => {
+            Ok(Ok(answer)) => Some(answer),
+            Ok(Err(Unanswered::Abandoned(reason))) => {
+                let abandoned = Unavailable::Abandoned(reason.to_owned());
+                return Err(Problem::unavailable(abandoned));
+            }
+            Ok(Err(Unanswered::SessionEnded)) if http.state()?.session(session).is_none() => {
                 return Err(Problem::session_expired());
             }
-            Ok(answer) => answer,
-            Err(_) => None,
+            Ok(Err(Unanswered::SessionEnded)) | Err(_) => None,
         },
         other => return Err(Problem::unexpected(other)),
     };

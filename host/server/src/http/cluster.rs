@@ -15,6 +15,7 @@ use super::extract::Path;
 use super::problem::Problem;
 use super::{Answer, Answered, Http, body};
 use crate::members::Change;
+use crate::read_only::NO_QUORUM_AFTER_MS;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -133,21 +134,26 @@ fn shown(http: &Http) -> Answered {
     };
     let voters = members.voters.iter().map(|server| (server, true));
     let learners = members.learners.iter().map(|server| (server, false));
-    let (zxid, digest, version) = {
+    let state = {
         let state = http.edge.state.read();
-        (state.last_zxid(), state.digest(), state.version())
+        (!state.is_vacant()).then(|| (state.last_zxid(), state.digest(), state.version()))
     };
+    let quorum_age_ms = (http.edge.quorum_age_ms)();
+    // One that has lost its quorum does not know yet that another may lead, and goes on calling itself the leader.
+    let leader = status.leadership.leader;
+    let leader = leader.filter(|_| quorum_age_ms < NO_QUORUM_AFTER_MS);
     let body = json!({
         "server": http.edge.router.server().0,
         "mode": (http.edge.mode)().name(),
-        "leader": status.leadership.leader.map(|leader| leader.0),
+        "leader": leader.map(|leader| leader.0),
+        "quorum_age_ms": quorum_age_ms,
         "term": status.leadership.term,
         "changing": members.changing,
         "applied_index": status.applied_index,
         "last_index": status.last_index,
-        "state_zxid": zxid.to_string(),
-        "state_digest": digest.to_string(),
-        "ensemble_version": version,
+        "state_zxid": state.map(|(zxid, ..)| zxid.to_string()),
+        "state_digest": state.map(|(_, digest, _)| digest.to_string()),
+        "ensemble_version": state.map(|(.., version)| version),
         "members": voters.chain(learners).map(member).collect::<Vec<_>>(),
     });
     Ok(Answer::new(http.edge.watches.last_zxid(), body))

@@ -9,12 +9,13 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use super::{Answer, Http};
-use crate::metrics::{CONTENT_TYPE, Snapshot};
+use crate::metrics::{CONTENT_TYPE, OfState, Snapshot};
+use crate::read_only::NO_QUORUM_AFTER_MS;
 
 /// `GET /health`: 200 if this server takes writes, else 503 and why not.
 pub(super) async fn health(State(http): State<Arc<Http>>) -> Response {
     let zxid = http.edge.watches.last_zxid();
-    match (http.health)() {
+    match (http.health)().and_then(|()| takes_writes(&http)) {
         Ok(()) => Answer::new(
             zxid,
             json!({"status": "ok", "server": http.edge.router.server().0}),
@@ -28,35 +29,49 @@ pub(super) async fn health(State(http): State<Arc<Http>>) -> Response {
     }
 }
 
+/// Why a server that is well takes no writes now, if so.
+fn takes_writes(http: &Http) -> Result<(), String> {
+    if http.edge.state.read().is_vacant() {
+        return Err("it installs a snapshot".into());
+    }
+    match (http.edge.quorum_age_ms)() {
+        age_ms if age_ms >= NO_QUORUM_AFTER_MS => {
+            Err(format!("no quorum for {} s: writes wait", age_ms / 1000))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// `GET /metrics`
 pub(super) async fn metrics(State(http): State<Arc<Http>>) -> Response {
-    let (counts, last_zxid, digest, version) = {
+    let state = {
         let state = http.edge.state.read();
-        (
-            state.counts(),
-            state.last_zxid(),
-            state.digest(),
-            state.version(),
-        )
+        (!state.is_vacant()).then(|| {
+            let counts = state.counts();
+            OfState {
+                znodes: counts.znodes,
+                data_bytes: counts.data_bytes,
+                sessions: counts.sessions,
+                ephemerals: counts.ephemerals,
+                parked_calls: counts.parked_calls,
+                answers: counts.answers,
+                mounts: counts.mounts,
+                mounts_suspended: counts.suspended,
+                recipes: counts.recipes,
+                components: counts.components,
+                component_bytes: counts.component_bytes,
+                uploads: counts.uploads,
+                upload_bytes: counts.upload_bytes,
+                last_zxid: state.last_zxid().0,
+                state_digest: state.digest().0,
+                ensemble_version: u64::from(state.version()),
+            }
+        })
     };
     let text = http.edge.metrics.text(Snapshot {
-        znodes: counts.znodes,
-        data_bytes: counts.data_bytes,
-        sessions: counts.sessions,
-        ephemerals: counts.ephemerals,
-        parked_calls: counts.parked_calls,
-        answers: counts.answers,
-        mounts: counts.mounts,
-        mounts_suspended: counts.suspended,
-        recipes: counts.recipes,
-        components: counts.components,
-        component_bytes: counts.component_bytes,
-        uploads: counts.uploads,
-        upload_bytes: counts.upload_bytes,
         watches: http.edge.watches.count() as u64,
-        last_zxid: last_zxid.0,
-        state_digest: digest.0,
-        ensemble_version: u64::from(version),
+        quorum_age_ms: (http.edge.quorum_age_ms)(),
+        state,
     });
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response()
 }

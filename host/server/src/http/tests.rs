@@ -8,6 +8,7 @@ use axum::body::Body;
 use axum::http::{Method, Request, StatusCode};
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
+use quorate_consensus::StateMachine as _;
 use quorate_model::id::{SessionId, Zxid};
 use quorate_model::recipe::{
     Component, Exports, MAX_COMPONENT_BYTES, MAX_PIECE_BYTES, RecipeDigest,
@@ -729,4 +730,47 @@ async fn nothing_is_read_while_a_snapshot_is_installed() {
     }
     let (status, _) = api.ask(Method::POST, &keep_alive, Body::empty()).await;
     assert_eq!(status, 200);
+}
+
+#[tokio::test]
+async fn s3_who_waits_for_a_parked_call_is_told_when_a_snapshot_is_installed() {
+    let api = Api::new();
+    api.mounted().await;
+    let uri = format!("/v1/sessions/{}/calls/1", api.open().await);
+    api.put(&uri, call("wait", 0)).await;
+    let (components, pieces) = api.server.snapshot();
+    let waiting = api.put(&uri, call("wait", 60_000));
+    let waited = api.server.edge.watches.last_zxid();
+    let installing = async {
+        // It has been answered as parked, and waits on.
+        api.server.edge.watches.reached(Zxid(waited.0 + 1)).await;
+        let (mut components, mut pieces) =
+            (components.into_iter().map(Ok), pieces.into_iter().map(Ok));
+        let applier = api.server.applier();
+        applier.install(&mut components, &mut pieces).unwrap();
+    };
+    let ((status, told), ()) = tokio::join!(waiting, installing);
+    assert_eq!((status, error(&told).0), (503, "unavailable"), "{told}");
+    assert!(error(&told).1.contains("repeat with its key"), "{told}");
+}
+
+#[tokio::test]
+async fn a_server_that_installs_a_snapshot_says_so_and_counts_nothing() {
+    let api = Api::new();
+    assert_eq!(api.get("/health").await.0, 200);
+    let whole = api.server.vacate();
+    let (status, health) = api.get("/health").await;
+    assert_eq!(
+        (status, &health["reason"]),
+        (503, &json!("it installs a snapshot"))
+    );
+    let (status, _, text) = api.bytes(Method::GET, "/metrics", Body::empty()).await;
+    let text = String::from_utf8(text.to_vec()).unwrap();
+    assert_eq!(status, 200);
+    assert!(text.contains("quorate_watches 0"), "{text}");
+    assert!(!text.contains("quorate_znodes"), "{text}");
+    *api.server.edge.state.write() = whole;
+    let (_, _, text) = api.bytes(Method::GET, "/metrics", Body::empty()).await;
+    let text = String::from_utf8(text.to_vec()).unwrap();
+    assert!(text.contains("quorate_znodes"), "{text}");
 }

@@ -44,26 +44,38 @@ pub enum AnswerForm {
 pub(super) struct Waiters {
     /// What the connection is told, and its number: the last that asked.
     pub(super) connection: Option<(AnswerForm, u64)>,
-    polls: Vec<(u64, oneshot::Sender<Answer>)>,
+    polls: Vec<(u64, oneshot::Sender<Told>)>,
+}
+
+/// What a long poll is told: the answer, or why this server does not know it.
+type Told = Result<Answer, &'static str>;
+
+/// Why a long poll has no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unanswered {
+    /// The session has ended.
+    SessionEnded,
+    /// This server stops, or has missed what would have answered it (rule S3), for this reason.
+    Abandoned(&'static str),
 }
 
 /// A long poll and what it is told.
 pub(super) struct Waiting {
-    answer: Answer,
-    sender: oneshot::Sender<Answer>,
+    told: Told,
+    sender: oneshot::Sender<Told>,
 }
 
 impl Waiting {
-    pub(super) fn answer(self) {
+    pub(super) fn tell(self) {
         // It may have given up at this very moment; then its client asks again.
-        let _ = self.sender.send(self.answer);
+        let _ = self.sender.send(self.told);
     }
 }
 
 impl Waiters {
     pub(super) fn into_waiting(self, answer: &Answer) -> impl Iterator<Item = Waiting> {
         self.polls.into_iter().map(move |(_, sender)| Waiting {
-            answer: answer.clone(),
+            told: Ok(answer.clone()),
             sender,
         })
     }
@@ -88,7 +100,7 @@ impl CallTable {
     }
 
     /// None if [`MAX_WAITERS_PER_CALL`] wait already.
-    pub(super) fn wait(&mut self, call: CallId) -> Option<(u64, oneshot::Receiver<Answer>)> {
+    pub(super) fn wait(&mut self, call: CallId) -> Option<(u64, oneshot::Receiver<Told>)> {
         let polls = &mut self.waiters.entry(call).or_default().polls;
         if polls.len() >= MAX_WAITERS_PER_CALL {
             return None;
@@ -106,6 +118,20 @@ impl CallTable {
                 self.waiters.remove(&call);
             }
         }
+    }
+
+    /// No long poll waits any more; they are to be told why.
+    pub(super) fn abandon_polls(&mut self, reason: &'static str) -> Vec<Waiting> {
+        let mut abandoned = Vec::new();
+        self.waiters.retain(|_, waiters| {
+            let polls = waiters.polls.drain(..);
+            abandoned.extend(polls.map(|(_, sender)| Waiting {
+                told: Err(reason),
+                sender,
+            }));
+            !waiters.is_empty()
+        });
+        abandoned
     }
 
     pub(super) fn take(&mut self, call: CallId) -> Option<Waiters> {
@@ -159,7 +185,7 @@ pub struct LateAnswer {
     watches: Arc<Watches>,
     call: CallId,
     number: u64,
-    receiver: oneshot::Receiver<Answer>,
+    receiver: oneshot::Receiver<Told>,
 }
 
 impl LateAnswer {
@@ -167,7 +193,7 @@ impl LateAnswer {
         watches: Arc<Watches>,
         call: CallId,
         number: u64,
-        receiver: oneshot::Receiver<Answer>,
+        receiver: oneshot::Receiver<Told>,
     ) -> LateAnswer {
         LateAnswer {
             watches,
@@ -177,9 +203,15 @@ impl LateAnswer {
         }
     }
 
-    /// The answer; none if the session ended.
-    pub async fn answer(&mut self) -> Option<Answer> {
-        (&mut self.receiver).await.ok()
+    /// The answer, once it is there.
+    ///
+    /// # Errors
+    /// If it will not be told here.
+    pub async fn answer(&mut self) -> Result<Answer, Unanswered> {
+        match (&mut self.receiver).await {
+            Ok(told) => told.map_err(Unanswered::Abandoned),
+            Err(_) => Err(Unanswered::SessionEnded),
+        }
     }
 }
 

@@ -174,6 +174,28 @@ fn w2_events_come_before_any_answer_that_could_show_the_change() {
 }
 
 #[test]
+fn s4_no_outcome_leaves_before_what_it_was_evaluated_after_is_applied() {
+    let server = TestServer::new();
+    server.mount("/m");
+    let (writer, other) = (server.open_session(), server.open_session());
+    let before = server.edge.state.read().last_zxid();
+    server.write(&writer, 1, znode(create("/a", "")), Form::Plain);
+    // What changes nothing: a refusal that has seen the create, and a run that only returns.
+    server.write(&other, 1, znode(create("/a", "")), Form::Plain);
+    let (echo, form) = call(1, "echo");
+    server.write(&other, 2, echo, form);
+    let entry = server.evaluate().unwrap();
+    assert!(told(&writer).is_empty() && told(&other).is_empty());
+    server.apply(&entry);
+    let at = |behind| before.counter() + behind;
+    assert_eq!(told(&writer), [format!("1 as of {}", at(1))]);
+    let told = told(&other);
+    let refused = format!("1 NodeExists as of {}", at(2));
+    let returned = format!("2 as of {}", at(3));
+    assert_eq!(told, [refused, returned], "each takes a zxid");
+}
+
+#[test]
 fn a_write_tells_its_own_watcher_before_it_is_answered() {
     let server = TestServer::new();
     let connection = server.open_session();
