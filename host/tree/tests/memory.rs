@@ -2,6 +2,7 @@
 //! allocator.
 
 #![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 use bytes::Bytes;
 use quorate_model::acl::Acl;

@@ -36,7 +36,7 @@ const VOTERS: u64 = 3;
 /// One in so many seeds has a fourth server, which observes at first; then the members change.
 const OBSERVER_EVERY: u64 = 2;
 
-/// One in so many seeds has a server with local sessions.
+/// In one of so many seeds every second server has local sessions.
 const LOCAL_EVERY: u64 = 3;
 
 /// Who the clients are.
@@ -97,10 +97,8 @@ pub fn run(
         true => VOTERS + 1,
         false => VOTERS,
     };
-    // Not the observer always, nor the one that leads first.
-    let local = seed
-        .is_multiple_of(LOCAL_EVERY)
-        .then(|| random.u64(1..=servers));
+    let local = seed.is_multiple_of(LOCAL_EVERY).then(|| random.u64(..2));
+    let has_local_sessions = |server: u64| local == Some(server % 2);
     let members: Vec<FirstMember> = (1..=servers)
         .map(|server| FirstMember {
             server: ServerId(server),
@@ -112,7 +110,7 @@ pub fn run(
         .map(|server| {
             Arc::new(Host {
                 server: ServerId(server),
-                local_sessions: local == Some(server),
+                local_sessions: has_local_sessions(server),
                 hands: SimulatedHands::ahead(random.i64(-60_000..60_000)),
                 disk: SimulatedDisk::new(random.u64(..), defect == Some(Defect::LyingDisks)),
                 directory: directory.join(name(server)),
@@ -139,8 +137,8 @@ pub fn run(
     for (id, role) in (1..).zip(ROLES) {
         // The order in a pipeline holds in a session and in those that come when it has ended, and nobody
         // else knows when a local one has.
-        let kept_off = local.filter(|_| role == Role::Pipeline);
-        let at = (1..=servers).filter(|server| Some(*server) != kept_off);
+        let at =
+            (1..=servers).filter(|server| role != Role::Pipeline || !has_local_sessions(*server));
         let program = Program {
             id,
             role,
