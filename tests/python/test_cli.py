@@ -260,7 +260,7 @@ def test_recipes_are_listed_by_name_with_what_is_mounted(own_quorate):
     replaced = re.match(f"pushed waiting: it was {line_digest[:12]}, and is ([0-9a-f]{{12}}) now: add, ", said[0])
     assert replaced and replaced[1] != line_digest[:12]
     assert said[1].startswith("/q keeps the old one")
-    assert said[1].endswith(": quorate unmount /q && quorate mount /q waiting")
+    assert said[1].endswith(": quorate mount /q waiting --upgrade")
     assert listed()["waiting"].endswith(f"  mounted at /q (as {line_digest[:12]} still)")
     said = quorate.works("--json", "recipe", "push", counter, "--name", "waiting").document
     assert said["replaced"] == said["digest"] != line_digest

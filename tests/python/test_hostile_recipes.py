@@ -190,7 +190,7 @@ def test_calls_that_watch_everything_hold_nobody_up(attacked):
 
 
 def test_a_component_that_takes_too_long_to_compile_is_refused_and_nobody_waits(attacked):
-    upload = component.slow(functions=300, steps=4000)
+    upload = component.slow(functions=900, steps=4000)
     assert 5 << 20 < len(upload) < 20 << 20
     failures = metric(attacked.http, "compile_failures_total")
     answers = []

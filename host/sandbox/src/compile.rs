@@ -66,6 +66,8 @@ impl Compiler {
             .env_clear()
             // One thread, so that a compilation takes one processor at most.
             .env("RAYON_NUM_THREADS", "1")
+            // What the allocator reserves ahead is not to count as taken, or a small bound leaves it nothing.
+            .env("MIMALLOC_ARENA_EAGER_COMMIT", "0")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -20,6 +21,10 @@ use crate::activity::{Activity, Ran};
 use crate::clock::Clock;
 use crate::http::{CheckedRecipe, Description, ParkedKind, RecipeCheck};
 use crate::metrics::Metrics;
+
+/// Between two looks whether a component is compiled that somebody waits for, and how many there are: 10 s.
+const READY_LOOK_EVERY: Duration = Duration::from_millis(20);
+const READY_LOOKS: u32 = 500;
 
 /// The sandbox, and the worker that compiles for it. Cloning is cheap.
 #[derive(Clone)]
@@ -92,6 +97,17 @@ impl Recipes {
     /// Told of each recipe that is compiled, since parked calls may wait for it.
     pub fn compiled(&self) -> Arc<Notify> {
         self.0.compiled.clone()
+    }
+
+    /// Waits a while for a component to be compiled, and says whether it is.
+    pub(crate) async fn is_ready_soon(&self, digest: &RecipeDigest) -> bool {
+        for _ in 0..READY_LOOKS {
+            if Runner::ready(self, digest) {
+                return true;
+            }
+            tokio::time::sleep(READY_LOOK_EVERY).await;
+        }
+        false
     }
 
     /// The worker: one component at a time, for as long as the process lives.

@@ -29,7 +29,7 @@ mod message;
 pub use accept::Acceptor;
 pub use barrier::{Asker, Barrier, Barriers};
 pub use forward::Forwarder;
-pub(crate) use forward::{ask_for_change, ask_for_look};
+pub(crate) use forward::{ask_for_change, ask_for_look, ask_for_recipe};
 pub use inbox::Inbox;
 
 /// How many requests of all clients may be in flight: far above what one entry takes, so that the

@@ -169,7 +169,7 @@ impl Server {
                 versions: versions.clone(),
                 readiness: readiness.clone(),
                 metrics: metrics.clone(),
-                activity: recipes.activity(),
+                recipes: recipes.clone(),
             };
             tokio::spawn(acceptor.run());
             let keeper = readiness::Keeper {

@@ -23,7 +23,7 @@ use tokio::time::timeout;
 use super::extract::Path;
 use super::problem::Problem;
 use super::{Answer, Answered, Http, Peer, body};
-use crate::upload;
+use crate::{route, upload};
 
 /// The largest upload, in bytes.
 const MAX_UPLOAD_BYTES: usize = MAX_COMPONENT_BYTES;
@@ -36,6 +36,9 @@ pub(super) const MAX_DESCRIPTIONS: usize = 2;
 
 /// How long an upload waits for its turn.
 const UPLOAD_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long the answer to a mount waits for the server that leads to compile the recipe.
+const READY_PATIENCE: Duration = Duration::from_secs(12);
 
 /// The longest name of a recipe.
 const MAX_NAME_BYTES: usize = 100;
@@ -299,6 +302,28 @@ impl Http {
         let made = tokio::task::spawn_blocking(move || check.make_ready(&digest, &component)).await;
         if let Ok(Err(error)) = made {
             tracing::error!(%digest, "a mounted recipe cannot be made ready: {error}");
+        }
+        self.await_leader(digest).await;
+    }
+
+    /// The same, where another server leads: that compiles it by itself. If it is not ready within a while, calls are
+    /// refused as not ready.
+    async fn await_leader(&self, digest: RecipeDigest) {
+        let Some(consensus) = &self.consensus else {
+            return;
+        };
+        let leader = consensus.leadership().borrow().leader;
+        let here = self.edge.router.server();
+        let Some(leader) = leader.filter(|leader| *leader != here) else {
+            return;
+        };
+        let asked = async {
+            let stream = consensus.connect(leader).await?;
+            route::ask_for_recipe(stream, digest).await
+        };
+        let asked = timeout(READY_PATIENCE, asked).await;
+        if !matches!(asked, Ok(Ok(true))) {
+            tracing::info!(%digest, %leader, "a mounted recipe is not ready yet at the server that leads");
         }
     }
 

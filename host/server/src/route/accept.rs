@@ -8,13 +8,13 @@ use quorate_model::id::{Incarnation, ServerId, Zxid};
 use super::Inbox;
 use super::inbox::NotTaken;
 use super::message::{FromLeader, Lead, ToLeader, decode, encode};
-use crate::activity::Activity;
 use crate::clock::Clock;
 use crate::digests::{Digests, Finding, Here, Point};
 use crate::expiry::Touches;
 use crate::members::Members;
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
+use crate::recipes::Recipes;
 use crate::version::Versions;
 
 /// What streams of other servers are served with.
@@ -38,8 +38,8 @@ pub struct Acceptor {
     pub readiness: Arc<Readiness>,
     /// Where comparisons are counted.
     pub metrics: Arc<Metrics>,
-    /// What recipes do here.
-    pub activity: Arc<Activity>,
+    /// What runs here.
+    pub recipes: Recipes,
 }
 
 /// What comes of it, unless the other end closes its side first: it has given up, or gone.
@@ -124,11 +124,19 @@ impl Acceptor {
                     sender.send(encode(&FromLeader::Changed(changed))?).await?;
                 }
                 ToLeader::Look(look) => {
-                    let seen = self.activity.look(look);
+                    let activity = self.recipes.activity();
+                    let seen = activity.look(look);
                     let Some(seen) = while_open(&mut receiver, seen).await? else {
                         return Ok(());
                     };
                     sender.send(encode(&FromLeader::Seen(seen))?).await?;
+                }
+                ToLeader::AwaitRecipe(digest) => {
+                    let ready = self.recipes.is_ready_soon(&digest);
+                    let Some(ready) = while_open(&mut receiver, ready).await? else {
+                        return Ok(());
+                    };
+                    sender.send(encode(&FromLeader::Recipe { ready })?).await?;
                 }
                 ToLeader::ReadIndex => {
                     let read_index = async {

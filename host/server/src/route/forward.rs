@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use quorate_consensus::{Consensus, PeerReceiver, PeerSender, PeerStream, ReconfigureError};
 use quorate_model::id::{ServerId, Zxid};
+use quorate_model::recipe::RecipeDigest;
 use quorate_model::write_set::ENSEMBLE_VERSION;
 use quorate_tree::SharedState;
 use tokio::sync::watch;
@@ -253,6 +254,20 @@ pub(crate) async fn ask_for_look(stream: PeerStream, look: Look) -> anyhow::Resu
     loop {
         if let FromLeader::Seen(seen) = receive(&mut receiver).await? {
             return Ok(seen);
+        }
+    }
+}
+
+/// Asks the server at the other end, which leads, whether a component can be run there, and waits a while for it.
+pub(crate) async fn ask_for_recipe(
+    stream: PeerStream,
+    digest: RecipeDigest,
+) -> anyhow::Result<bool> {
+    let (mut sender, mut receiver) = stream.split();
+    sender.send(encode(&ToLeader::AwaitRecipe(digest))?).await?;
+    loop {
+        if let FromLeader::Recipe { ready } = receive(&mut receiver).await? {
+            return Ok(ready);
         }
     }
 }

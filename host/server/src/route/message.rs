@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use quorate_consensus::ReconfigureError;
 use quorate_model::id::{Incarnation, SessionId, Timestamp, Zxid};
+use quorate_model::recipe::RecipeDigest;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::Numbered;
@@ -34,6 +35,8 @@ pub(super) enum ToLeader {
     Change(Change),
     /// Asks what recipes do. Over a connection of its own.
     Look(Look),
+    /// Asks to be answered once a component is compiled there. Over a connection of its own.
+    AwaitRecipe(RecipeDigest),
     /// Asks for the index that a read must see which was asked for before; over a connection of its own.
     ReadIndex,
     /// Sessions whose clients the sender has heard of since its last report.
@@ -67,6 +70,11 @@ pub(super) enum FromLeader {
     Changed(Result<Changed, ReconfigureError>),
     /// What recipes do.
     Seen(Seen),
+    /// Whether the component can be run; not, if that takes too long.
+    Recipe {
+        /// Whether it can.
+        ready: bool,
+    },
     /// What was acknowledged anywhere before the question stands in the log up to here.
     ReadIndex {
         /// Of an entry of the log.
