@@ -3,10 +3,15 @@
 The binary form is that of the component model's `Binary.md` and of WebAssembly's specification.
 """
 
+import random
 from typing import Sequence
 
 #: Opcodes of core WebAssembly.
-END, LOCAL_GET, I32_CONST, I32_MUL = b"\x0b", b"\x20", b"\x41", b"\x6c"
+END, LOCAL_GET, LOCAL_SET, I32_CONST, I32_ADD, I32_MUL = b"\x0b", b"\x20", b"\x21", b"\x41", b"\x6a", b"\x6c"
+BLOCK, BR_IF = b"\x02\x40", b"\x0d"
+
+#: How many locals each function of `slow` has.
+LOCALS = 500
 
 
 def leb(number: int) -> bytes:
@@ -32,14 +37,14 @@ def custom(text: str, content: bytes) -> bytes:
     return section(0, name(text) + content)
 
 
-def core_module(bodies: Sequence[bytes], more: bytes = b"") -> bytes:
+def core_module(bodies: Sequence[bytes], more: bytes = b"", locals_each: int = 1) -> bytes:
     """A core module with functions that take nothing and give an i32; the first is exported as `f`.
 
-    A body is code, without its end and without locals. `more` are sections behind the code.
+    A body is code, without its end, and has so many locals. `more` are sections behind the code.
     """
     code = leb(len(bodies))
     for body in bodies:
-        whole = leb(1) + leb(1) + b"\x7f" + body + END
+        whole = leb(1) + leb(locals_each) + b"\x7f" + body + END
         code += leb(len(whole)) + whole
     return (
         b"\0asm\x01\0\0\0"
@@ -77,10 +82,17 @@ def large(value: int, size: int) -> bytes:
 
 
 def slow(functions: int, steps: int) -> bytes:
-    """A component with so many functions of so many steps, for a compiler to work at."""
-    step = LOCAL_GET + b"\0" + I32_CONST + b"\x07" + I32_MUL + b"\x21\0" + LOCAL_GET + b"\0\x1a"
-    body = step * steps + number(7)
-    return component(core_module([body] * functions))
+    """A component with so many functions of so many steps, for a compiler to work at.
+
+    A step may be left out at run time, and changes one of 500 locals: all are alive at its end, and are added up.
+    """
+    chance, body = random.Random(7), bytearray()
+    for _ in range(steps):
+        one, other, changed = (leb(chance.randrange(LOCALS)) for _ in range(3))
+        body += BLOCK + LOCAL_GET + one + BR_IF + b"\0" + LOCAL_GET + other + LOCAL_GET + one
+        body += I32_MUL + LOCAL_SET + changed + END
+    body += number(7) + b"".join(LOCAL_GET + leb(place) + I32_ADD for place in range(LOCALS))
+    return component(core_module([bytes(body)] * functions, locals_each=LOCALS))
 
 
 def segments(count: int) -> bytes:
