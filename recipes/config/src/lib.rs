@@ -171,8 +171,13 @@ fn admit(changes: Vec<Change>) {
         let Some(document) = after else {
             continue;
         };
-        if !matches!(document.stat.lifetime, Lifetime::Persistent | Lifetime::Container) {
-            refuse!("the document {path:?} would go by itself: documents stay until they are removed");
+        if !matches!(
+            document.stat.lifetime,
+            Lifetime::Persistent | Lifetime::Container
+        ) {
+            refuse!(
+                "the document {path:?} would go by itself: documents stay until they are removed"
+            );
         }
         match str::from_utf8(&document.data) {
             Ok(text) => put_next(&path, text),
