@@ -1,11 +1,13 @@
 """What operators see of recipes: counts, the calls that wait, and an end to one."""
 
+import json
+
 import pytest
 from kazoo.client import KazooClient
 from quorate import CallCancelled, Recipes
 
 from harness.ensemble import Ensemble
-from harness.waiting import until
+from harness.waiting import DEADLINE_S, until
 from test_cli import CommandLine
 
 pytestmark = [pytest.mark.quorate, pytest.mark.timeout(120)]
@@ -75,3 +77,25 @@ def test_calls_that_wait_are_listed_and_cancelled(ensemble, kazoo_of):
     with pytest.raises(CallCancelled):
         waits.get(timeout=20)
     assert asked.fails("call", "cancel", str(call["session"]), "77").err
+
+
+def test_what_recipes_write_is_followed_at_any_server(ensemble, hostile_wasm):
+    leader = ensemble.leader()
+    assert leader.http.request("PUT", "/v1/recipes/hostile", hostile_wasm).status == 201
+    leader.http.mount("/talks", "hostile")
+    asked = CommandLine(ensemble.others(leader)[0])
+    assert asked.works("recipe", "logs", "--mount", "/talks").out == ""
+    follower = asked.start("--json", "recipe", "logs", "-f", "--mount", "/talks")
+    try:
+        session = leader.http.session()
+        # It writes a hundred lines, and one more ends it.
+        assert session.call(1, "/talks", "talk", [3]).body["bound"] == "log-lines"
+        lines = [json.loads(follower.stdout.readline()) for _ in range(100)]
+    finally:
+        follower.terminate()
+        follower.communicate(timeout=DEADLINE_S)
+    for line in lines:
+        assert (line["mount"], line["operation"], line["message"]) == ("/talks", "talk", "xxx")
+    [text, *_] = asked.works("recipe", "logs", "--mount", "/talks").out.splitlines()
+    assert text.endswith(" INFO  /talks talk: xxx"), text
+    session.close()

@@ -101,7 +101,9 @@ def test_a_huge_fan_out_tells_everyone_once_and_holds_up_nobody(ensemble):
     load = Load([leader, other])
     before = memory_bytes(follower), memory_bytes(leader)
     load.take_longest()
+    written = [len(writer.added) for writer in load.writers]
     longest = asyncio.run(fan_out(follower.address))
+    meanwhile = [len(writer.added) - before for writer, before in zip(load.writers, written)]
     waited = load.take_longest()
     load.progress()
     load.end()
@@ -112,4 +114,5 @@ def test_a_huge_fan_out_tells_everyone_once_and_holds_up_nobody(ensemble):
         f" the follower grew by {grown[0] >> 20} MiB, the leader by {grown[1] >> 20} MiB"
     )
     assert grown[0] < FOLLOWER_BYTES and grown[1] < LEADER_BYTES
-    assert waited < 5.0, "the load's clients and these share a processor, and yet"
+    # Each event of each set stood in front of some of them, and they went on all the same.
+    assert min(meanwhile) > SETS, meanwhile

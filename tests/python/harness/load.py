@@ -68,6 +68,8 @@ class Load:
 
     def __init__(self, servers: List[Member], count: int = 4, first: int = 0) -> None:
         servers[0].http.mount("/counters", "counter")
+        # Whoever leads next is to have it compiled too: that takes a while where many servers share a machine.
+        until(lambda: all(has_compiled(server) for server in servers), "the recipe is ready everywhere")
         self.writers = [Writer(servers[n % len(servers)], first + n) for n in range(count)]
         for writer in self.writers:
             writer.start()
@@ -105,6 +107,11 @@ class Load:
         sync(client)
         for writer in self.writers:
             assert client.get(writer.path)[0] == b"%d" % writer.acknowledged
+
+
+def has_compiled(server: Member) -> bool:
+    numbers = dict(re.findall(r"^quorate_(compiled_total|compiling) (\d+)$", server.http.get("/metrics").body, re.M))
+    return int(numbers["compiled_total"]) > 0 and numbers["compiling"] == "0"
 
 
 def image(server: Member) -> Dict[str, tuple]:
