@@ -16,8 +16,8 @@ pub enum Mode {
     Observer,
     /// It has no quorum, and answers reads.
     ReadOnly,
-    /// It installs a snapshot, and serves nothing meanwhile.
-    Installing,
+    /// It hears of no quorum, installs a snapshot, or has stopped over a fault: it serves nothing now.
+    NotServing,
 }
 
 impl Mode {
@@ -42,7 +42,7 @@ impl Mode {
             Mode::Follower => "follower",
             Mode::Observer => "observer",
             Mode::ReadOnly => "read-only",
-            Mode::Installing => "installing a snapshot",
+            Mode::NotServing => "not-serving",
         }
     }
 }

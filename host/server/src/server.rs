@@ -21,7 +21,7 @@ use crate::members::Members;
 use crate::metrics::Metrics;
 use crate::mode::Mode;
 use crate::notify::Watches;
-use crate::read_only::{self, ReadOnly};
+use crate::read_only::{self, NO_QUORUM_AFTER_MS, ReadOnly};
 use crate::readiness::{self, Readiness};
 use crate::receive::{Edge, Limits};
 use crate::recipes::Recipes;
@@ -284,13 +284,20 @@ impl Server {
             activity: self.recipes.activity(),
             read_only: self.read_only.clone(),
             local: local_sessions::Table::new(quorum_age_ms.clone()),
-            quorum_age_ms: Box::new(quorum_age_ms),
+            quorum_age_ms: Box::new(quorum_age_ms.clone()),
             mode: Box::new({
                 let (read_only, state) = (self.read_only.clone(), self.state.clone());
-                move || match (state.read().is_vacant(), read_only.is()) {
-                    (true, _) => Mode::Installing,
-                    (false, true) => Mode::ReadOnly,
-                    (false, false) => Mode::of(&consensus, server),
+                move || {
+                    let failed = matches!(*consensus.health().borrow(), Health::Failed(_));
+                    if failed || state.read().is_vacant() {
+                        Mode::NotServing
+                    } else if read_only.is() {
+                        Mode::ReadOnly
+                    } else if quorum_age_ms() >= NO_QUORUM_AFTER_MS {
+                        Mode::NotServing
+                    } else {
+                        Mode::of(&consensus, server)
+                    }
                 }
             }),
         })

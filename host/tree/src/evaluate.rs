@@ -516,9 +516,8 @@ impl<R: Runner<RunTree>> Evaluator<R> {
         };
         let start = self.view.progress();
         let counted = Counted::from(&mount);
-        let input = call.input(&mount, &self.view);
         let shadow = self.run_shadow(&call, &mount);
-        let (ending, created) = self.run(input.clone(), mount);
+        let (ending, created) = self.run(call.input(&mount, &self.view), mount);
         self.compare_shadow(shadow, start, &ending);
         let ending = match ending {
             RunEnding::BadCall(message) => return Err(Refusal::BadCall(message)),
@@ -539,7 +538,7 @@ impl<R: Runner<RunTree>> Evaluator<R> {
         }
         let failure = failure_of(&ending);
         if failure.is_some() {
-            self.record_failure(&input, &call_request.mount);
+            self.record_failure(&call_request.mount, |mount, view| call.input(mount, view));
         }
         mount::count_run(&mut self.view, &counted, failure.as_deref());
         Ok(call.answer(&mut self.view, ending_of(ending)))
@@ -553,8 +552,7 @@ impl<R: Runner<RunTree>> Evaluator<R> {
         call.identities = Vec::clone(identities);
         let counted = Counted::from(&mount);
         let start = self.view.progress();
-        let input = call.input(&mount, &self.view);
-        let (ending, _) = self.run(input.clone(), mount);
+        let (ending, _) = self.run(call.input(&mount, &self.view), mount);
         let wrote = !self.view.changes_since(start).is_empty();
         self.view.roll_back(start);
         let ending = match ending {
@@ -566,7 +564,7 @@ impl<R: Runner<RunTree>> Evaluator<R> {
         };
         let failure = failure_of(&ending);
         if failure.is_some() {
-            self.record_failure(&input, &query.mount);
+            self.record_failure(&query.mount, |mount, view| call.input(mount, view));
         }
         mount::count_run(&mut self.view, &counted, failure.as_deref());
         Ok(Outcome::Answered(Answer {

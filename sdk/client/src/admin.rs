@@ -18,6 +18,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long it may take to answer to an upload: it checks and compiles the recipe, behind others perhaps.
 const UPLOAD_PATIENCE: Duration = Duration::from_secs(700);
 
+/// How long to a mount: the recipe is compiled, here and at the server that leads.
+const MOUNT_PATIENCE: Duration = Duration::from_secs(100);
+
 /// What a component begins with: WebAssembly's magic, the version of the component model's binary form, its layer.
 const COMPONENT_HEADER: &[u8] = b"\0asm\x0d\0\x01\0";
 
@@ -218,7 +221,7 @@ pub struct UpgradeCheck {
 pub struct Cluster {
     /// The server that was asked.
     pub server: u64,
-    /// What it is: `standalone`, `leader`, `follower`, `observer`, `read-only` or `installing a snapshot`.
+    /// What it is: `standalone`, `leader`, `follower`, `observer`, `read-only` or `not-serving`.
     pub mode: String,
     /// Who leads, if that is known; none where no quorum was heard of for two seconds.
     pub leader: Option<u64>,
@@ -434,8 +437,8 @@ impl Admin {
         if let (Some(body), Value::Object(options)) = (body.as_object_mut(), options) {
             body.extend(options);
         }
-        self.send(self.mount_request(Method::PUT, path).json(&body))
-            .await
+        let request = self.mount_request(Method::PUT, path).json(&body);
+        self.send_within(MOUNT_PATIENCE, request).await
     }
 
     /// Changes how a recipe is mounted.

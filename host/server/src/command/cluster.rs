@@ -114,7 +114,7 @@ impl Cluster {
 fn text(cluster: &Shown) -> String {
     let leader = match cluster.leader {
         Some(leader) => format!("server {leader} leads"),
-        None => "nobody leads: writes wait".to_owned(),
+        None => "it hears of no leader: its writes wait".to_owned(),
     };
     let changing = if cluster.changing {
         "; the members are being changed"
@@ -127,7 +127,9 @@ fn text(cluster: &Shown) -> String {
     )];
     if cluster.leader.is_none() {
         let seconds = cluster.quorum_age_ms / 1000;
-        lines.push(format!("  it has heard of no quorum for {seconds} s"));
+        lines.push(format!(
+            "  it has heard of no quorum for {seconds} s; other servers may have one"
+        ));
     }
     lines.push(
         match (
@@ -145,13 +147,23 @@ fn text(cluster: &Shown) -> String {
     lines.join("\n")
 }
 
+/// A follower is heard of several times a second.
+const SILENT_MS: u64 = 1000;
+
 fn line(member: &Member, cluster: &Shown) -> String {
     let role = match (Some(member.server) == cluster.leader, member.votes) {
         (true, _) => "leader",
         (false, true) => "voter",
         (false, false) => "observer",
     };
+    let is_here = member.server == cluster.server;
+    let silent_ms = member.heard_ms.filter(|_| !is_here);
     let behind = match (member.matched_index, cluster.last_index) {
+        // Its log may be whole, and it is gone all the same.
+        (Some(_), Some(_)) if silent_ms.is_some_and(|ms| ms >= SILENT_MS) => {
+            let seconds = silent_ms.unwrap_or_default() / 1000;
+            format!("  not heard of for {seconds} s")
+        }
         (Some(matched), Some(last)) => match last.saturating_sub(matched) {
             0 => "  up to date".to_owned(),
             entries => format!("  {entries} entries behind"),

@@ -89,7 +89,7 @@ impl<R: Runner<RunTree>> Evaluator<R> {
                 let failure = failure_of(&ending)
                     .unwrap_or_else(|| "a guard has to return, or to refuse".into());
                 self.view.roll_back(start);
-                self.record_failure(&input, &path);
+                self.record_failure(&path, |_, _| input);
                 self.failed_guard = Some((counted, failure.clone()));
                 Err(failed(failure))
             }

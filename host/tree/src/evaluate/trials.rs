@@ -24,7 +24,7 @@ use crate::operations::call::{self, Call};
 use crate::operations::mount::LEAST_CALL;
 use crate::operations::session;
 use crate::run::RunTree;
-use crate::view::Progress;
+use crate::view::{Progress, View};
 
 /// How often a failed run of one mount is recorded at most, in milliseconds: it is run a second time for that.
 const RECORD_EVERY_MS: u64 = 1000;
@@ -208,7 +208,11 @@ impl<R: Runner<RunTree>> Evaluator<R> {
     }
 
     /// A run has failed, and what it wrote is taken back: it is run once more, from the same state, to be recorded.
-    pub(super) fn record_failure(&mut self, input: &RunInput, path: &ZnodePath) {
+    pub(super) fn record_failure(
+        &mut self,
+        path: &ZnodePath,
+        input: impl FnOnce(&Mount, &View) -> RunInput,
+    ) {
         let stretch = self.time.0 / RECORD_EVERY_MS;
         if self.recorded.stretch != stretch {
             self.recorded = Recorded {
@@ -223,7 +227,8 @@ impl<R: Runner<RunTree>> Evaluator<R> {
             return;
         };
         let zxid = self.view.moment().zxid;
-        let trial = self.on_trial(input.clone(), mount, true);
+        let input = input(&mount, &self.view);
+        let trial = self.on_trial(input, mount, true);
         if let Some(recording) = trial.recording {
             let recording = Box::new(recording);
             self.observed.push(Observed::Failure { zxid, recording });

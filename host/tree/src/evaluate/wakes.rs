@@ -308,10 +308,9 @@ impl<R: Runner<RunTree>> Evaluator<R> {
         let start = self.begin();
         let call = Call::woken(parked.clone());
         let counted = Counted::from(&mount);
-        let input = call.input(&mount, &self.view);
         let fuel_before = self.fuel;
         let shadow = self.run_shadow(&call, &mount);
-        let (ending, created) = self.run(input.clone(), mount);
+        let (ending, created) = self.run(call.input(&mount, &self.view), mount);
         self.compare_shadow(shadow, start, &ending);
         let fuel = self.fuel - fuel_before;
         self.spent.fuel += fuel;
@@ -345,7 +344,7 @@ impl<R: Runner<RunTree>> Evaluator<R> {
             Some(failed) => {
                 self.view.roll_back(start);
                 if failure.is_some() {
-                    self.record_failure(&input, &parked.mount);
+                    self.record_failure(&parked.mount, |mount, view| call.input(mount, view));
                 }
                 let ending = ending_of(failed);
                 if id.is_standing() {
