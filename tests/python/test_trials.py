@@ -124,8 +124,8 @@ def test_a_shadow_is_compared_with_what_is_mounted(tried, quorate, hostile_wasm)
     [counters] = [m for m in tried.http.get("/v1/activity").body["mounts"] if m["mount"] == "/counters"]
     shadow = counters["shadow"]
     assert (shadow["runs"], shadow["differing"]) == (1, 1)
-    assert shadow["last"][0]["mounted"]["result"] == 1
-    assert shadow["last"][0]["shadow"]["status"] == "did-not-run"
+    assert shadow["last"][0]["mounted"]["ending"] == "returned 1"
+    assert shadow["last"][0]["shadow"]["ending"].startswith("does not fit")
     metrics = tried.http.get("/metrics").body
     assert 'quorate_shadow_differences_total{mount="/counters"} 1' in metrics
     assert "shadow" in quorate.works("recipe", "top", "--once").out

@@ -10,7 +10,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::path::{RelativePath, ZnodePath};
-use crate::run::{Breach, Child, LogLine, Range, RunEnding, RunInput, TreeAccess, TreeError};
+use crate::run::{
+    Breach, Child, Invocation, LogLine, Range, RunEnding, RunInput, TreeAccess, TreeError,
+};
 use crate::znode::{Lifetime, Node, Stat};
 
 /// A run, and what it was told.
@@ -49,18 +51,54 @@ pub struct Step {
     pub answer: Reply,
 }
 
+impl Recording {
+    /// About how many bytes it has.
+    pub fn bytes(&self) -> usize {
+        let of_node = |node: &Option<Node>| node.as_ref().map_or(0, |node| 100 + node.data.len());
+        let invocation = match &self.input.invocation {
+            Invocation::Operation { name, arguments } => name.len() + arguments.len(),
+            Invocation::Standing => 0,
+            Invocation::Guard(changes) => changes
+                .iter()
+                .map(|it| it.path.as_str().len() + of_node(&it.before) + of_node(&it.after))
+                .sum(),
+        };
+        let memo = self.input.memo.as_ref().map_or(0, Bytes::len);
+        let steps: usize = self.steps.iter().map(Step::bytes).sum();
+        1000 + invocation + memo + steps + self.ran.bytes()
+    }
+}
+
+impl Ran {
+    /// About how many bytes it has.
+    pub fn bytes(&self) -> usize {
+        let lines = self.log.iter().map(|line| 16 + line.message.len());
+        self.ending.bytes() + lines.sum::<usize>()
+    }
+}
+
 impl Step {
     /// About how many bytes it has.
     pub fn bytes(&self) -> usize {
+        let of_range = |range: &Range| {
+            let ends = [&range.after, &range.before];
+            ends.into_iter().flatten().map(String::len).sum::<usize>()
+        };
         let asked = match &self.ask {
             Question::Create { path, data, .. } | Question::Set { path, data } => {
                 path.as_str().len() + data.len()
             }
-            Question::CreateSequential { parent, data, .. } => parent.as_str().len() + data.len(),
+            Question::CreateSequential {
+                parent,
+                prefix,
+                data,
+                ..
+            } => parent.as_str().len() + prefix.len() + data.len(),
+            Question::Children(path, range) | Question::Entries(path, range) => {
+                path.as_str().len() + of_range(range)
+            }
             Question::Get(path)
             | Question::Exists(path)
-            | Question::Children(path, _)
-            | Question::Entries(path, _)
             | Question::MissingParents(path)
             | Question::SetLifetime { path, .. }
             | Question::Delete(path) => path.as_str().len(),

@@ -216,6 +216,30 @@ impl RunEnding {
     }
 }
 
+impl RunEnding {
+    /// About how many bytes it has.
+    pub fn bytes(&self) -> usize {
+        match self {
+            RunEnding::Returned(text)
+            | RunEnding::Failed(text)
+            | RunEnding::Refused(text)
+            | RunEnding::Trapped(text)
+            | RunEnding::BadCall(text)
+            | RunEnding::Exceeded { message: text, .. } => text.len(),
+            RunEnding::Parked { memo, watches } => {
+                let of_watch = |watch: &RunWatch| match watch {
+                    RunWatch::Node(path) | RunWatch::Children(path) | RunWatch::Subtree(path) => {
+                        16 + path.as_str().len()
+                    }
+                    RunWatch::Time(_) => 16,
+                };
+                memo.len() + watches.iter().map(of_watch).sum::<usize>()
+            }
+            RunEnding::NotReady => 0,
+        }
+    }
+}
+
 impl fmt::Display for RunEnding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -66,6 +66,14 @@ pub(crate) struct Range {
     limit: u32,
 }
 
+impl Range {
+    /// What its two ends have, which are texts of the recipe's.
+    pub(crate) fn bytes(&self) -> usize {
+        let ends = [&self.after, &self.before];
+        ends.into_iter().flatten().map(String::len).sum()
+    }
+}
+
 #[derive(ComponentType, Lower)]
 #[component(record)]
 pub(crate) struct Child {

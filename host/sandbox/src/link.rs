@@ -48,7 +48,7 @@ fn link_tree<T: TreeAccess>(tree: &mut LinkerInstance<'_, Run<T>>) -> wasmtime::
     tree.func_wrap(
         "children",
         |mut store: Store<'_, T>, (path, range): (String, Range)| {
-            charge_tree(&mut store, path.len())?;
+            charge_tree(&mut store, path.len() + range.bytes())?;
             let run = store.data_mut();
             let path = run.path(&path)?;
             let names = run.tree.children(&path, &run.range(range));
@@ -62,7 +62,7 @@ fn link_tree<T: TreeAccess>(tree: &mut LinkerInstance<'_, Run<T>>) -> wasmtime::
     tree.func_wrap(
         "entries",
         |mut store: Store<'_, T>, (path, range): (String, Range)| {
-            charge_tree(&mut store, path.len())?;
+            charge_tree(&mut store, path.len() + range.bytes())?;
             let run = store.data_mut();
             let path = run.path(&path)?;
             let entries = run.tree.entries(&path, &run.range(range));

@@ -66,6 +66,8 @@ pub struct Http {
     uploads: Arc<Semaphore>,
     /// One permit per component that is being described.
     descriptions: Arc<Semaphore>,
+    /// Answers to mounts that wait for a recipe to be compiled.
+    compilations: Semaphore,
 }
 
 /// Who is at the other end.
@@ -88,6 +90,7 @@ impl Http {
             answers: Arc::new(Semaphore::new(sending::MAX_ANSWER_BYTES)),
             uploads: Arc::new(Semaphore::new(recipes::MAX_UPLOADS)),
             descriptions: Arc::new(Semaphore::new(recipes::MAX_DESCRIPTIONS)),
+            compilations: Semaphore::new(recipes::MAX_COMPILATIONS),
         })
     }
 

@@ -70,6 +70,10 @@ pub struct Metrics {
     pub runs_failed: Counter,
     /// Runs of guards among them.
     pub guards: Counter,
+    /// Runs of which nothing is kept: dry runs, shadows, and failed runs once more. Not among the others.
+    pub trials: Counter,
+    /// What they used of their fuel.
+    pub trial_fuel: Counter,
     /// Bounds of recipes that were met, by their names.
     pub bounds_reached: Family<BoundName, Counter>,
     /// Mounts that were suspended.
@@ -257,6 +261,12 @@ impl Metrics {
             runs: counter(r, "runs", "Runs of recipes"),
             runs_failed: counter(r, "runs_failed", "Runs that trapped or exceeded a bound"),
             guards: counter(r, "guards", "Runs of guards"),
+            trials: counter(
+                r,
+                "trials",
+                "Runs of which nothing is kept: dry runs, shadows, failed runs once more",
+            ),
+            trial_fuel: counter(r, "trial_fuel", "Fuel that those used"),
             bounds_reached: {
                 let family = Family::default();
                 let help = "Bounds of recipes that a run exceeded, or that a call was refused for";

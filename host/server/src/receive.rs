@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use quorate_tree::SharedState;
 
-pub(crate) use call_path::CallPath;
+pub(crate) use call_path::{CallPath, Standing};
 pub(crate) use connection::new_password;
 pub use listener::{converse, serve};
 

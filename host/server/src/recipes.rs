@@ -243,7 +243,10 @@ impl Runner<RunTree> for Recipes {
             input.now,
         );
         if tree.is_trial() {
-            return self.0.sandbox.run(input, tree);
+            let report = self.0.sandbox.run(input, tree);
+            self.0.metrics.trials.inc();
+            self.0.metrics.trial_fuel.inc_by(report.fuel);
+            return report;
         }
         if let Invocation::Guard(_) = input.invocation {
             self.0.metrics.guards.inc();

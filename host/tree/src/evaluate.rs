@@ -9,16 +9,16 @@ mod trials;
 mod turns;
 mod wakes;
 
-pub use trials::{Difference, Observed, ShadowRun};
+pub use trials::{Difference, Observed, ShadowRun, Side};
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use quorate_model::call::{Answer, CallRequest, Ending, Watch};
 use quorate_model::id::{CallId, Origin, SessionId, Timestamp, Zxid};
 use quorate_model::outcome::{Outcome, Refusal};
 use quorate_model::path::ZnodePath;
-use quorate_model::recipe::Mount;
-use quorate_model::recording::Step;
+use quorate_model::recipe::{Mount, RecipeDigest};
+use quorate_model::recording::Recording;
 use quorate_model::request::{Operation, Request};
 use quorate_model::run::{LogLine, RunEnding, RunInput, RunReport, Runner};
 use quorate_model::trial::Trial;
@@ -133,6 +133,8 @@ pub struct Evaluator<R> {
     log: Vec<RecipeLine>,
     observed: Vec<Observed>,
     recorded: Recorded,
+    /// How many runs in a row have failed of a mount's shadow, known by its component; none of those that run well.
+    shadow_failures: HashMap<(ZnodePath, RecipeDigest), u64>,
 }
 
 /// Of an entry's budget for timers and wakes (rule C5).
@@ -181,6 +183,7 @@ impl<R: Runner<RunTree>> Evaluator<R> {
             log: Vec::new(),
             observed: Vec::new(),
             recorded: Recorded::default(),
+            shadow_failures: HashMap::new(),
         };
         evaluator.look_ahead();
         evaluator
@@ -520,7 +523,7 @@ impl<R: Runner<RunTree>> Evaluator<R> {
         let (ending, created) = self.run(call.input(&mount, &self.view), mount);
         self.compare_shadow(shadow, start, &ending);
         let ending = match ending {
-            RunEnding::BadCall(message) => return Err(Refusal::BadCall(message)),
+            RunEnding::BadCall(message) => return Err(bad_call(&message)),
             RunEnding::NotReady => return Err(Refusal::NotReady(call_request.mount.clone())),
             RunEnding::Parked { memo, watches } => {
                 match call.park(&mut self.view, memo, &watches, &created) {
@@ -537,9 +540,9 @@ impl<R: Runner<RunTree>> Evaluator<R> {
             self.view.roll_back(start);
         }
         let failure = failure_of(&ending);
-        if failure.is_some() {
-            self.record_failure(&call_request.mount, |mount, view| call.input(mount, view));
-        }
+        self.record_failure(&ending, &call_request.mount, |mount, view| {
+            call.input(mount, view)
+        });
         mount::count_run(&mut self.view, &counted, failure.as_deref());
         Ok(call.answer(&mut self.view, ending_of(ending)))
     }
@@ -552,20 +555,20 @@ impl<R: Runner<RunTree>> Evaluator<R> {
         call.identities = Vec::clone(identities);
         let counted = Counted::from(&mount);
         let start = self.view.progress();
+        let shadow = self.run_shadow(&call, &mount);
         let (ending, _) = self.run(call.input(&mount, &self.view), mount);
+        self.compare_shadow(shadow, start, &ending);
         let wrote = !self.view.changes_since(start).is_empty();
         self.view.roll_back(start);
         let ending = match ending {
-            RunEnding::BadCall(message) => return Err(Refusal::BadCall(message)),
+            RunEnding::BadCall(message) => return Err(bad_call(&message)),
             RunEnding::NotReady => return Err(Refusal::NotReady(query.mount.clone())),
             RunEnding::Parked { .. } => return Err(needs_key(query)),
             RunEnding::Returned(_) if wrote => return Err(needs_key(query)),
             ending => ending,
         };
         let failure = failure_of(&ending);
-        if failure.is_some() {
-            self.record_failure(&query.mount, |mount, view| call.input(mount, view));
-        }
+        self.record_failure(&ending, &query.mount, |mount, view| call.input(mount, view));
         mount::count_run(&mut self.view, &counted, failure.as_deref());
         Ok(Outcome::Answered(Answer {
             fingerprint: query.fingerprint(),
@@ -653,7 +656,7 @@ impl<R: Runner<RunTree>> Evaluator<R> {
             }
         }
         let outcome_bytes = outcome.as_ref().map_or(0, outcome_bytes);
-        let bytes = 64 + outcome_bytes + changes.iter().map(change_bytes).sum::<usize>();
+        let bytes = 64 + outcome_bytes + changes_bytes(&changes);
         self.bytes += bytes;
         let transaction = Transaction {
             time: self.time,
@@ -666,9 +669,18 @@ impl<R: Runner<RunTree>> Evaluator<R> {
     }
 }
 
+/// What does not fit is shown to its author, and there may be a lot of it.
+fn bad_call(message: &str) -> Refusal {
+    Refusal::BadCall(message.chars().take(MAX_MESSAGE_CHARACTERS).collect())
+}
+
+/// The most characters of a message that a client's own words stand in.
+const MAX_MESSAGE_CHARACTERS: usize = 1_000;
+
 fn needs_key(query: &CallRequest) -> Refusal {
     let (mount, operation) = (&query.mount, &query.operation);
-    Refusal::NeedsKey(format!("{mount}/{operation}{}", query.arguments))
+    let path = format!("{mount}/{operation}{}", query.arguments);
+    Refusal::NeedsKey(path.chars().take(MAX_MESSAGE_CHARACTERS).collect())
 }
 
 /// What counts as a failed run (rule C4), for people: a refusal does not.
@@ -724,19 +736,17 @@ fn outcome_bytes(outcome: &Outcome) -> usize {
         Outcome::Answered(answer) => answer_bytes(answer) as usize,
         Outcome::Multi(parts) => 128 * parts.len(),
         Outcome::Tried(trial) => trial_bytes(trial),
+        // What a client wrote may stand in it.
+        Outcome::Refused(refusal) => 128 + refusal.to_string().len(),
         _ => 128,
     }
 }
 
 fn trial_bytes(trial: &Trial) -> usize {
-    let result = match &trial.ran.ending {
-        RunEnding::Returned(text) | RunEnding::Failed(text) => text.len(),
-        RunEnding::Parked { memo, .. } => memo.len(),
-        _ => 0,
-    };
-    let lines = trial.ran.log.iter().map(|line| 16 + line.message.len());
-    let recorded = trial.recording.iter().flat_map(|it| &it.steps);
-    256 + 2 * (result + lines.sum::<usize>())
-        + trial.changes.iter().map(change_bytes).sum::<usize>()
-        + recorded.map(Step::bytes).sum::<usize>()
+    let recording = trial.recording.as_ref().map_or(0, Recording::bytes);
+    256 + trial.ran.bytes() + changes_bytes(&trial.changes) + recording
+}
+
+fn changes_bytes(changes: &[Change]) -> usize {
+    changes.iter().map(change_bytes).sum()
 }

@@ -43,29 +43,18 @@ pub fn replay(recording: &Recording, upload: &[u8]) -> Result<Replayed> {
     };
     let strayed = report.tree.strayed().map(std::borrow::Cow::into_owned);
     let mut differences = Vec::new();
-    let mut compare = |what: &str, recorded: String, now: String| {
-        if recorded != now {
-            differences.push(format!("{what}: recorded {recorded}, now {now}"));
-        }
-    };
-    compare(
-        "ending",
-        recorded.ending.to_string(),
-        ran.ending.to_string(),
-    );
-    compare("fuel", recorded.fuel.to_string(), ran.fuel.to_string());
-    let lines = |ran: &Ran| {
-        let lines = ran.log.iter();
-        lines
-            .map(|line| line.message.as_str())
-            .collect::<Vec<_>>()
-            .join("\n")
-    };
-    compare(
-        "log",
-        format!("{:?}", lines(recorded)),
-        format!("{:?}", lines(&ran)),
-    );
+    if recorded.ending != ran.ending {
+        let (recorded, now) = (&recorded.ending, &ran.ending);
+        differences.push(format!("ending: recorded {recorded:?}, now {now:?}"));
+    }
+    if recorded.fuel != ran.fuel {
+        let (recorded, now) = (recorded.fuel, ran.fuel);
+        differences.push(format!("fuel: recorded {recorded}, now {now}"));
+    }
+    if recorded.log != ran.log {
+        let (recorded, now) = (&recorded.log, &ran.log);
+        differences.push(format!("log: recorded {recorded:?}, now {now:?}"));
+    }
     Ok(Replayed {
         ran,
         other_component,

@@ -61,6 +61,9 @@ pub struct ShadowActivity {
     pub runs: u64,
     /// Those that ended otherwise, or would have changed something else.
     pub differing: u64,
+    /// Why it runs no more, if so.
+    #[serde(default)]
+    pub stopped: Option<String>,
     /// The last of those, the last first: `zxid`, `at`, `operation`, and what `mounted` and `shadow` did.
     pub last: Vec<Value>,
 }

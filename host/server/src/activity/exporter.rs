@@ -8,7 +8,7 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use quorate_tree::SharedState;
 
-use super::{Activity, Compared, Counted};
+use super::{Activity, Counted};
 
 /// Of a server: what recipes did while it led, and who is parked where.
 pub(crate) struct Exporter {
@@ -22,10 +22,13 @@ impl fmt::Debug for Exporter {
     }
 }
 
-type Number<T> = fn(&T) -> u64;
+type Number = fn(&Counted) -> u64;
+
+/// Of a shadow's runs, and of those that differed.
+type OfShadow = fn(u64, u64) -> u64;
 
 /// Name, help, and what is counted.
-const COUNTERS: [(&str, &str, Number<Counted>); 4] = [
+const COUNTERS: [(&str, &str, Number); 4] = [
     ("recipe_calls", "Calls of operations", |counted| {
         counted.calls
     }),
@@ -45,16 +48,16 @@ const COUNTERS: [(&str, &str, Number<Counted>); 4] = [
 ];
 
 /// The same of shadows.
-const SHADOW_COUNTERS: [(&str, &str, Number<Compared>); 2] = [
+const SHADOW_COUNTERS: [(&str, &str, OfShadow); 2] = [
     (
         "shadow_runs",
         "Runs of a mount's shadow beside what is mounted",
-        |compared| compared.runs,
+        |runs, _| runs,
     ),
     (
         "shadow_differences",
         "Those that ended otherwise, or would have changed something else",
-        |compared| compared.differing,
+        |_, differing| differing,
     ),
 ];
 
@@ -92,14 +95,14 @@ impl Collector for Exporter {
 
 impl Exporter {
     fn encode_shadows(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let shadows = self.activity.observations.shadows();
+        let shadows = self.activity.observations.counts();
         for (name, help, number) in SHADOW_COUNTERS {
             let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-            for (mount, compared) in &shadows {
+            for (mount, runs, differing) in &shadows {
                 let labels = [("mount", mount.as_str())];
                 metric
                     .encode_family(&labels)?
-                    .encode_counter::<NoLabelSet, _, u64>(&number(compared), None)?;
+                    .encode_counter::<NoLabelSet, _, u64>(&number(*runs, *differing), None)?;
             }
         }
         Ok(())

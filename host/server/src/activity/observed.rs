@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use quorate_model::id::{Timestamp, Zxid};
 use quorate_model::path::ZnodePath;
 use quorate_model::recipe::RecipeDigest;
-use quorate_model::recording::{Recording, Step};
+use quorate_model::recording::Recording;
 use quorate_tree::{Observed, ShadowRun};
 use serde::{Deserialize, Serialize};
 
@@ -20,8 +20,8 @@ const MAX_RECORDING_BYTES: usize = 8 << 20;
 /// How many differences of one shadow are kept: the last.
 const MAX_DIFFERENCES: usize = 5;
 
-/// What a kept difference may have changed, in changes: of more only the numbers are told.
-const MAX_CHANGES: usize = 100;
+/// How many mounts' shadows are counted.
+const MAX_SHADOWS: usize = 1000;
 
 /// What was observed here.
 #[derive(Debug, Default)]
@@ -32,8 +32,15 @@ pub(super) struct Observations {
 
 #[derive(Debug, Default)]
 struct Failures {
-    kept: VecDeque<(Zxid, Recording)>,
+    kept: VecDeque<Kept>,
     bytes: usize,
+}
+
+#[derive(Debug)]
+struct Kept {
+    zxid: Zxid,
+    error: String,
+    recording: Recording,
 }
 
 /// How a mount's shadow compares with what is mounted, on the calls that both ran.
@@ -47,6 +54,8 @@ pub struct Compared {
     pub differing: u64,
     /// The last of those.
     pub last: VecDeque<ShadowRun>,
+    /// Why it runs no more, if so.
+    pub stopped: Option<String>,
 }
 
 /// A failed run, in a line.
@@ -67,15 +76,27 @@ pub struct Failure {
 impl Observations {
     pub(super) fn take(&self, observed: Observed) {
         match observed {
-            Observed::Failure { zxid, recording } => self.failures.lock().take(zxid, *recording),
+            Observed::Failure {
+                zxid,
+                error,
+                recording,
+            } => self.failures.lock().take(Kept {
+                zxid,
+                error,
+                recording: *recording,
+            }),
             Observed::Shadow(run) => {
                 let run = *run;
                 let mut shadows = self.shadows.lock();
+                if shadows.len() >= MAX_SHADOWS && !shadows.contains_key(&run.mount) {
+                    return;
+                }
                 let fresh = || Compared {
                     digest: run.digest,
                     runs: 0,
                     differing: 0,
                     last: VecDeque::new(),
+                    stopped: None,
                 };
                 let compared = shadows.entry(run.mount.clone()).or_insert_with(fresh);
                 if compared.digest != run.digest {
@@ -94,35 +115,43 @@ impl Observations {
         self.shadows.lock().clone()
     }
 
+    /// Runs and differences by mount, without what differed.
+    pub(super) fn counts(&self) -> Vec<(ZnodePath, u64, u64)> {
+        let shadows = self.shadows.lock();
+        let counts = shadows
+            .iter()
+            .map(|(mount, it)| (mount.clone(), it.runs, it.differing));
+        counts.collect()
+    }
+
     /// The last first.
     pub(super) fn failures(&self) -> Vec<Failure> {
         let failures = self.failures.lock();
-        let shown = failures.kept.iter().rev().map(|(zxid, recording)| Failure {
-            zxid: *zxid,
-            at: recording.input.now,
-            mount: recording.mount.clone(),
-            operation: recording.input.invocation.name().to_owned(),
-            error: recording.ran.ending.to_string(),
+        let shown = failures.kept.iter().rev().map(|kept| Failure {
+            zxid: kept.zxid,
+            at: kept.recording.input.now,
+            mount: kept.recording.mount.clone(),
+            operation: kept.recording.input.invocation.name().to_owned(),
+            error: kept.error.clone(),
         });
         shown.collect()
     }
 
     pub(super) fn recording(&self, zxid: Zxid) -> Option<Recording> {
         let failures = self.failures.lock();
-        let found = failures.kept.iter().find(|(kept, _)| *kept == zxid);
-        found.map(|(_, recording)| recording.clone())
+        let found = failures.kept.iter().find(|kept| kept.zxid == zxid);
+        found.map(|kept| kept.recording.clone())
     }
 }
 
 impl Compared {
-    fn take(&mut self, mut run: ShadowRun) {
+    fn take(&mut self, run: ShadowRun) {
         self.runs += 1;
-        let Some(difference) = &mut run.difference else {
+        self.stopped.clone_from(&run.stopped);
+        if run.difference.is_none() {
             return;
-        };
+        }
         self.differing += 1;
-        difference.mounted.1.truncate(MAX_CHANGES);
-        difference.shadow.1.truncate(MAX_CHANGES);
         self.last.push_back(run);
         if self.last.len() > MAX_DIFFERENCES {
             self.last.pop_front();
@@ -131,32 +160,30 @@ impl Compared {
 }
 
 impl Failures {
-    fn take(&mut self, zxid: Zxid, recording: Recording) {
-        self.bytes += bytes(&recording);
-        self.kept.push_back((zxid, recording));
+    fn take(&mut self, kept: Kept) {
+        self.bytes += kept.recording.bytes();
+        self.kept.push_back(kept);
         while self.kept.len() > MAX_RECORDINGS || self.bytes > MAX_RECORDING_BYTES {
-            let Some((_, oldest)) = self.kept.pop_front() else {
+            let Some(oldest) = self.kept.pop_front() else {
                 return;
             };
-            self.bytes -= bytes(&oldest);
+            self.bytes -= oldest.recording.bytes();
         }
     }
 }
 
-fn bytes(recording: &Recording) -> usize {
-    let lines = recording.ran.log.iter().map(|line| 16 + line.message.len());
-    1000 + recording.steps.iter().map(Step::bytes).sum::<usize>() + lines.sum::<usize>()
-}
-
 #[cfg(test)]
 mod tests {
-    use quorate_model::run::RunEnding;
-    use quorate_tree::Difference;
+    use quorate_tree::{Difference, Side};
 
     use super::*;
 
     fn run(shadow: u8, differs: bool) -> Observed {
-        let returned = |text: &str| (RunEnding::Returned(text.into()), Vec::new());
+        let returned = |text: &str| Side {
+            ending: format!("returned {text}"),
+            changed: 0,
+            changes: Vec::new(),
+        };
         Observed::Shadow(Box::new(ShadowRun {
             mount: ZnodePath::parse("/m").unwrap(),
             operation: "add".into(),
@@ -167,6 +194,7 @@ mod tests {
                 mounted: returned("1"),
                 shadow: returned("2"),
             }),
+            stopped: None,
         }))
     }
 

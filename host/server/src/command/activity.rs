@@ -108,8 +108,14 @@ fn table(now: &[MountActivity], past: Option<(Duration, &[MountActivity])>) -> S
         if let Some(shadow) = &mount.shadow {
             let _ = writeln!(
                 text,
-                "{:<20} its shadow did something else in {} of {} runs",
-                mount.mount, shadow.differing, shadow.runs
+                "{:<20} its shadow did something else in {} of {} runs{}",
+                mount.mount,
+                shadow.differing,
+                shadow.runs,
+                match &shadow.stopped {
+                    Some(reason) => format!(", and runs no more: {reason}"),
+                    None => String::new(),
+                }
             );
         }
         if mount.parked > 0 {

@@ -37,6 +37,9 @@ pub(super) const MAX_DESCRIPTIONS: usize = 2;
 /// How long an upload waits for its turn.
 const UPLOAD_PATIENCE: Duration = Duration::from_secs(30);
 
+/// How many answers to mounts wait at once for a recipe to be compiled: each holds its component.
+pub(super) const MAX_COMPILATIONS: usize = 4;
+
 /// How long the answer to a mount waits for the server that leads to compile the recipe.
 const READY_PATIENCE: Duration = Duration::from_secs(12);
 
@@ -296,6 +299,10 @@ impl Http {
             .ok()
             .and_then(|state| state.component(&digest).cloned())
         else {
+            return;
+        };
+        // Whoever comes beyond that is answered at once, and its first calls may be refused as not ready.
+        let Ok(_turn) = self.compilations.try_acquire() else {
             return;
         };
         let check = self.check.clone();

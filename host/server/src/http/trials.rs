@@ -180,23 +180,19 @@ fn watch_shown(watch: &RunWatch) -> Value {
 pub(super) fn compared_shown(compared: &Compared) -> Value {
     let differences = compared.last.iter().rev().filter_map(|run| {
         let difference = run.difference.as_ref()?;
-        let side = |(ending, changes): &(RunEnding, Vec<_>)| {
-            let mut side = ending_shown(ending);
-            side["changes"] = json!(changes);
-            side
-        };
         Some(json!({
             "zxid": run.zxid.0,
             "at": run.at.0,
             "operation": run.operation,
-            "mounted": side(&difference.mounted),
-            "shadow": side(&difference.shadow),
+            "mounted": difference.mounted,
+            "shadow": difference.shadow,
         }))
     });
     json!({
         "digest": compared.digest.to_string(),
         "runs": compared.runs,
         "differing": compared.differing,
+        "stopped": compared.stopped,
         "last": differences.collect::<Vec<_>>(),
     })
 }

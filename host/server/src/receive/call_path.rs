@@ -2,6 +2,7 @@
 //! if the call writes or waits.
 
 use quorate_model::call::CallRequest;
+use quorate_model::id::{CallId, SessionId, Zxid};
 use quorate_model::path::ZnodePath;
 use quorate_tree::State;
 
@@ -28,12 +29,10 @@ impl CallPath {
             "" => None,
             behind => {
                 let digits = behind.strip_prefix('@')?;
-                Some(
-                    digits
-                        .parse()
-                        .ok()
-                        .filter(|key| (1..=MAX_KEY).contains(key))?,
-                )
+                let key = digits.parse().ok()?;
+                // As a number is written: otherwise one call would have several paths.
+                let is_plain = (1..=MAX_KEY).contains(&key) && key.to_string() == digits;
+                Some(is_plain.then_some(key)?)
             }
         };
         Some(CallPath {
@@ -45,10 +44,28 @@ impl CallPath {
         })
     }
 
-    /// The same, if a recipe is mounted there; else a path is a znode's, whatever it looks like.
+    /// The same, if a recipe is mounted there, and no znode has that path: it is one's then, whatever it looks like.
     pub(crate) fn at_mount(text: &str, state: &State) -> Option<CallPath> {
         let found = CallPath::parse(text)?;
-        state.mount(&found.mount).is_some().then_some(found)
+        let says_a_call = state.mount(&found.mount).is_some() && state.stat(&found.path).is_none();
+        says_a_call.then_some(found)
+    }
+
+    /// How the call stands that a session has made by reading this path.
+    pub(crate) fn standing(&self, session: SessionId, state: &State) -> Standing {
+        let Some(key) = self.key else {
+            return Standing::Unknown;
+        };
+        let (call, fingerprint) = (CallId { session, key }, self.request().fingerprint());
+        let answer = state.answer(call);
+        if let Some(answer) = answer.filter(|it| it.fingerprint == fingerprint) {
+            return Standing::Answered(answer.zxid);
+        }
+        let parked = state.parked(call);
+        match parked.filter(|it| it.fingerprint == fingerprint) {
+            Some(_) => Standing::Parked(call),
+            None => Standing::Unknown,
+        }
     }
 
     pub(crate) fn request(&self) -> CallRequest {
@@ -61,6 +78,17 @@ impl CallPath {
             acknowledged: 0,
         }
     }
+}
+
+/// How a call stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Since this transaction.
+    Answered(Zxid),
+    /// It waits.
+    Parked(CallId),
+    /// It was never made, or its answer is acknowledged.
+    Unknown,
 }
 
 /// What the protocol's own numbers hold.
@@ -101,6 +129,8 @@ mod tests {
             "/locks/holder()@0",
             "/locks/holder()@9223372036854775808",
             "/locks/holder()@-1",
+            "/locks/holder()@07",
+            "/locks/holder()@+7",
             "holder()",
             "//locks/holder()",
         ] {

@@ -20,7 +20,7 @@ use quorate_wire::{
 };
 use sha1::{Digest as _, Sha1};
 
-use super::{CallPath, Edge, acl};
+use super::{CallPath, Edge, Standing, acl};
 use crate::local_sessions::{self, Setting};
 use crate::members::{self, Members};
 use crate::respond::{Connection, Form, Kind, Read, SetWatches};
@@ -150,8 +150,8 @@ pub(super) fn take(
             return Ok(Taken::Done);
         }
         RequestBody::Reconfig(request) => reconfig(&request, context.edge),
-        body => match by_path(&body, reads) {
-            Some(call) if kind != Kind::ReadOnly => Ok(call),
+        body => match by_path(&body, connection.session(), reads) {
+            Some(call) if kind != Kind::ReadOnly => call,
             _ => asked(body, context.identities),
         },
     };
@@ -380,7 +380,11 @@ fn asked(body: RequestBody, identities: &[Identity]) -> Result<Asked, Broken> {
 }
 
 /// A call that is made by reading its path, and the end of one by deleting it (rule C8).
-fn by_path(body: &RequestBody, reads: &mut Reads<'_>) -> Option<Asked> {
+fn by_path(
+    body: &RequestBody,
+    session: Option<SessionId>,
+    reads: &mut Reads<'_>,
+) -> Option<Result<Asked, Broken>> {
     let (path, watch) = match body {
         RequestBody::GetData { path, watch } => (path, Some(*watch)),
         RequestBody::Delete { path, .. } => (path, None),
@@ -390,23 +394,32 @@ fn by_path(body: &RequestBody, reads: &mut Reads<'_>) -> Option<Asked> {
     if !path.contains('(') {
         return None;
     }
-    let found = reads.with(|state| CallPath::at_mount(path, state))?;
+    let session = session?;
+    let (found, standing) = reads.with(|state| {
+        let found = CallPath::at_mount(path, state)?;
+        let standing = found.standing(session, state);
+        Some((found, standing))
+    })?;
     let request = found.request();
-    let operation = match (watch, found.key) {
-        (Some(_), Some(_)) => Operation::Call(request),
-        (Some(_), None) => Operation::Query(request),
+    let operation = match (watch, found.key, standing) {
+        (Some(_), Some(_), _) => Operation::Call(request),
+        (Some(_), None, _) => Operation::Query(request),
         // Its answer has been read.
-        (None, Some(key)) => {
-            return Some(Asked::Write(Operation::Acknowledge { key }, Form::Plain));
+        (None, Some(key), Standing::Answered(_)) => {
+            return Some(Ok(Asked::Write(
+                Operation::Acknowledge { key },
+                Form::Plain,
+            )));
         }
-        (None, None) => return None,
+        (None, _, Standing::Parked(_)) => return Some(Err(ErrorCode::BadArguments.into())),
+        (None, ..) => return Some(Err(ErrorCode::NoNode.into())),
     };
     let form = Form::Path {
         path: found.path,
         key: found.key,
         watch: watch.unwrap_or_default(),
     };
-    Some(Asked::Write(operation, form))
+    Some(Ok(Asked::Write(operation, form)))
 }
 
 /// ZooKeeper's order: first whether it is allowed, then whether there is an ensemble.

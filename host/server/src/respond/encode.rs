@@ -50,7 +50,7 @@ fn called(xid: i32, zxid: Zxid, outcome: &Outcome) -> Response {
         Response::ok(xid, zxid, ResponseBody::Data { data, stat })
     };
     let failed = |code, why: String| {
-        tracing::info!(target: "recipe", "a call by reading its path has failed: {why}");
+        tracing::debug!(target: "recipe", "a call by reading its path has failed: {why}");
         Response::refusal(xid, zxid, code, why)
     };
     match outcome {

@@ -1,7 +1,7 @@
 //! Reads, answered from the state that their session's earlier writes have made.
 
 use bytes::BytesMut;
-use quorate_model::id::{CallId, SessionId, Zxid};
+use quorate_model::id::{SessionId, Zxid};
 use quorate_model::path::ZnodePath;
 use quorate_tree::State;
 use quorate_wire::stat::STAT_BYTES;
@@ -9,7 +9,7 @@ use quorate_wire::{ErrorCode, EventType, Notification, ResponseBody, Stat, Watch
 
 use super::{Reply, encode};
 use crate::notify::{AnswerForm, TooManyWatches, Watches};
-use crate::receive::CallPath;
+use crate::receive::{CallPath, Standing};
 
 /// A request that changes nothing but its own connection's watches.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -170,17 +170,17 @@ impl Place<'_> {
             Notification::Watch(event).encode_frame(zxid, out);
         };
         for path in &set.data {
-            if let Some((call, path)) = self.call(path) {
-                match (self.state.answer(call), self.state.parked(call)) {
-                    (Some(answer), _) if answer.zxid > set.since => {
-                        tell(EventType::NodeDataChanged, &path);
+            if let Some((call, session)) = self.call(path) {
+                match call.standing(session, self.state) {
+                    Standing::Answered(zxid) if zxid > set.since => {
+                        tell(EventType::NodeDataChanged, path);
                     }
-                    (Some(_), _) => {}
-                    (None, Some(_)) => {
-                        let form = AnswerForm::Watch { path };
-                        self.watches.await_call(call, form, self.connection);
+                    Standing::Answered(_) => {}
+                    Standing::Parked(id) => {
+                        let form = AnswerForm::Watch { path: call.path };
+                        self.watches.await_call(id, form, self.connection);
                     }
-                    (None, None) => tell(EventType::NodeDeleted, &path),
+                    Standing::Unknown => tell(EventType::NodeDeleted, path),
                 }
                 continue;
             }
@@ -209,10 +209,10 @@ impl Place<'_> {
     }
 
     /// The call that a watched path stands for (rule C8).
-    fn call(&self, path: &ZnodePath) -> Option<(CallId, ZnodePath)> {
+    fn call(&self, path: &ZnodePath) -> Option<(CallPath, SessionId)> {
         let found = CallPath::at_mount(path.as_str(), self.state)?;
-        let (session, key) = (self.session?, found.key?);
-        Some((CallId { session, key }, found.path))
+        let session = self.session?;
+        found.key.is_some().then_some((found, session))
     }
 
     fn watch_data(&self, path: &ZnodePath) -> Result<(), ErrorCode> {

@@ -74,6 +74,10 @@ impl<R: Runner<RunTree>> Evaluator<R> {
         let counted = Counted::from(&mount);
         let (before, start) = (self.fuel, self.view.progress());
         let (ending, _) = self.run(input.clone(), mount);
+        if let RunEnding::Trapped(_) | RunEnding::Exceeded { .. } = &ending {
+            self.view.roll_back(start);
+            self.record_failure(&ending, &path, |_, _| input);
+        }
         *fuel = fuel.saturating_sub(self.fuel - before);
         match ending {
             RunEnding::Returned(_) => {
@@ -88,8 +92,6 @@ impl<R: Runner<RunTree>> Evaluator<R> {
             ending => {
                 let failure = failure_of(&ending)
                     .unwrap_or_else(|| "a guard has to return, or to refuse".into());
-                self.view.roll_back(start);
-                self.record_failure(&path, |_, _| input);
                 self.failed_guard = Some((counted, failure.clone()));
                 Err(failed(failure))
             }

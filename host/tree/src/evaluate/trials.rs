@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 
+use quorate_model::bound::Bound;
 use quorate_model::call::CallRequest;
 use quorate_model::id::{CallId, SessionId, Timestamp, Zxid};
 use quorate_model::outcome::{Outcome, Refusal};
@@ -14,11 +15,11 @@ use quorate_model::recipe::{Mount, RecipeDigest};
 use quorate_model::recording::{Ran, Recording};
 use quorate_model::request::Request;
 use quorate_model::run::{RunEnding, RunInput, Runner};
-use quorate_model::trial::{Trial, TrialOf, TrialRequest};
+use quorate_model::trial::{MAX_RECORDING_BYTES, Trial, TrialOf, TrialRequest};
 use quorate_model::write_set::Change;
 use serde::{Deserialize, Serialize};
 
-use super::Evaluator;
+use super::{Evaluator, bad_call, changes_bytes, failure_of};
 use crate::apply::Records;
 use crate::operations::call::{self, Call};
 use crate::operations::mount::LEAST_CALL;
@@ -38,6 +39,8 @@ pub enum Observed {
     Failure {
         /// The transaction that it failed in.
         zxid: Zxid,
+        /// How it failed.
+        error: String,
         /// All that it was told.
         recording: Box<Recording>,
     },
@@ -58,15 +61,42 @@ pub struct ShadowRun {
     pub digest: RecipeDigest,
     /// What both did, where that is not the same.
     pub difference: Option<Difference>,
+    /// Why this leader runs it no more: too many of its runs in a row have failed.
+    pub stopped: Option<String>,
 }
 
 /// Two runs of one call that differ.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Difference {
-    /// How the mounted component's run ended, and what it changed.
-    pub mounted: (RunEnding, Vec<Change>),
+    /// The mounted component's.
+    pub mounted: Side,
     /// The shadow's.
-    pub shadow: (RunEnding, Vec<Change>),
+    pub shadow: Side,
+}
+
+/// One of two runs of a call: enough to see what it did, since differences are kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Side {
+    /// How it ended, cut off where that is long.
+    pub ending: String,
+    /// How many records it changed.
+    pub changed: u64,
+    /// Those changes, in order; none if they are too large to be kept.
+    pub changes: Vec<Change>,
+}
+
+/// The most bytes of changes that are kept of one side.
+const MAX_SIDE_BYTES: usize = 16 << 10;
+
+impl Side {
+    fn of(ending: &RunEnding, changes: Vec<Change>) -> Side {
+        let fits = changes_bytes(&changes) <= MAX_SIDE_BYTES;
+        Side {
+            ending: ending.to_string().chars().take(1000).collect(),
+            changed: changes.len() as u64,
+            changes: if fits { changes } else { Vec::new() },
+        }
+    }
 }
 
 /// A shadow has run; the mounted component is about to.
@@ -153,7 +183,7 @@ impl<R: Runner<RunTree>> Evaluator<R> {
         let input = call.input(&mount, &self.view);
         let trial = self.on_trial(input, mount, wanted.record);
         match trial.ran.ending {
-            RunEnding::BadCall(message) => Err(Refusal::BadCall(message)),
+            RunEnding::BadCall(message) => Err(bad_call(&message)),
             RunEnding::NotReady => Err(Refusal::NotReady(path.clone())),
             _ => Ok(Outcome::Tried(Box::new(trial))),
         }
@@ -162,7 +192,10 @@ impl<R: Runner<RunTree>> Evaluator<R> {
     /// Runs the mount's shadow, if it has one that is ready here.
     pub(super) fn run_shadow(&mut self, call: &Call, mount: &Mount) -> Option<Shadow> {
         let digest = mount.shadow.filter(|digest| *digest != mount.digest)?;
-        if !self.runner.ready(&digest) {
+        let most = mount.bounds.of(Bound::Failures);
+        let failures = self.shadow_failures.get(&(mount.path.clone(), digest));
+        let stopped = failures.is_some_and(|failures| most > 0 && *failures >= most);
+        if stopped || !self.runner.ready(&digest) {
             return None;
         }
         let moment = self.view.moment();
@@ -170,15 +203,31 @@ impl<R: Runner<RunTree>> Evaluator<R> {
             digest,
             ..call.input(mount, &self.view)
         };
-        let run = ShadowRun {
+        let mut run = ShadowRun {
             mount: mount.path.clone(),
             operation: input.invocation.name().to_owned(),
             zxid: moment.zxid,
             at: moment.time,
             digest,
             difference: None,
+            stopped: None,
         };
         let trial = self.on_trial(input, mount.clone(), false);
+        let key = (mount.path.clone(), digest);
+        match failure_of(&trial.ran.ending) {
+            None => {
+                self.shadow_failures.remove(&key);
+            }
+            Some(failure) => {
+                let failures = self.shadow_failures.entry(key).or_default();
+                *failures += 1;
+                if *failures == most {
+                    run.stopped = Some(format!(
+                        "{most} of its runs in a row have failed, the last: {failure}"
+                    ));
+                }
+            }
+        }
         Some(Shadow { run, trial })
     }
 
@@ -198,21 +247,32 @@ impl<R: Runner<RunTree>> Evaluator<R> {
             _ => Vec::new(),
         };
         let changes = self.view.changes_since(start).to_vec();
-        let mounted = (ending.clone(), kept(ending, changes));
-        let shadow = (
-            trial.ran.ending.clone(),
-            kept(&trial.ran.ending, trial.changes),
-        );
-        run.difference = (mounted != shadow).then_some(Difference { mounted, shadow });
+        let changes = kept(ending, changes);
+        let shadows = kept(&trial.ran.ending, trial.changes);
+        if *ending != trial.ran.ending || changes != shadows {
+            run.difference = Some(Difference {
+                mounted: Side::of(ending, changes),
+                shadow: Side::of(&trial.ran.ending, shadows),
+            });
+        }
         self.observed.push(Observed::Shadow(Box::new(run)));
     }
 
     /// A run has failed, and what it wrote is taken back: it is run once more, from the same state, to be recorded.
+    ///
+    /// One that took too long by the clock is not: what it did is no matter of what it was told.
     pub(super) fn record_failure(
         &mut self,
+        failed: &RunEnding,
         path: &ZnodePath,
         input: impl FnOnce(&Mount, &View) -> RunInput,
     ) {
+        let wall_clock = Bound::WallClock.name();
+        match failed {
+            RunEnding::Trapped(_) => {}
+            RunEnding::Exceeded { bound, .. } if bound != wall_clock => {}
+            _ => return,
+        }
         let stretch = self.time.0 / RECORD_EVERY_MS;
         if self.recorded.stretch != stretch {
             self.recorded = Recorded {
@@ -230,8 +290,11 @@ impl<R: Runner<RunTree>> Evaluator<R> {
         let input = input(&mount, &self.view);
         let trial = self.on_trial(input, mount, true);
         if let Some(recording) = trial.recording {
-            let recording = Box::new(recording);
-            self.observed.push(Observed::Failure { zxid, recording });
+            self.observed.push(Observed::Failure {
+                zxid,
+                error: failed.to_string(),
+                recording: Box::new(recording),
+            });
         }
     }
 
@@ -254,6 +317,7 @@ impl<R: Runner<RunTree>> Evaluator<R> {
             steps,
             ran: ran.clone(),
         });
+        let recording = recording.filter(|recording| recording.bytes() <= MAX_RECORDING_BYTES);
         let changes = self.view.changes_since(start).to_vec();
         self.view.roll_back(start);
         Trial {

@@ -312,9 +312,6 @@ impl<R: Runner<RunTree>> Evaluator<R> {
         let shadow = self.run_shadow(&call, &mount);
         let (ending, created) = self.run(call.input(&mount, &self.view), mount);
         self.compare_shadow(shadow, start, &ending);
-        let fuel = self.fuel - fuel_before;
-        self.spent.fuel += fuel;
-        self.wakes.due.charge(&parked.mount, fuel);
         let ending = match ending {
             RunEnding::NotReady => {
                 // It was ready a moment ago. Its mark stays.
@@ -343,9 +340,9 @@ impl<R: Runner<RunTree>> Evaluator<R> {
             }
             Some(failed) => {
                 self.view.roll_back(start);
-                if failure.is_some() {
-                    self.record_failure(&parked.mount, |mount, view| call.input(mount, view));
-                }
+                self.record_failure(&failed, &parked.mount, |mount, view| {
+                    call.input(mount, view)
+                });
                 let ending = ending_of(failed);
                 if id.is_standing() {
                     self.fail_standing(&parked, &ending);
@@ -355,6 +352,10 @@ impl<R: Runner<RunTree>> Evaluator<R> {
             }
         }
         mount::count_run(&mut self.view, &counted, failure.as_deref());
+        // Its shadow's, and that of its record, too.
+        let fuel = self.fuel - fuel_before;
+        self.spent.fuel += fuel;
+        self.wakes.due.charge(&parked.mount, fuel);
         self.wakes.depth = self.wakes.chains.remove(&id).unwrap_or(1);
         self.finish(None, id.session, Some(id), None);
         self.wakes.depth = 0;

@@ -183,8 +183,8 @@ fn a_shadow_is_compared_and_changes_nothing() {
     let [Some(difference)] = &differences(&mut world)[..] else {
         panic!("one, and it differs");
     };
-    assert!(matches!(difference.mounted.0, RunEnding::Parked { .. }));
-    assert!(matches!(difference.shadow.0, RunEnding::BadCall(_)));
+    assert!(difference.mounted.ending.starts_with("parked"));
+    assert!(difference.shadow.ending.starts_with("does not fit"));
     // The next run, which is woken, is compared too.
     world.ask(session, Operation::Cancel { key: 2 });
     world.call(session, 3, "watch-all");
