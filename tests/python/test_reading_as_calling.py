@@ -83,6 +83,9 @@ def test_c8_what_does_not_fit_is_an_error_and_a_znode_is_a_znode(kazoo_of, mount
             client.get(path)
     with pytest.raises(APIError):
         client.get('/read/add("a", 9223372036854775807)@2') and client.get('/read/add("a", 1)@3')
+    # A counter of that name: its znode is there, and is read.
+    assert value(client.get('/read/add("odd(1)", 3)@4')[0]) == 3
+    assert client.get("/read/odd(1)")[0] == b"3"
     # Where nothing is mounted, a path is a path.
     client.create("/plain(1)@2", b"data")
     assert client.get("/plain(1)@2")[0] == b"data"
@@ -107,6 +110,10 @@ def test_c8_a_call_that_waits_says_so_and_a_watch_tells_of_its_answer(kazoo_of):
     path = '/queue-up/acquire("x")@1'
     assert waiter.get(path, watch=watch)[0] == b"parked"
     assert waiter.get(path)[0] == b"parked"
+    with pytest.raises(BadArgumentsError):
+        waiter.delete(path)
+    with pytest.raises(NoNodeError):
+        waiter.delete('/queue-up/acquire("y")@1')
     assert value(holder.get('/queue-up/holder("x")')[0])["session"] == holder.client_id[0]
     holder.get('/queue-up/release("x")@2')
     assert fired.wait(DEADLINE_S)

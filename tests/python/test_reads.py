@@ -228,4 +228,4 @@ def test_without_read_only_mode_nobody_is_served_without_a_quorum(ensemble):
         client.start(timeout=6)
     client.stop()
     client.close()
-    assert last.four_letter_word("isro") == "rw"
+    assert last.four_letter_word("isro") == "null"

@@ -368,6 +368,29 @@ mod tests {
     }
 
     #[test]
+    fn all_that_a_recipe_may_make_long_counts() {
+        let long = "x".repeat(10_000);
+        let range = Range {
+            after: Some(long.clone()),
+            before: Some(long.clone()),
+            ..Range::default()
+        };
+        let step = |ask| Step {
+            ask,
+            answer: Reply::Done,
+        };
+        assert!(step(Question::Children(path("a"), range.clone())).bytes() > 20_000);
+        assert!(step(Question::Entries(path("a"), range)).bytes() > 20_000);
+        let sequential = Question::CreateSequential {
+            parent: path("a"),
+            prefix: long,
+            data: Bytes::from(vec![0; 10_000]),
+            lifetime: Lifetime::Persistent,
+        };
+        assert!(step(sequential).bytes() > 20_000);
+    }
+
+    #[test]
     fn steps_are_the_same_as_json_and_as_bytes() {
         let json = serde_json::to_string(&steps()).unwrap();
         assert_eq!(serde_json::from_str::<Vec<Step>>(&json).unwrap(), steps());
