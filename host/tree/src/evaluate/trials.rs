@@ -241,6 +241,9 @@ impl<R: Runner<RunTree>> Evaluator<R> {
         let Some(Shadow { mut run, trial }) = shadow else {
             return;
         };
+        if *ending == RunEnding::NotReady {
+            return;
+        }
         // What a run wrote counts only if it ended well.
         let kept = |ending: &RunEnding, changes: Vec<Change>| match ending {
             RunEnding::Returned(_) | RunEnding::Parked { .. } => changes,
