@@ -6,7 +6,6 @@ import subprocess
 import threading
 
 import pytest
-from kazoo.client import KazooClient
 from kazoo.exceptions import APIError, BadArgumentsError, NoNodeError
 from kazoo.protocol.states import EventType
 
@@ -28,19 +27,9 @@ def mounted(server):
 
 
 @pytest.fixture
-def kazoo_of(mounted):
-    started = []
-
-    def start() -> KazooClient:
-        client = KazooClient(hosts=mounted.hosts, timeout=20)
-        client.start(timeout=DEADLINE_S)
-        started.append(client)
-        return client
-
-    yield start
-    for client in started:
-        client.stop()
-        client.close()
+def kazoo_of(mounted, kazoo):
+    """Clients of the server where recipes are mounted."""
+    return kazoo
 
 
 def value(data: bytes):

@@ -119,7 +119,7 @@ pub struct Wanted {
 /// What one server asks of the one that leads.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Look {
-    /// What each operation did.
+    /// What each operation did, and how shadows compare.
     Operations,
     /// Lines, and if there are none, those that come within a while.
     Lines {
@@ -128,8 +128,6 @@ pub enum Look {
         /// That while.
         wait_ms: u64,
     },
-    /// How mounts' shadows compare with what is mounted.
-    Shadows,
     /// The last runs that failed.
     Failures,
     /// One of those, as it was recorded.
@@ -139,8 +137,13 @@ pub enum Look {
 /// What it is answered.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Seen {
-    /// By mount and operation.
-    Operations(BTreeMap<(ZnodePath, String), Counted>),
+    /// What recipes did.
+    Operations {
+        /// By mount and operation.
+        counted: BTreeMap<(ZnodePath, String), Counted>,
+        /// By mount: how its shadow compares with what is mounted.
+        shadows: BTreeMap<ZnodePath, Compared>,
+    },
     /// The oldest first.
     Lines {
         /// Those that are wanted.
@@ -148,8 +151,6 @@ pub enum Seen {
         /// What to ask for next.
         next: Zxid,
     },
-    /// By mount.
-    Shadows(BTreeMap<ZnodePath, Compared>),
     /// The last first.
     Failures(Vec<Failure>),
     /// If it is still kept.
@@ -232,9 +233,12 @@ impl Activity {
     /// Looks here. Never longer than a minute.
     pub(crate) async fn look(&self, look: Look) -> Seen {
         let (wanted, wait_ms) = match look {
-            Look::Operations => return Seen::Operations(self.operations.lock().clone()),
+            Look::Operations => {
+                let counted = self.operations.lock().clone();
+                let shadows = self.observations.shadows();
+                return Seen::Operations { counted, shadows };
+            }
             Look::Lines { wanted, wait_ms } => (wanted, wait_ms),
-            Look::Shadows => return Seen::Shadows(self.observations.shadows()),
             Look::Failures => return Seen::Failures(self.observations.failures()),
             Look::Recording(zxid) => {
                 return Seen::Recording(self.observations.recording(zxid).map(Box::new));

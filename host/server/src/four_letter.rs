@@ -24,17 +24,21 @@ const NOT_SERVING: &str = "This ZooKeeper instance is not currently serving requ
 /// What a word is answered with, before the connection is closed. Those of ZooKeeper's that are not
 /// served here are answered as in ZooKeeper one that is not on its whitelist.
 pub fn answer(word: &str, edge: &Edge) -> String {
-    match (word, (edge.mode)()) {
-        ("ruok", _) => "imok".into(),
-        // As ZooKeeper's `AbstractFourLetterCommand` answers while its server does not run.
-        ("isro", Mode::NotServing) => "null".into(),
-        ("srvr" | "stat" | "mntr", Mode::NotServing) => NOT_SERVING.into(),
-        ("isro", Mode::ReadOnly) => "ro".into(),
-        ("isro", _) => "rw".into(),
-        ("envi", _) => envi(),
-        ("srvr", _) => Report::of(edge).srvr(),
-        ("stat", _) => Report::of(edge).stat(),
-        ("mntr", _) => Report::of(edge).mntr(),
+    let report = |text: fn(&Report) -> String| {
+        Report::of(edge).map_or_else(|| NOT_SERVING.to_owned(), |report| text(&report))
+    };
+    match word {
+        "ruok" => "imok".into(),
+        "isro" => match (edge.mode)() {
+            // As ZooKeeper's `IsroCommand` answers while its server does not run.
+            Mode::NotServing => "null".into(),
+            Mode::ReadOnly => "ro".into(),
+            _ => "rw".into(),
+        },
+        "envi" => envi(),
+        "srvr" => report(Report::srvr),
+        "stat" => report(Report::stat),
+        "mntr" => report(Report::mntr),
         _ => format!("{word} is not executed because it is not in the whitelist.\n"),
     }
 }
@@ -43,8 +47,7 @@ pub fn answer(word: &str, edge: &Edge) -> String {
 struct Report {
     mode: Mode,
     clients: Vec<Client>,
-    /// None while a snapshot is installed: then nothing is told of it, rather than zeros.
-    state: Option<OfState>,
+    state: OfState,
     latency_ms: (u64, f64, u64),
     received: u64,
     sent: u64,
@@ -70,19 +73,24 @@ struct Client {
 }
 
 impl Report {
-    fn of(edge: &Edge) -> Report {
+    /// None while the server does not serve, or has no state: it would be told in zeros.
+    fn of(edge: &Edge) -> Option<Report> {
+        let mode = (edge.mode)();
         let state = {
             let state = edge.state.read();
-            (!state.is_vacant()).then(|| OfState {
+            if mode == Mode::NotServing || state.is_vacant() {
+                return None;
+            }
+            OfState {
                 counts: state.counts(),
                 zxid: state.last_zxid(),
                 digest: state.digest(),
                 version: state.version(),
-            })
+            }
         };
         let clients = edge.watches.connections();
-        Report {
-            mode: (edge.mode)(),
+        Some(Report {
+            mode,
             clients: clients
                 .iter()
                 .map(|connection| {
@@ -103,7 +111,7 @@ impl Report {
             outstanding: edge.metrics.outstanding.get(),
             watches: edge.watches.count(),
             local_sessions: edge.local.count(),
-        }
+        })
     }
 
     fn srvr(&self) -> String {
@@ -138,23 +146,19 @@ impl Report {
             format_args!("Sent: {}", self.sent),
             format_args!("Connections: {}", self.connections),
             format_args!("Outstanding: {}", self.outstanding),
+            format_args!("Zxid: {}", self.state.zxid),
+            format_args!("Mode: {}", self.mode.name()),
+            format_args!("Node count: {}", self.state.counts.znodes),
         ] {
             line(&mut text, fact);
-        }
-        if let Some(state) = &self.state {
-            line(&mut text, format_args!("Zxid: {}", state.zxid));
-        }
-        line(&mut text, format_args!("Mode: {}", self.mode.name()));
-        if let Some(state) = &self.state {
-            let znodes = state.counts.znodes;
-            line(&mut text, format_args!("Node count: {znodes}"));
         }
         text
     }
 
     fn mntr(&self) -> String {
         let (min, mean, max) = self.latency_ms;
-        let mut facts = vec![
+        let (state, counts) = (&self.state, &self.state.counts);
+        let facts = [
             ("version", VERSION.to_owned()),
             ("server_state", self.mode.name().to_owned()),
             ("avg_latency", decimals(mean)),
@@ -166,20 +170,16 @@ impl Report {
             ("outstanding_requests", self.outstanding.to_string()),
             ("watch_count", self.watches.to_string()),
             ("local_sessions", self.local_sessions.to_string()),
+            ("znode_count", counts.znodes.to_string()),
+            ("ephemerals_count", counts.ephemerals.to_string()),
+            ("approximate_data_size", counts.data_bytes.to_string()),
+            ("global_sessions", counts.sessions.to_string()),
+            ("parked_calls", counts.parked_calls.to_string()),
+            ("mounts", counts.mounts.to_string()),
+            ("last_zxid", state.zxid.to_string()),
+            ("state_digest", state.digest.to_string()),
+            ("ensemble_version", state.version.to_string()),
         ];
-        if let Some(state) = &self.state {
-            facts.extend([
-                ("znode_count", state.counts.znodes.to_string()),
-                ("ephemerals_count", state.counts.ephemerals.to_string()),
-                ("approximate_data_size", state.counts.data_bytes.to_string()),
-                ("global_sessions", state.counts.sessions.to_string()),
-                ("parked_calls", state.counts.parked_calls.to_string()),
-                ("mounts", state.counts.mounts.to_string()),
-                ("last_zxid", state.zxid.to_string()),
-                ("state_digest", state.digest.to_string()),
-                ("ensemble_version", state.version.to_string()),
-            ]);
-        }
         let mut text = String::new();
         for (key, value) in facts {
             line(&mut text, format_args!("zk_{key}\t{value}"));
@@ -205,6 +205,7 @@ fn line(text: &mut String, fact: std::fmt::Arguments<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::TestServer;
 
     fn report() -> Report {
         Report {
@@ -215,7 +216,7 @@ mod tests {
                 received: 2,
                 sent: 3,
             }],
-            state: Some(OfState {
+            state: OfState {
                 counts: Counts {
                     znodes: 5,
                     sessions: 2,
@@ -224,7 +225,7 @@ mod tests {
                 zxid: Zxid::new(1, 10),
                 digest: Digest(0xabc),
                 version: 1,
-            }),
+            },
             latency_ms: (0, 0.123_456, 12),
             received: 20,
             sent: 30,
@@ -233,6 +234,19 @@ mod tests {
             watches: 6,
             local_sessions: 0,
         }
+    }
+
+    #[test]
+    fn a_server_that_installs_a_snapshot_says_so_and_counts_nothing() {
+        let server = TestServer::new();
+        assert!(answer("srvr", &server.edge).contains("\nMode: standalone\n"));
+        let whole = server.vacate();
+        for word in ["srvr", "stat", "mntr"] {
+            assert_eq!(answer(word, &server.edge), NOT_SERVING, "{word}");
+        }
+        assert_eq!(answer("ruok", &server.edge), "imok");
+        *server.edge.state.write() = whole;
+        assert!(answer("mntr", &server.edge).contains("\nzk_znode_count\t"));
     }
 
     #[test]

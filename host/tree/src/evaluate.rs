@@ -27,7 +27,7 @@ use quorate_model::znode::Lifetime;
 
 use crate::apply::{Moment, Records};
 use crate::operations::call::{self, Admission, Call};
-use crate::operations::mount::Counted;
+use crate::operations::mount::{Counted, LEAST_CALL};
 use crate::operations::{configuration, mount, multi, recipe, session, version, znode};
 use crate::run::RunTree;
 use crate::state::{SharedState, answer_bytes, parked_bytes};
@@ -510,13 +510,7 @@ impl<R: Runner<RunTree>> Evaluator<R> {
             Admission::Known(outcome) => return Ok(outcome),
             Admission::New(mount) => mount,
         };
-        let call = Call {
-            id,
-            request: call_request.clone(),
-            identities: Vec::clone(&request.identities),
-            started: self.view.moment().time,
-            parked: None,
-        };
+        let call = Call::first(&self.view, id, identities, call_request);
         let start = self.view.progress();
         let counted = Counted::from(&mount);
         let shadow = self.run_shadow(&call, &mount);
@@ -551,8 +545,11 @@ impl<R: Runner<RunTree>> Evaluator<R> {
     fn query(&mut self, request: &Request, query: &CallRequest) -> Result<Outcome, Refusal> {
         let identities = &request.identities;
         let mount = call::expect_open(&self.view, &self.bounds, identities, query)?;
-        let mut call = self.first_run(request.session, query);
-        call.identities = Vec::clone(identities);
+        let id = CallId {
+            session: request.session,
+            ..LEAST_CALL
+        };
+        let call = Call::first(&self.view, id, identities, query);
         let counted = Counted::from(&mount);
         let start = self.view.progress();
         let shadow = self.run_shadow(&call, &mount);

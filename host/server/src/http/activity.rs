@@ -23,12 +23,9 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// `GET /v1/activity`: each mount, its parked calls, and what its operations did.
 pub(super) async fn operations(State(http): State<Arc<Http>>) -> Answered {
-    let seen = http.look(Look::Operations, PATIENCE).await?;
-    let Seen::Operations(counted) = seen else {
-        return Err(Problem::internal("the leader has answered something else"));
-    };
-    let Seen::Shadows(shadows) = http.look(Look::Shadows, PATIENCE).await? else {
-        return Err(Problem::internal("the leader has answered something else"));
+    let (counted, shadows) = match http.look(Look::Operations, PATIENCE).await? {
+        Seen::Operations { counted, shadows } => (counted, shadows),
+        other => return Err(Problem::unexpected(other)),
     };
     let mut by_mount: BTreeMap<ZnodePath, Vec<Value>> = BTreeMap::new();
     for ((mount, operation), counted) in counted {
@@ -98,8 +95,9 @@ pub(super) async fn lines(State(http): State<Arc<Http>>, Query(page): Query<Page
         wait_ms,
     };
     let patience = PATIENCE + Duration::from_millis(wait_ms);
-    let Seen::Lines { lines, next } = http.look(look, patience).await? else {
-        return Err(Problem::internal("the leader has answered something else"));
+    let (lines, next) = match http.look(look, patience).await? {
+        Seen::Lines { lines, next } => (lines, next),
+        other => return Err(Problem::unexpected(other)),
     };
     let body = json!({"lines": lines, "next": next.0.to_string()});
     Ok(Answer::new(http.edge.watches.last_zxid(), body))

@@ -91,8 +91,9 @@ pub(super) async fn parked(
 
 /// `GET /v1/recordings`: the last runs that failed, the last first.
 pub(super) async fn failures(State(http): State<Arc<Http>>) -> Answered {
-    let Seen::Failures(failures) = http.look(Look::Failures, PATIENCE).await? else {
-        return Err(Problem::internal("the leader has answered something else"));
+    let failures = match http.look(Look::Failures, PATIENCE).await? {
+        Seen::Failures(failures) => failures,
+        other => return Err(Problem::unexpected(other)),
     };
     let body = json!({"failures": failures});
     Ok(Answer::new(http.edge.watches.last_zxid(), body))
@@ -102,9 +103,9 @@ pub(super) async fn failures(State(http): State<Arc<Http>>) -> Answered {
 pub(super) async fn recording(State(http): State<Arc<Http>>, Path(zxid): Path<String>) -> Answered {
     let zxid = parse_zxid(&zxid)
         .ok_or_else(|| Problem::bad_request("a recording is known by its zxid, a number"))?;
-    let seen = http.look(Look::Recording(zxid), PATIENCE).await?;
-    let Seen::Recording(found) = seen else {
-        return Err(Problem::internal("the leader has answered something else"));
+    let found = match http.look(Look::Recording(zxid), PATIENCE).await? {
+        Seen::Recording(found) => found,
+        other => return Err(Problem::unexpected(other)),
     };
     let found = found.ok_or_else(|| {
         Problem::not_found(

@@ -122,7 +122,7 @@ impl<R: Runner<RunTree>> Evaluator<R> {
     /// mounted there.
     pub fn rehearse(&mut self, request: &CallRequest) -> Option<Trial> {
         let mount = Records::mount(&self.view, &request.mount)?;
-        let call = self.first_run(SessionId::NONE, request);
+        let call = Call::first(&self.view, LEAST_CALL, &[], request);
         Some(self.rehearse_call(&call, mount))
     }
 
@@ -141,19 +141,6 @@ impl<R: Runner<RunTree>> Evaluator<R> {
         trial
     }
 
-    pub(super) fn first_run(&self, session: SessionId, request: &CallRequest) -> Call {
-        Call {
-            id: CallId {
-                session,
-                ..LEAST_CALL
-            },
-            request: request.clone(),
-            identities: Vec::new(),
-            started: self.view.moment().time,
-            parked: None,
-        }
-    }
-
     /// A dry run: what is asked is answered, in its place among all requests, and changes nothing. Mounts that are
     /// suspended can be tried: that is what one does then.
     pub(super) fn try_out(
@@ -161,22 +148,23 @@ impl<R: Runner<RunTree>> Evaluator<R> {
         request: &Request,
         wanted: &TrialRequest,
     ) -> Result<Outcome, Refusal> {
-        let (call, path) = match &wanted.of {
+        let call = match &wanted.of {
             TrialOf::Call(call_request) => {
                 if request.session != SessionId::NONE {
                     session::expect_owner(&self.view, request.session, request.owner)?;
                 }
-                let mut call = self.first_run(request.session, call_request);
-                call.identities = Vec::clone(&request.identities);
-                (call, &call_request.mount)
+                let id = CallId {
+                    session: request.session,
+                    ..LEAST_CALL
+                };
+                Call::first(&self.view, id, &request.identities, call_request)
             }
             TrialOf::Parked(id) => {
                 let parked = self.view.parked(*id);
-                let parked = parked.ok_or(Refusal::NoCall { key: id.key })?;
-                let path = parked.mount.clone();
-                (Call::woken(parked), &path.clone())
+                Call::woken(parked.ok_or(Refusal::NoCall { key: id.key })?)
             }
         };
+        let path = &call.request.mount;
         let mount = Records::mount(&self.view, path);
         let mount = mount.ok_or_else(|| Refusal::NotMounted(path.clone()))?;
         call::expect_caller(&mount, &request.identities)?;

@@ -166,6 +166,22 @@ pub(crate) struct Call {
 }
 
 impl Call {
+    /// One that runs for the first time, now.
+    pub(crate) fn first(
+        view: &View,
+        id: CallId,
+        identities: &[Identity],
+        request: &CallRequest,
+    ) -> Call {
+        Call {
+            id,
+            request: request.clone(),
+            identities: identities.to_vec(),
+            started: view.moment().time,
+            parked: None,
+        }
+    }
+
     /// One that was parked.
     pub(crate) fn woken(parked: ParkedCall) -> Call {
         Call {

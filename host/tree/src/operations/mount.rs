@@ -8,7 +8,7 @@ use quorate_model::bound::{Bound, MountBounds};
 use quorate_model::id::{CallId, SessionId, Zxid};
 use quorate_model::outcome::{Outcome, Refusal};
 use quorate_model::path::ZnodePath;
-use quorate_model::recipe::{Mount, MountSettings, RecipeDigest, RecipeVersion, Shadow};
+use quorate_model::recipe::{Mount, MountSettings, RecipeDigest, RecipeVersion};
 use quorate_model::write_set::Change;
 use quorate_model::znode::Lifetime;
 
@@ -92,15 +92,7 @@ pub(crate) fn target(
     view: &View,
     request: &MountRequest<'_>,
 ) -> Result<(Option<Mount>, RecipeVersion), Refusal> {
-    let name = request.recipe;
-    let recipe = view
-        .recipe(name)
-        .ok_or_else(|| Refusal::NoRecipe(name.to_owned()))?;
-    let version = match (recipe.version(request.digest), request.digest) {
-        (Some(version), _) => version.clone(),
-        (None, Some(digest)) => return Err(no_version(name, digest)),
-        (None, None) => return Err(Refusal::NoRecipe(name.to_owned())),
-    };
+    let version = version_of(view, request.recipe, request.digest)?;
     let before = expect_free(view, request.path)?;
     match &before {
         None if request.upgrade => Err(Refusal::NotMounted(request.path.clone())),
@@ -176,10 +168,10 @@ fn settle(view: &mut View, mount: &mut Mount, settings: &MountSettings) -> Resul
         mount.callers = Arc::new(callers.clone());
     }
     if let Some(shadow) = &settings.shadow {
-        mount.shadow = shadow
-            .as_ref()
-            .map(|one| version_of(view, one))
-            .transpose()?;
+        mount.shadow = match shadow {
+            Some(shadow) => Some(version_of(view, &shadow.recipe, shadow.digest)?.digest),
+            None => None,
+        };
     }
     if let Some(sealed) = settings.sealed {
         mount.sealed = sealed;
@@ -190,17 +182,16 @@ fn settle(view: &mut View, mount: &mut Mount, settings: &MountSettings) -> Resul
     Ok(())
 }
 
-/// The component that is to be a mount's shadow.
-fn version_of(view: &View, shadow: &Shadow) -> Result<RecipeDigest, Refusal> {
-    let name = &shadow.recipe;
-    let recipe = view
-        .recipe(name)
-        .ok_or_else(|| Refusal::NoRecipe(name.clone()))?;
-    match (recipe.version(shadow.digest), shadow.digest) {
-        (Some(version), _) => Ok(version.digest),
-        (None, Some(digest)) => Err(no_version(name, digest)),
-        (None, None) => Err(Refusal::NoRecipe(name.clone())),
-    }
+/// A recipe's component with this digest; the one that has the name now for none.
+fn version_of(
+    view: &View,
+    name: &str,
+    digest: Option<RecipeDigest>,
+) -> Result<RecipeVersion, Refusal> {
+    let no_recipe = || Refusal::NoRecipe(name.to_owned());
+    let recipe = view.recipe(name).ok_or_else(no_recipe)?;
+    let version = recipe.version(digest).cloned();
+    version.ok_or_else(|| digest.map_or_else(no_recipe, |digest| no_version(name, digest)))
 }
 
 /// Lets a suspended recipe run again.
