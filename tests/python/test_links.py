@@ -17,8 +17,8 @@ pytestmark = [pytest.mark.quorate, pytest.mark.timeout(120)]
 
 #: Of a client that is to be disconnected in time.
 TIMEOUT_MS = 3000
-#: What the tests' own looking, and a busy machine, may add to a time.
-SLACK_MS = 400
+#: Of a client that is to keep its connection: a server lets go of it after two thirds, without a quorum.
+LONG_TIMEOUT_MS = 9000
 #: Longer than any pause, and shorter than a client's patience. How long pauses are, tests/bench/failover judges.
 PAUSE_S = 5.0
 
@@ -41,9 +41,9 @@ def both_ways(some: List[Member], others: List[Member]) -> List[Tuple[int, int]]
 class Pinging(threading.Thread):
     """A client that reads and pings until it is disconnected, and remembers when it was answered last."""
 
-    def __init__(self, server: Member) -> None:
+    def __init__(self, server: Member, timeout_ms: int = TIMEOUT_MS) -> None:
         super().__init__(daemon=True)
-        self.client = connect(server, TIMEOUT_MS)
+        self.client = connect(server, timeout_ms)
         self.client.create(f"/pinging-{server.number}", flags=w.EPHEMERAL)
         self.closed = threading.Event()
         self.last = time.monotonic()
@@ -68,9 +68,9 @@ class Pinging(threading.Thread):
 
 
 def check_disconnected_in_time(client: Pinging, cut_at: float) -> None:
-    assert client.closed.wait(TIMEOUT_MS / 1000), "it goes on answering"
-    elapsed_ms = 1000 * (time.monotonic() - cut_at)
-    assert elapsed_ms < TIMEOUT_MS * 2 / 3 + SLACK_MS, f"disconnected after {elapsed_ms:.0f} ms"
+    """Before its session can have ended elsewhere."""
+    left_s = TIMEOUT_MS / 1000 - (time.monotonic() - cut_at)
+    assert client.closed.wait(left_s), "it goes on answering"
 
 
 def caught_up(server: Member) -> bool:
@@ -177,7 +177,7 @@ def test_w4_a_leader_without_a_quorum_for_a_moment_harms_no_session(ensemble):
     """A report of live sessions that comes in that moment is answered too, or the next ones would never be sent."""
     leader = ensemble.leader()
     followers = ensemble.others(leader)
-    clients = [Pinging(server) for server in ensemble.servers]
+    clients = [Pinging(server, LONG_TIMEOUT_MS) for server in ensemble.servers]
     for _ in range(3):
         ensemble.links.cut(between(followers, [leader]))
         # Its lease ends at the latest 0.6 s after the last word from a quorum, and then it says so.
@@ -186,7 +186,7 @@ def test_w4_a_leader_without_a_quorum_for_a_moment_harms_no_session(ensemble):
         ensemble.leader()
     # Longer than a server that hears of no quorum would have kept its clients.
     begin = time.monotonic()
-    while time.monotonic() - begin < TIMEOUT_MS * 2 / 3 / 1000 + 0.2:
+    while time.monotonic() - begin < LONG_TIMEOUT_MS * 2 / 3 / 1000 + 0.2:
         time.sleep(0.05)
         for client, server in zip(clients, ensemble.servers):
             assert not client.closed.is_set(), f"the client of server {server.number} was disconnected"
