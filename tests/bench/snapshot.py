@@ -2,12 +2,14 @@
 
 Clients set small znodes again and again, while another writes so much that snapshots become due. Whether one is
 being taken is seen in the data directory. Every write's time is put to the writes beside a snapshot or to those
-without one; nothing else differs between the two.
+without one; nothing else differs between the two. A write waits for the disk, which waits for whatever it likes; so a
+process of its own reads all the while: a read waits for nothing but the server.
 """
 
 import argparse
 import asyncio
 import gc
+import multiprocessing
 import os
 import sys
 import time
@@ -19,6 +21,7 @@ from harness.async_wire import AsyncWire
 from harness.ensemble import Ensemble, Member
 from harness.load import cluster, connect, memory_bytes, sync
 from harness.waiting import until
+from harness.wire import Wire
 
 DATA_BYTES = 100
 #: Of one multi while the tree is filled, and how many multis are under way.
@@ -31,17 +34,18 @@ PATIENCE_S = 300.0
 MEBIBYTE = 1 << 20
 
 
-class Write(NamedTuple):
-    begin: float
-    end: float
-
-
 class Span(NamedTuple):
+    """Of a request or of a snapshot, on the machine's monotonic clock."""
+
     begin: float
     end: float
 
-    def touches(self, write: Write) -> bool:
-        return write.begin < self.end and self.begin < write.end
+    def touches(self, other: "Span") -> bool:
+        return other.begin < self.end and self.begin < other.end
+
+    @property
+    def took_ms(self) -> float:
+        return 1000 * (self.end - self.begin)
 
 
 async def fill(address, znodes: int) -> float:
@@ -94,14 +98,14 @@ class Watching:
                 begun = None
 
 
-async def write_small(client: AsyncWire, number: int, writes: List[Write]) -> None:
+async def write_small(client: AsyncWire, number: int, writes: List[Span]) -> None:
     path = f"/hot/{number}"
     await client.request(w.CREATE, w.create_body(path))
     body = w.set_body(path, b"x" * DATA_BYTES)
     while True:
         begin = time.monotonic()
         assert (await client.request(w.SET_DATA, body)).err == w.OK
-        writes.append(Write(begin, time.monotonic()))
+        writes.append(Span(begin, time.monotonic()))
         # Steady, not as much as there can be: what is measured is waiting for a snapshot, not for one another.
         await asyncio.sleep(0.002)
 
@@ -116,9 +120,53 @@ async def write_ballast(client: AsyncWire) -> None:
         await asyncio.sleep(max(0.0, begin + BALLAST_BYTES / BALLAST_PER_S - time.monotonic()))
 
 
-async def measure_writes(server: Member, clients: int, snapshots: int) -> None:
+def read_until_told(address, done) -> None:
+    """In a process of its own; gives its reads, and how late it was itself at most, through ``done``."""
+    gc.disable()
+    client = Wire(address)
+    reads, lag = [], 0.0
+    while not done.poll():
+        begin = time.monotonic()
+        client.exists("/hot")
+        end = time.monotonic()
+        reads.append(Span(begin, end))
+        time.sleep(LOOK_S)
+        lag = max(lag, time.monotonic() - end - LOOK_S)
+    done.send((reads, lag))
+
+
+def print_times(what: str, some: List[Span], snapshots: List[Span]) -> None:
+    beside = [span for span in some if any(snapshot.touches(span) for snapshot in snapshots)]
+    without = set(some) - set(beside)
+    print(f"| {what} | number | median | p99 | p99.9 | most |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: |")
+    for name, spans in (("without a snapshot", without), ("beside a snapshot", beside)):
+        times = sorted(span.took_ms for span in spans)
+        at = lambda share: times[min(len(times) - 1, int(share * len(times)))]
+        print(
+            f"| {name} | {len(times):,} | {at(0.5):.2f} ms | {at(0.99):.2f} ms | {at(0.999):.2f} ms"
+            f" | {times[-1]:.1f} ms |"
+        )
+    for snapshot in snapshots:
+        worst = max((span for span in beside if snapshot.touches(span)), key=lambda span: span.took_ms)
+        print(
+            f"  a snapshot of {snapshot.took_ms / 1000:.2f} s: the longest took"
+            f" {worst.took_ms:.1f} ms, begun {worst.begin - snapshot.begin:.2f} s after it"
+        )
+    for span in sorted(without, key=lambda span: -span.took_ms)[:3]:
+        since = [span.begin - snapshot.end for snapshot in snapshots if snapshot.end < span.begin]
+        print(
+            f"  without: {span.took_ms:.1f} ms"
+            + (f", begun {since[-1]:.2f} s after a snapshot's end" if since else "")
+        )
+
+
+async def measure(server: Member, clients: int, snapshots: int) -> None:
+    here, there = multiprocessing.Pipe()
+    reader = multiprocessing.Process(target=read_until_told, args=(server.address, there))
+    reader.start()
     watching = Watching(server)
-    writes: List[Write] = []
+    writes: List[Span] = []
     opened = [await AsyncWire.connect(server.address) for _ in range(clients + 1)]
     tasks = [asyncio.create_task(watching.run()), asyncio.create_task(write_ballast(opened[0]))]
     tasks += [
@@ -137,35 +185,15 @@ async def measure_writes(server: Member, clients: int, snapshots: int) -> None:
             break
     for task in tasks:
         task.cancel()
+    here.send("enough")
+    reads, reader_lag = here.recv()
+    reader.join()
     first, *spans = watching.snapshots
-    writes = [write for write in writes if write.begin > first.end]
-    beside = [write for write in writes if any(span.touches(write) for span in spans)]
-    without = sorted(set(writes) - set(beside))
     took = sum(span.end - span.begin for span in spans)
     print(f"{len(spans)} snapshots, {took / len(spans):.2f} s each; {clients} clients, one write under way each")
-    print("| writes | number | median | p99 | p99.9 | most |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: |")
-    for name, some in (("without a snapshot", without), ("beside a snapshot", beside)):
-        times = sorted(1000 * (write.end - write.begin) for write in some)
-        at = lambda share: times[min(len(times) - 1, int(share * len(times)))]
-        print(
-            f"| {name} | {len(times):,} | {at(0.5):.2f} ms | {at(0.99):.2f} ms | {at(0.999):.2f} ms"
-            f" | {times[-1]:.1f} ms |"
-        )
-    for span in spans:
-        worst = max((w for w in beside if span.touches(w)), key=lambda w: w.end - w.begin)
-        print(
-            f"  a snapshot of {span.end - span.begin:.2f} s: the longest write took"
-            f" {1000 * (worst.end - worst.begin):.1f} ms, begun {worst.begin - span.begin:.2f} s after it"
-        )
-    ends = [span.end for span in spans]
-    for write in sorted(without, key=lambda w: w.begin - w.end)[:3]:
-        since = [write.begin - end for end in ends if end < write.begin]
-        print(
-            f"  without: {1000 * (write.end - write.begin):.1f} ms"
-            + (f", begun {since[-1]:.2f} s after a snapshot's end" if since else "")
-        )
-    print(f"the measuring program itself was late by {1000 * watching.lag:.1f} ms at most")
+    for what, some, lag in (("writes", writes, watching.lag), ("reads", reads, reader_lag)):
+        print_times(what, [span for span in some if span.begin > first.end], spans)
+        print(f"the program that measured the {what} was late itself by {1000 * lag:.1f} ms at most")
     for client in opened:
         client.drop()
 
@@ -244,7 +272,7 @@ def main() -> int:
     try:
         seconds = asyncio.run(fill(server.address, options.znodes))
         print(f"{options.znodes:,} znodes of {DATA_BYTES} bytes made in {seconds:.0f} s", flush=True)
-        asyncio.run(measure_writes(server, options.clients, options.snapshots))
+        asyncio.run(measure(server, options.clients, options.snapshots))
         sys.stdout.flush()
         measure_restart(server)
         measure_joining(ensemble, options.directory)

@@ -50,8 +50,9 @@ const IDLE_TICK_MS: u64 = 60_000;
 const EVALUATE: Duration = Duration::from_millis(20);
 
 /// How long a new leader waits for mounted recipes to be compiled, before it takes requests. Before it is over, one that
-/// is not ready hands over to a server that is (`readiness`).
-const READY_PATIENCE: Duration = Duration::from_secs(2);
+/// is not ready hands over to a server that is (`readiness`). With an election it is less than the second in which writes
+/// go on after a leader's death.
+const READY_PATIENCE: Duration = Duration::from_millis(600);
 
 /// How long the first leader waits for the voters' clocks (rule E3): some reports.
 const CLOCKS_PATIENCE: Duration = Duration::from_secs(1);

@@ -15,6 +15,9 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+use quorate_consensus::Status;
+
+use crate::mode::Mode;
 
 /// The media type of [`Metrics::text`]: OpenMetrics, which Prometheus asks for first.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -122,13 +125,31 @@ pub struct BoundName {
     bound: String,
 }
 
+/// The label of the gauge that tells what this server is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ModeName {
+    mode: &'static str,
+}
+
+/// The label of what a leader knows of another server.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ServerLabel {
+    server: u64,
+}
+
 /// What the tables know, set when somebody asks.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Snapshot {
     /// Watches of the clients connected here.
     pub watches: u64,
     /// How long ago a quorum was last heard of, in milliseconds.
     pub quorum_age_ms: u64,
+    /// What this server is in its ensemble.
+    pub mode: Mode,
+    /// Whether `/health` is well.
+    pub takes_writes: bool,
+    /// What consensus knows; none in a test without one.
+    pub ensemble: Option<Status>,
     /// None while a snapshot is installed.
     pub state: Option<OfState>,
 }
@@ -173,6 +194,13 @@ pub struct OfState {
 struct Scraped {
     watches: Gauge,
     quorum_age_ms: Gauge,
+    mode: Family<ModeName, Gauge>,
+    takes_writes: Gauge,
+    voters: Gauge,
+    log_bytes: Gauge,
+    snapshot_bytes: Gauge,
+    follower_behind_entries: Family<ServerLabel, Gauge>,
+    follower_heard_ms: Family<ServerLabel, Gauge>,
     znodes: Gauge,
     data_bytes: Gauge,
     sessions: Gauge,
@@ -322,6 +350,28 @@ impl Metrics {
                     "quorum_age_ms",
                     "How long ago a quorum was last heard of, in milliseconds",
                 ),
+                mode: registered(
+                    r,
+                    "mode",
+                    "1 for what this server is in its ensemble, 0 for what it is not",
+                    Family::default(),
+                ),
+                takes_writes: gauge(r, "takes_writes", "1 if /health is 200, else 0"),
+                voters: gauge(r, "voters", "Servers that vote"),
+                log_bytes: gauge(r, "log_bytes", "Bytes of the log on disk"),
+                snapshot_bytes: gauge(r, "snapshot_bytes", "Bytes of the newest snapshot"),
+                follower_behind_entries: registered(
+                    r,
+                    "follower_behind_entries",
+                    "Raft entries that another server lacks; at the leader only",
+                    Family::default(),
+                ),
+                follower_heard_ms: registered(
+                    r,
+                    "follower_heard_ms",
+                    "How long ago another server was heard of, in milliseconds; at the leader only",
+                    Family::default(),
+                ),
                 znodes: gauge(s, "znodes", "Znodes"),
                 data_bytes: gauge(s, "data_bytes", "Bytes of the znodes' data"),
                 sessions: gauge(s, "sessions", "Live sessions"),
@@ -362,6 +412,15 @@ impl Metrics {
         let s = &self.scraped;
         s.watches.set(now.watches.cast_signed());
         s.quorum_age_ms.set(now.quorum_age_ms.cast_signed());
+        s.takes_writes.set(i64::from(now.takes_writes));
+        for mode in Mode::ALL {
+            let name = ModeName { mode: mode.name() };
+            let is = i64::from(mode == now.mode);
+            s.mode.get_or_create(&name).set(is);
+        }
+        if let Some(status) = &now.ensemble {
+            self.scrape_ensemble(status);
+        }
         let mut text = String::new();
         let mut encoded = encode_registry(&mut text, &self.registry.lock());
         if let Some(state) = now.state {
@@ -372,6 +431,28 @@ impl Metrics {
             .and_then(|()| encode_eof(&mut text))
             .expect("a String takes whatever is written to it");
         text
+    }
+
+    fn scrape_ensemble(&self, now: &Status) {
+        let s = &self.scraped;
+        s.voters.set(now.voters.len() as i64);
+        s.log_bytes.set(now.log_bytes.cast_signed());
+        s.snapshot_bytes.set(now.snapshot_bytes.cast_signed());
+        // Whoever has left, and all of them once another leads, are told no more.
+        s.follower_behind_entries.clear();
+        s.follower_heard_ms.clear();
+        let end = now.last_index.map_or(0, |last| last + 1);
+        for (server, follower) in &now.followers {
+            let label = ServerLabel { server: server.0 };
+            let behind = end.saturating_sub(follower.matched_index.map_or(0, |index| index + 1));
+            let gauge = s.follower_behind_entries.get_or_create(&label);
+            gauge.set(behind.cast_signed());
+            // Of one that was never heard of there is no time to tell.
+            if let Some(heard_ms) = follower.heard_ms {
+                let gauge = s.follower_heard_ms.get_or_create(&label);
+                gauge.set(heard_ms.cast_signed());
+            }
+        }
     }
 
     fn scrape(&self, now: OfState) {
@@ -478,20 +559,76 @@ impl Latency {
 
 #[cfg(test)]
 mod tests {
+    use quorate_consensus::Follower;
+    use quorate_model::id::ServerId;
+
     use super::*;
+
+    fn snapshot(state: Option<OfState>) -> Snapshot {
+        Snapshot {
+            watches: 0,
+            quorum_age_ms: 0,
+            mode: Mode::Follower,
+            takes_writes: true,
+            ensemble: None,
+            state,
+        }
+    }
+
+    #[test]
+    fn what_a_server_is_and_how_the_others_follow_comes_out_as_text() {
+        let metrics = Metrics::new();
+        let follower = |matched_index, heard_ms| Follower {
+            matched_index,
+            heard_ms,
+        };
+        let leading = Status {
+            voters: [1, 2, 3].map(ServerId).into(),
+            last_index: Some(41),
+            followers: [
+                (ServerId(2), follower(Some(40), Some(7))),
+                (ServerId(3), follower(None, None)),
+            ]
+            .into(),
+            ..Status::default()
+        };
+        let mut now = snapshot(None);
+        (now.mode, now.ensemble) = (Mode::Leader, Some(leading));
+        let text = metrics.text(now.clone());
+        for line in [
+            "quorate_mode{mode=\"leader\"} 1",
+            "quorate_mode{mode=\"follower\"} 0",
+            "quorate_takes_writes 1",
+            "quorate_voters 3",
+            "quorate_follower_behind_entries{server=\"2\"} 1",
+            "quorate_follower_behind_entries{server=\"3\"} 42",
+            "quorate_follower_heard_ms{server=\"2\"} 7",
+        ] {
+            assert!(text.contains(line), "no {line:?} in:\n{text}");
+        }
+        assert!(!text.contains("quorate_follower_heard_ms{server=\"3\"}"));
+        (now.mode, now.takes_writes) = (Mode::NotServing, false);
+        now.ensemble = Some(Status::default());
+        let text = metrics.text(now);
+        for line in [
+            "quorate_mode{mode=\"leader\"} 0",
+            "quorate_mode{mode=\"not-serving\"} 1",
+            "quorate_takes_writes 0",
+        ] {
+            assert!(text.contains(line), "no {line:?} in:\n{text}");
+        }
+        assert!(!text.contains("{server="), "it leads no more: {text}");
+    }
 
     #[test]
     fn counts_come_out_as_text() {
         let metrics = Metrics::new();
         metrics.received.inc_by(3);
         metrics.write_seconds.observe(0.01);
-        let text = metrics.text(Snapshot {
-            state: Some(OfState {
-                znodes: 5,
-                ..OfState::default()
-            }),
-            ..Snapshot::default()
-        });
+        let text = metrics.text(snapshot(Some(OfState {
+            znodes: 5,
+            ..OfState::default()
+        })));
         for line in [
             "quorate_received_total 3",
             "quorate_znodes 5",
@@ -506,14 +643,11 @@ mod tests {
     #[test]
     fn of_a_state_that_is_not_there_no_number_is_told() {
         let metrics = Metrics::new();
-        metrics.text(Snapshot {
-            state: Some(OfState {
-                znodes: 5,
-                ..OfState::default()
-            }),
-            ..Snapshot::default()
-        });
-        let text = metrics.text(Snapshot::default());
+        metrics.text(snapshot(Some(OfState {
+            znodes: 5,
+            ..OfState::default()
+        })));
+        let text = metrics.text(snapshot(None));
         assert!(!text.contains("quorate_znodes"), "{text}");
         assert!(!text.contains("quorate_last_zxid"), "{text}");
         assert!(text.contains("quorate_watches 0"), "{text}");

@@ -21,6 +21,16 @@ pub enum Mode {
 }
 
 impl Mode {
+    /// Every one there is.
+    pub const ALL: [Mode; 6] = [
+        Mode::Standalone,
+        Mode::Leader,
+        Mode::Follower,
+        Mode::Observer,
+        Mode::ReadOnly,
+        Mode::NotServing,
+    ];
+
     /// What `server` is now.
     pub fn of(consensus: &Consensus, server: ServerId) -> Mode {
         let leading = consensus.leadership().borrow().leading;

@@ -18,7 +18,7 @@ use crate::metrics::Metrics;
 use crate::recipes::Recipes;
 
 /// Between two looks of a leader at itself.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// For so long, in milliseconds, a leader may lack a recipe: most are compiled within it, and a pause of all requests is
 /// worse than one of some calls.
@@ -26,7 +26,7 @@ const PATIENCE_MS: u64 = 5_000;
 
 /// The same of one that has not been ready since it began to lead. Less than it waits before it opens its epoch, so that
 /// it can hand over before it has refused a call.
-const NEW_PATIENCE_MS: u64 = 1_500;
+const NEW_PATIENCE_MS: u64 = 400;
 
 /// From one hand-over to the next of the same server, in milliseconds, whatever became of it: while recipes come and go
 /// faster than they are compiled, the lead stays.

@@ -27,9 +27,10 @@ def sync(client: Wire, path: str = "/") -> None:
 class Writer(threading.Thread):
     """Writes and calls one after the other on one connection; any error ends it and is kept."""
 
-    def __init__(self, server: Member, number: int) -> None:
+    def __init__(self, server: Member, number: int, counter: str = "shared") -> None:
         super().__init__(daemon=True)
         self.server = server
+        self.arguments = json.dumps([counter, 1])
         self.client = connect(server)
         self.path = f"/writer-{number}"
         self.client.create(self.path, b"0")
@@ -48,7 +49,7 @@ class Writer(threading.Thread):
                 self.acknowledged += 1
                 key += 1
                 status, result = self.client.call(
-                    key, "/counters", "add", '["shared",1]', acknowledged=key - 1
+                    key, "/counters", "add", self.arguments, acknowledged=key - 1
                 )
                 assert status == RETURNED, (status, result)
                 self.added.append(int(json.loads(result)))
@@ -66,11 +67,15 @@ class Writer(threading.Thread):
 class Load:
     """Writers on some servers, all of which must survive: nobody sees an error, each call is executed once."""
 
-    def __init__(self, servers: List[Member], count: int = 4, first: int = 0) -> None:
+    def __init__(
+        self, servers: List[Member], count: int = 4, first: int = 0, counter: str = "shared"
+    ) -> None:
         servers[0].http.mount("/counters", "counter")
         # Whoever leads next is to have it compiled too: that takes a while where many servers share a machine.
         until(lambda: all(has_compiled(server) for server in servers), "the recipe is ready everywhere")
-        self.writers = [Writer(servers[n % len(servers)], first + n) for n in range(count)]
+        self.writers = [
+            Writer(servers[n % len(servers)], first + n, counter) for n in range(count)
+        ]
         for writer in self.writers:
             writer.start()
         self.progress()

@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use quorate_consensus::Consensus;
 use serde_json::json;
 
 use super::{Answer, Http};
@@ -15,7 +16,7 @@ use crate::read_only::NO_QUORUM_AFTER_MS;
 /// `GET /health`: 200 if this server takes writes, else 503 and why not.
 pub(super) async fn health(State(http): State<Arc<Http>>) -> Response {
     let zxid = http.edge.watches.last_zxid();
-    match (http.health)().and_then(|()| takes_writes(&http)) {
+    match takes_writes(&http) {
         Ok(()) => Answer::new(
             zxid,
             json!({"status": "ok", "server": http.edge.router.server().0}),
@@ -29,8 +30,9 @@ pub(super) async fn health(State(http): State<Arc<Http>>) -> Response {
     }
 }
 
-/// Why a server that is well takes no writes now, if so.
+/// Why this server takes no writes now, if so.
 fn takes_writes(http: &Http) -> Result<(), String> {
+    (http.health)()?;
     if http.edge.state.read().is_vacant() {
         return Err("it installs a snapshot".into());
     }
@@ -71,6 +73,9 @@ pub(super) async fn metrics(State(http): State<Arc<Http>>) -> Response {
     let text = http.edge.metrics.text(Snapshot {
         watches: http.edge.watches.count() as u64,
         quorum_age_ms: (http.edge.quorum_age_ms)(),
+        mode: (http.edge.mode)(),
+        takes_writes: takes_writes(&http).is_ok(),
+        ensemble: http.consensus.as_ref().map(Consensus::status),
         state,
     });
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response()

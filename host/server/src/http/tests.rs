@@ -648,6 +648,12 @@ async fn health_and_metrics() {
     };
     let (status, body) = sick.get("/health").await;
     assert_eq!((status, &body["reason"]), (503, &json!("no disk")));
+    for (api, takes_writes) in [(&api, 1), (&sick, 0)] {
+        let (_, _, text) = api.bytes(Method::GET, "/metrics", Body::empty()).await;
+        let text = String::from_utf8(text.to_vec()).unwrap();
+        let line = format!("quorate_takes_writes {takes_writes}\n");
+        assert!(text.contains(&line), "{text}");
+    }
     let (status, body) = sick.get("/v1/tree").await;
     assert_eq!(
         (status, &body["error"]["message"]),
