@@ -1,9 +1,11 @@
 //! Arrows between the crates go down only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 use serde_json::Value;
+
+const MANIFEST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
 
 /// What each crate may name of ours, and which crate alone may name an engine.
 fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
@@ -47,9 +49,35 @@ const ENGINES: [(&str, &str); 2] = [
 /// What the pure middle must not name.
 const IMPURE: [&str; 4] = ["tokio", "openraft", "wasmtime", "getrandom"];
 
+/// Every crate of a build of the workspace with its features, as a line.
+fn features(kinds: &str) -> BTreeSet<String> {
+    let output = Command::new(env!("CARGO"))
+        .args(["tree", "--workspace", "--offline", "--no-dedupe"])
+        .args(["--prefix", "none", "--format", "{p} {f}", "--edges", kinds])
+        .args(["--manifest-path", MANIFEST])
+        .output()
+        .unwrap();
+    let (lines, errors) = (output.stdout, String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{errors}");
+    let lines = String::from_utf8(lines).unwrap();
+    lines.lines().map(str::to_owned).collect()
+}
+
+/// Cargo chooses features anew when tests are not built. A wasm compiler with everything above it is long to build.
+#[test]
+fn the_demo_and_the_tests_share_one_build() {
+    let without = features("normal,build");
+    let with = features("normal,build,dev");
+    assert!(without.len() > 100, "{without:?}");
+    let anew: Vec<&String> = without.symmetric_difference(&with).collect();
+    assert!(
+        anew.is_empty(),
+        "name what brings these also in tests/Cargo.toml: {anew:?}"
+    );
+}
+
 #[test]
 fn arrows_between_crates_go_down_only() {
-    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
     let arguments = [
         "metadata",
         "--no-deps",
@@ -59,7 +87,7 @@ fn arrows_between_crates_go_down_only() {
     ];
     let output = Command::new(env!("CARGO"))
         .args(arguments)
-        .arg(manifest)
+        .arg(MANIFEST)
         .output()
         .unwrap();
     assert!(

@@ -147,7 +147,7 @@ pub enum ReconfigureError {
     /// It makes no sense: nothing was changed. The text says why, and what to do instead.
     #[error("{0}")]
     Refused(String),
-    /// The voters would be too few, or too few of them are there: nothing was changed.
+    /// The voters would be too few, or too few of them are there and have caught up: nothing was changed.
     #[error("{0}")]
     NoQuorum(String),
     /// Another change is being made: nothing was changed.

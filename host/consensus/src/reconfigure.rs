@@ -46,6 +46,11 @@ fn refused<T>(why: String) -> Result<T, ReconfigureError> {
     Err(ReconfigureError::Refused(why))
 }
 
+/// Also said of what may be there in a moment, so that a leader looks again ([`Reconfiguration::heard_of_all`]).
+fn not_there<T>(why: String) -> Result<T, ReconfigureError> {
+    Err(ReconfigureError::NoQuorum(why))
+}
+
 impl Reconfiguration {
     pub(crate) async fn add(self, server: u64, address: String) -> Result<(), ReconfigureError> {
         self.change(move |now| {
@@ -78,17 +83,24 @@ impl Reconfiguration {
             if voters.contains(&server) {
                 return Ok(None);
             }
-            if now.membership_config.membership().get_node(&server).is_none() {
+            if now
+                .membership_config
+                .membership()
+                .get_node(&server)
+                .is_none()
+            {
                 return refused(format!("server {server} is no member; add it first"));
             }
             let mut after = voters;
             after.insert(server);
             if !alive(now, server, election) {
-                return refused(format!("server {server} does not answer; start it, then promote it"));
+                return not_there(format!(
+                    "server {server} does not answer; start it, then promote it"
+                ));
             }
             if let Some(behind) = behind(now, server) {
-                return refused(format!(
-                    "server {server} is {behind} entries behind; promote it when it has caught up to {CAUGHT_UP_ENTRIES}"
+                return not_there(format!(
+                    "server {server} {behind}; promote it when it has caught up"
                 ));
             }
             check_quorum(now, &after, election)?;
@@ -123,24 +135,32 @@ impl Reconfiguration {
 
     pub(crate) async fn transfer_leader(self, to: u64) -> Result<(), ReconfigureError> {
         let _changing = self.changing.lock().await;
-        self.hand_over(self.leading()?, to).await
+        let now = self.heard_of_all(|now| self.check_heir(now, to).map(|()| now.clone()));
+        self.hand_over(now.await?, to).await
+    }
+
+    /// An error when that server cannot take the lead.
+    fn check_heir(&self, now: &RaftMetrics<Types>, to: u64) -> Result<(), ReconfigureError> {
+        if to == self.server {
+            return Ok(());
+        }
+        if !voters(now).contains(&to) {
+            return refused(format!("server {to} is no voter, so it cannot lead"));
+        }
+        if !alive(now, to, self.election) {
+            return not_there(format!("server {to} does not answer"));
+        }
+        if let Some(behind) = behind(now, to) {
+            return not_there(format!("server {to} {behind}; wait until it has caught up"));
+        }
+        Ok(())
     }
 
     /// The lock is held by whoever calls.
     async fn hand_over(&self, now: RaftMetrics<Types>, to: u64) -> Result<(), ReconfigureError> {
+        self.check_heir(&now, to)?;
         if to == self.server {
             return Ok(());
-        }
-        if !voters(&now).contains(&to) {
-            return refused(format!("server {to} is no voter, so it cannot lead"));
-        }
-        if !alive(&now, to, self.election) {
-            return refused(format!("server {to} does not answer"));
-        }
-        if let Some(behind) = behind(&now, to) {
-            return refused(format!(
-                "server {to} is {behind} entries behind; wait until it has caught up"
-            ));
         }
         let stopped = |_| ReconfigureError::Unknown("consensus has stopped".into());
         self.raft
@@ -197,8 +217,8 @@ impl Reconfiguration {
         }
     }
 
-    /// What is decided of a leader's metrics. One that has only begun may not have heard of all that are there, so
-    /// it waits for as long as a member may be silent before it says that too few of them are.
+    /// What is decided of a leader's metrics. It may not have heard yet of all that are there, if it has only begun or a
+    /// member has only joined; so it waits for as long as a member may be silent before it says that too few of them are.
     async fn heard_of_all<T>(
         &self,
         decide: impl Fn(&RaftMetrics<Types>) -> Result<T, ReconfigureError>,
@@ -274,20 +294,21 @@ fn alive(now: &RaftMetrics<Types>, server: u64, election: Duration) -> bool {
     server == now.id || heard.is_some_and(|heard| heard.elapsed() < election)
 }
 
-/// How many entries a member lacks, if that is too many.
-fn behind(now: &RaftMetrics<Types>, server: u64) -> Option<u64> {
+/// What a member lacks, if that is too much.
+fn behind(now: &RaftMetrics<Types>, server: u64) -> Option<String> {
     let matched = now
         .replication
         .as_ref()
         .and_then(|matched| matched.get(&server))
         .copied()
         .flatten();
-    let end = matched.map_or(0, |id| id.index + 1);
-    let lacks = now
-        .last_log_index
-        .map_or(0, |last| last + 1)
-        .saturating_sub(end);
-    (matched.is_none() || lacks > CAUGHT_UP_ENTRIES).then_some(lacks)
+    let Some(matched) = matched else {
+        return Some("has nothing of the log yet".into());
+    };
+    let last = now.last_log_index.unwrap_or_default();
+    let lacks = last.saturating_sub(matched.index);
+    let enough = CAUGHT_UP_ENTRIES;
+    (lacks > enough).then(|| format!("is {lacks} entries behind, more than {enough}"))
 }
 
 /// An error when those that join could not reach a member.
