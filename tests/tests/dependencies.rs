@@ -56,10 +56,10 @@ fn features(kinds: &str) -> BTreeSet<String> {
         .args(["--prefix", "none", "--format", "{p} {f}", "--edges", kinds])
         .args(["--manifest-path", MANIFEST])
         .output()
-        .unwrap();
+        .expect("cargo runs");
     let (lines, errors) = (output.stdout, String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{errors}");
-    let lines = String::from_utf8(lines).unwrap();
+    let lines = String::from_utf8(lines).expect("cargo writes UTF-8");
     lines.lines().map(str::to_owned).collect()
 }
 
