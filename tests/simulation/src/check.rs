@@ -1,28 +1,124 @@
 //! The checker: whether what clients saw and what servers applied can be, if every promise is kept.
 
+pub mod ephemerals;
 pub mod linearizable;
 pub mod locks;
+pub mod members;
 pub mod once;
+pub mod watches;
+pub mod znodes;
 
 use std::collections::BTreeMap;
+use std::fmt;
+
+use clap::ValueEnum;
 
 use crate::history::{History, Operation};
 use crate::ledger::Ledger;
+use ephemerals::EPHEMERALS;
+use znodes::Znodes;
+
+/// What is wrong with a run, by the promise that was broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Kind {
+    /// No order of the operations explains the answers.
+    NotLinearizable,
+    /// The search for such an order was given up.
+    Undecided,
+    /// What was acknowledged, or applied by some server, is not there.
+    Lost,
+    /// Something was done more often than it was asked for, or though it was refused.
+    Twice,
+    /// A client's writes were applied in another order than it sent them in.
+    OutOfOrder,
+    /// Two held one lock at a time, or a fencing token was not above the one before.
+    TwoHolders,
+    /// An event of a watch is missing, or late, or of what did not happen.
+    Watch,
+    /// An ephemeral has not lived as long as its session.
+    Ephemeral,
+    /// Half of a transaction was done.
+    Torn,
+    /// Servers have applied different things, or have come to different states.
+    Diverged,
+    /// A change of the members was acknowledged and has no effect, or they are not who was asked for.
+    Members,
+    /// A server has found its files damaged when it started.
+    Damaged,
+    /// A server, a client or the process has failed.
+    Failed,
+    /// Somebody still waits, long after everything was mended.
+    Stuck,
+    /// A client was told what it cannot have been told.
+    Answer,
+    /// The same seed has not given the same run.
+    Replay,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = self.to_possible_value();
+        f.write_str(value.as_ref().map_or("", |value| value.get_name()))
+    }
+}
+
+/// A promise that was broken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Which.
+    pub kind: Kind,
+    /// How, for people.
+    pub what: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{MARK}{}: {}", self.kind, self.what)
+    }
+}
+
+/// A line that says that a promise was broken begins so.
+const MARK: &str = "VIOLATION ";
+
+impl Violation {
+    /// One of this kind.
+    pub fn new(kind: Kind, what: impl Into<String>) -> Violation {
+        let what = what.into();
+        Violation { kind, what }
+    }
+
+    /// The kind of violation that a line speaks of; none if it speaks of none.
+    pub fn kind_of(line: &str) -> Option<Kind> {
+        let (kind, _) = line.strip_prefix(MARK)?.split_once(':')?;
+        Kind::from_str(kind, false).ok()
+    }
+}
 
 /// All violations; none if everything is as it must be.
-pub fn violations(history: &History, ledger: &Ledger) -> Vec<String> {
-    let mut found = history.complaints();
+pub fn violations(history: &History, ledger: &Ledger) -> Vec<Violation> {
+    let complaints = history.complaints();
+    let complaints = complaints.into_iter();
+    let mut found: Vec<Violation> = complaints
+        .map(|what| Violation::new(Kind::Answer, what))
+        .collect();
     found.extend(ledger.violations());
     found.extend(once::violations(&history.operations(), ledger));
     found.extend(locks::violations(
         &history.holds(),
         &ledger.ended_sessions(),
     ));
+    let transactions = ledger.transactions();
+    found.extend(ephemerals::violations(&transactions));
+    let znodes = Znodes::new(&transactions);
+    found.extend(znodes.violations(&history.glimpses()));
+    found.extend(watches::violations(&history.watches(), &znodes));
     let mut registers: BTreeMap<String, Vec<Operation>> = BTreeMap::new();
     let written = once::written(ledger);
     for operation in history.operations() {
         // The order in a pipeline is checked by what was applied, and so many at once have too many orders to try.
-        if operation.register.starts_with(once::PIPELINES) {
+        // Ephemerals go by themselves.
+        let register = operation.register.as_str();
+        if register.starts_with(once::PIPELINES) || register.starts_with(EPHEMERALS) {
             continue;
         }
         // Of what nobody was told, what was never done need not be tried everywhere.
@@ -35,13 +131,19 @@ pub fn violations(history: &History, ledger: &Ledger) -> Vec<String> {
     for (register, operations) in registers {
         match linearizable::check(&operations) {
             linearizable::Verdict::Linearizable => {}
-            linearizable::Verdict::TooManyStates => found.push(format!(
-                "{register}: not decided: the {} operations have too many possible orders",
-                operations.len()
+            linearizable::Verdict::TooManyStates => found.push(Violation::new(
+                Kind::Undecided,
+                format!(
+                    "{register}: its {} operations have too many possible orders",
+                    operations.len()
+                ),
             )),
-            linearizable::Verdict::Not { stuck } => found.push(format!(
-                "{register}: not linearizable: no order of its {} operations explains {stuck:?}",
-                operations.len()
+            linearizable::Verdict::Not { stuck } => found.push(Violation::new(
+                Kind::NotLinearizable,
+                format!(
+                    "{register}: no order of its {} operations explains {stuck:?}",
+                    operations.len()
+                ),
             )),
         }
     }

@@ -6,16 +6,21 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use quorate_model::id::Zxid;
+use quorate_wire::request::SetWatches;
 use quorate_wire::{
     CallRequest, CallResponse, CallStatus, ConnectRequest, ConnectResponse, MAX_FRAME_BYTES,
     Notification, Reader, Record as _, ReplyHeader, Request, RequestBody, Response, ResponseBody,
-    frame,
+    frame, opcode,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, timeout, timeout_at};
 use turmoil::net::TcpStream;
 
 use crate::server::{CLIENT_PORT, name};
+
+pub mod watches;
+
+use watches::{Asked, Watches};
 
 /// The session's timeout, in milliseconds.
 const TIMEOUT_MS: i32 = 3_000;
@@ -29,8 +34,6 @@ const PING_EVERY: Duration = Duration::from_millis(700);
 /// Before another server is tried.
 const RETRY: Duration = Duration::from_millis(50);
 
-const PING_XID: i32 = -2;
-const NOTIFICATION_XID: i32 = -1;
 const SESSION_EXPIRED: i32 = -112;
 
 /// The session has ended, and whatever it asked for last may or may not have been done.
@@ -63,12 +66,16 @@ pub struct Client {
     servers: Vec<u64>,
     session: i64,
     password: Bytes,
+    /// The last transaction that it has seen.
     seen: i64,
+    /// The last one of which it was told everything.
+    told: Zxid,
     xid: i32,
     key: u64,
     link: Option<Link>,
     random: fastrand::Rng,
     late: BTreeMap<u64, (Zxid, CallResponse)>,
+    watches: Watches,
 }
 
 struct Link {
@@ -84,11 +91,13 @@ impl Client {
             session: 0,
             password: Bytes::from_static(&[0; 16]),
             seen: 0,
+            told: Zxid::ZERO,
             xid: 0,
             key: 0,
             link: None,
             random: fastrand::Rng::with_seed(seed),
             late: BTreeMap::new(),
+            watches: Watches::default(),
         }
     }
 
@@ -102,14 +111,21 @@ impl Client {
         &mut self.random
     }
 
+    /// What it watches.
+    pub fn watches(&mut self) -> &mut Watches {
+        &mut self.watches
+    }
+
     /// Closes the connection without a word.
     pub fn hang_up(&mut self) {
         self.link = None;
+        self.watches.interrupted();
     }
 
     /// Begins a new session with the next connection.
     pub fn forget_session(&mut self) {
-        self.link = None;
+        self.hang_up();
+        self.watches.forget();
         self.session = 0;
         self.password = Bytes::from_static(&[0; 16]);
         self.key = 0;
@@ -127,7 +143,7 @@ impl Client {
                     return Err(expired);
                 }
                 Ok(Err(None)) | Err(_) => {
-                    self.link = None;
+                    self.hang_up();
                     tokio::time::sleep(RETRY).await;
                 }
             }
@@ -159,8 +175,36 @@ impl Client {
         }
         self.session = answer.session;
         self.password = answer.password;
+        if let Some(watches) = self.watches.to_be_set(self.told) {
+            self.set_watches(&mut link, watches)
+                .await
+                .map_err(|_| None)?;
+        }
         self.link = Some(link);
         Ok(())
+    }
+
+    /// Has watches set in a new connection, before anything else.
+    async fn set_watches(&mut self, link: &mut Link, watches: SetWatches) -> io::Result<()> {
+        let request = Request {
+            xid: opcode::SET_WATCHES_XID,
+            body: RequestBody::SetWatches(watches),
+        };
+        let mut out = BytesMut::new();
+        request.encode_frame(&mut out);
+        link.stream.write_all(&out).await?;
+        loop {
+            let frame = link.next().await?;
+            let header = self.header(&frame);
+            let header = header.map_err(|_| io::Error::other("an answer is wanted"))?;
+            if header.xid == opcode::SET_WATCHES_XID {
+                if header.error != 0 {
+                    return Err(io::Error::other("the watches were not set"));
+                }
+                self.watches.were_set(header.zxid);
+                return Ok(());
+            }
+        }
     }
 
     /// Asks for several things at once, in order; the answers, as many as came before the connection was lost.
@@ -168,7 +212,7 @@ impl Client {
         let mut answers = Vec::new();
         let ended = self.ask_into(bodies, &mut answers).await;
         if ended.is_err() {
-            self.link = None;
+            self.hang_up();
         }
         (answers, ended)
     }
@@ -181,7 +225,8 @@ impl Client {
         self.connected().await.map_err(|Expired| Lost::Session)?;
         let mut out = BytesMut::new();
         let first = self.xid + 1;
-        let opcodes: Vec<i32> = bodies.iter().map(RequestBody::opcode).collect();
+        let asked = bodies.iter().map(|body| (body.opcode(), Asked::of(body)));
+        let asked: Vec<(i32, Option<Asked>)> = asked.collect();
         for body in bodies {
             self.xid += 1;
             let request = Request {
@@ -193,7 +238,7 @@ impl Client {
         let link = self.link.as_mut().ok_or(Lost::Connection)?;
         let sent = link.stream.write_all(&out).await;
         sent.map_err(|_| Lost::Connection)?;
-        for (xid, opcode) in (first..).zip(opcodes) {
+        for (xid, (opcode, watch)) in (first..).zip(asked) {
             let frame = self.reply().await?;
             let response = Response::decode(opcode, &frame).map_err(|_| Lost::Connection)?;
             let header = response.header;
@@ -201,6 +246,10 @@ impl Client {
             if header.error == SESSION_EXPIRED {
                 self.forget_session();
                 return Err(Lost::Session);
+            }
+            if let Some(watch) = watch {
+                self.watches
+                    .answered(&watch, header.zxid, header.error == 0);
             }
             answers.push(Answer {
                 zxid: header.zxid,
@@ -236,10 +285,16 @@ impl Client {
         if header.zxid.0 as i64 > self.seen {
             self.seen = header.zxid.0.cast_signed();
         }
-        if header.xid == NOTIFICATION_XID
-            && let Ok(Notification::Answer { key, response, .. }) = Notification::decode(frame)
-        {
-            self.late.insert(key, (header.zxid, response));
+        if header.xid != opcode::NOTIFICATION_XID {
+            self.told = self.told.max(header.zxid);
+            self.watches.quiet(header.zxid);
+            return Ok(header);
+        }
+        match Notification::decode(frame).map_err(|_| Lost::Connection)? {
+            Notification::Answer { key, response, .. } => {
+                self.late.insert(key, (header.zxid, response));
+            }
+            Notification::Watch(event) => self.watches.fired(header.zxid, event),
         }
         Ok(header)
     }
@@ -265,7 +320,7 @@ impl Client {
             let step = (until - Instant::now()).min(PING_EVERY);
             tokio::time::sleep(step).await;
             if self.link.is_some() && self.ping().await.is_err() {
-                self.link = None;
+                self.hang_up();
             }
         }
     }
@@ -275,7 +330,7 @@ impl Client {
         link.ping().await?;
         loop {
             let frame = self.frame(Instant::now() + SILENCE).await?;
-            if self.header(&frame)?.xid == PING_XID {
+            if self.header(&frame)?.xid == opcode::PING_XID {
                 return Ok(());
             }
         }
@@ -312,7 +367,7 @@ impl Client {
                         CallStatus::Parked => match self.late_answer(key).await {
                             Ok(answer) => return Ok(answer),
                             Err(Lost::Connection) => {
-                                self.link = None;
+                                self.hang_up();
                                 self.connected().await?;
                             }
                             Err(Lost::Session) => return Err(Expired),
@@ -321,7 +376,7 @@ impl Client {
                     },
                     // The session goes on over another connection, or such.
                     _ => {
-                        self.link = None;
+                        self.hang_up();
                         self.connected().await?;
                     }
                 },
@@ -344,7 +399,7 @@ impl Link {
     /// Sends a sign of life.
     async fn ping(&mut self) -> Result<(), Lost> {
         let ping = Request {
-            xid: PING_XID,
+            xid: opcode::PING_XID,
             body: RequestBody::Ping,
         };
         let mut out = BytesMut::new();

@@ -11,14 +11,18 @@ use crate::server::{Host, name};
 pub struct Faults {
     random: fastrand::Rng,
     hosts: Vec<Arc<Host>>,
+    /// The clients' names.
+    clients: Vec<String>,
     /// When the next thing breaks.
     next: Duration,
     /// What is to be mended when.
     broken: Vec<(Duration, Broken)>,
     /// How often each kind of fault was there.
     pub crashes: u64,
-    /// Links that were cut or held, one way or both.
+    /// Links between servers that were cut or held, one way or both.
     pub cuts: u64,
+    /// The same of links between clients and servers.
+    pub client_cuts: u64,
     /// Disks that were slow for a while, and clocks that jumped.
     pub others: u64,
 }
@@ -26,26 +30,35 @@ pub struct Faults {
 enum Broken {
     /// The server at this place is down.
     Down(usize),
-    /// Nothing passes between two servers, and what was sent is lost.
-    Cut(String, String),
-    /// Nothing passes from the first to the second, and what was sent is lost.
-    OneWay(String, String),
-    /// What is sent between two waits.
-    Held(String, String),
+    /// Something is wrong between two.
+    Link(How, String, String),
     /// The disk at this place is slow.
     Slow(usize),
 }
 
+/// What is wrong between two machines.
+#[derive(Clone, Copy, Debug)]
+enum How {
+    /// Nothing passes, and what was sent is lost.
+    Cut,
+    /// Nothing passes from the first to the second, and what was sent is lost.
+    OneWay,
+    /// What is sent waits, and comes late.
+    Held,
+}
+
 impl Faults {
     /// Nothing is broken yet.
-    pub fn new(seed: u64, hosts: Vec<Arc<Host>>) -> Faults {
+    pub fn new(seed: u64, hosts: Vec<Arc<Host>>, clients: Vec<String>) -> Faults {
         Faults {
             random: fastrand::Rng::with_seed(seed),
             hosts,
+            clients,
             next: Duration::from_secs(2),
             broken: Vec::new(),
             crashes: 0,
             cuts: 0,
+            client_cuts: 0,
             others: 0,
         }
     }
@@ -77,7 +90,7 @@ impl Faults {
         let until = now + Duration::from_millis(self.random.u64(30..3000));
         let place = self.random.usize(..self.hosts.len());
         let server = self.name(place);
-        match self.random.u8(..100) {
+        match self.random.u8(..125) {
             0..25 => self.crash(sim, place, until),
             // All at once, as when the power goes.
             25..30 => {
@@ -87,20 +100,16 @@ impl Faults {
             }
             30..45 => {
                 for other in self.others(place) {
-                    self.cut(sim, &server, &other, until);
+                    self.cuts += self.sever(sim, How::Cut, &server, &other, until);
                 }
             }
             45..58 => {
                 let other = self.other(place);
-                self.cut(sim, &server, &other, until);
+                self.cuts += self.sever(sim, How::Cut, &server, &other, until);
             }
             58..68 => {
                 let other = self.other(place);
-                if self.free(&server, &other) {
-                    self.cuts += 1;
-                    sim.partition_oneway(server.as_str(), other.as_str());
-                    self.broken.push((until, Broken::OneWay(server, other)));
-                }
+                self.cuts += self.sever(sim, How::OneWay, &server, &other, until);
             }
             68..83 => {
                 let others = match self.random.bool() {
@@ -108,12 +117,7 @@ impl Faults {
                     false => vec![self.other(place)],
                 };
                 for other in others {
-                    if self.free(&server, &other) {
-                        self.cuts += 1;
-                        sim.hold(server.as_str(), other.as_str());
-                        let held = Broken::Held(server.clone(), other);
-                        self.broken.push((until, held));
-                    }
+                    self.cuts += self.sever(sim, How::Held, &server, &other, until);
                 }
             }
             83..93 => {
@@ -122,12 +126,13 @@ impl Faults {
                 self.hosts[place].disk.slow(Some(most));
                 self.broken.push((until, Broken::Slow(place)));
             }
-            _ => {
+            93..100 => {
                 self.others += 1;
                 self.hosts[place]
                     .hands
                     .jump(self.random.i64(-600_000..600_000));
             }
+            _ => self.trouble_client(sim, server, until),
         }
     }
 
@@ -145,22 +150,57 @@ impl Faults {
         self.broken.push((until, Broken::Down(place)));
     }
 
-    fn cut(&mut self, sim: &mut Sim<'_>, one: &str, other: &str, until: Duration) {
-        if self.free(one, other) {
-            self.cuts += 1;
-            tracing::info!("the link between {one} and {other} is cut");
-            sim.partition(one, other);
-            let cut = Broken::Cut(one.into(), other.into());
-            self.broken.push((until, cut));
+    /// Something is wrong between a client and `server`, or all servers.
+    fn trouble_client(&mut self, sim: &mut Sim<'_>, server: String, until: Duration) {
+        let client = self.clients[self.random.usize(..self.clients.len())].clone();
+        let how = match self.random.u8(..4) {
+            0 => How::Cut,
+            1 => How::OneWay,
+            _ => How::Held,
+        };
+        let servers = match self.random.bool() {
+            true => (0..self.hosts.len())
+                .map(|place| self.name(place))
+                .collect(),
+            false => vec![server],
+        };
+        let from_client = self.random.bool();
+        for server in servers {
+            let (one, other) = match from_client {
+                true => (&client, &server),
+                false => (&server, &client),
+            };
+            self.client_cuts += self.sever(sim, how, one, other, until);
         }
     }
 
-    /// Whether nothing is wrong between two servers yet.
+    /// Severs a link, unless something is wrong with it already; gives how many were severed.
+    fn sever(
+        &mut self,
+        sim: &mut Sim<'_>,
+        how: How,
+        one: &str,
+        other: &str,
+        until: Duration,
+    ) -> u64 {
+        if !self.free(one, other) {
+            return 0;
+        }
+        tracing::info!("the link from {one} to {other} breaks: {how:?}");
+        match how {
+            How::Cut => sim.partition(one, other),
+            How::OneWay => sim.partition_oneway(one, other),
+            How::Held => sim.hold(one, other),
+        }
+        let severed = Broken::Link(how, one.into(), other.into());
+        self.broken.push((until, severed));
+        1
+    }
+
+    /// Whether nothing is wrong between two yet.
     fn free(&self, one: &str, other: &str) -> bool {
         !self.broken.iter().any(|(_, broken)| match broken {
-            Broken::Cut(a, b) | Broken::OneWay(a, b) | Broken::Held(a, b) => {
-                (a == one && b == other) || (a == other && b == one)
-            }
+            Broken::Link(_, a, b) => (a == one && b == other) || (a == other && b == one),
             Broken::Down(_) | Broken::Slow(_) => false,
         })
     }
@@ -172,9 +212,11 @@ impl Faults {
                 self.hosts[place].ledger.installed(self.hosts[place].server);
                 sim.bounce(self.name(place).as_str());
             }
-            Broken::Cut(one, other) => sim.repair(one.as_str(), other.as_str()),
-            Broken::OneWay(one, other) => sim.repair_oneway(one.as_str(), other.as_str()),
-            Broken::Held(one, other) => sim.release(one.as_str(), other.as_str()),
+            Broken::Link(how, one, other) => match how {
+                How::Cut => sim.repair(one.as_str(), other.as_str()),
+                How::OneWay => sim.repair_oneway(one.as_str(), other.as_str()),
+                How::Held => sim.release(one.as_str(), other.as_str()),
+            },
             Broken::Slow(place) => self.hosts[place].disk.slow(None),
         }
     }

@@ -1,12 +1,15 @@
 //! The history: what clients asked for and what they were told, in the order in which they were asked and told.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use quorate_model::id::{SessionId, Zxid};
 
-/// What is asked of one register: a znode, or a counter.
+use crate::client::watches::Watch;
+
+/// What is asked of one register: a znode, a pair of them, or a counter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ask {
     /// Create it with these data.
@@ -17,8 +20,25 @@ pub enum Ask {
     Delete(Option<i32>),
     /// Its data and version, after a sync.
     Get,
+    /// Data and version of one of a pair, after a sync.
+    GetOf(usize),
+    /// All these parts, or none, with a pair of znodes. What they write are these data.
+    Together(String, Vec<Part>),
     /// Add to the counter.
     Add(i64),
+}
+
+/// A part of what is done together: to which znode of a pair, and at which version, if one is named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Create it.
+    Create(usize),
+    /// Set its data.
+    Set(usize, Option<i32>),
+    /// Delete it.
+    Delete(usize, Option<i32>),
+    /// Fail unless it has this version.
+    Check(usize, i32),
 }
 
 /// What was told.
@@ -38,6 +58,10 @@ pub enum Told {
     Exists,
     /// It has another version.
     BadVersion,
+    /// All parts were done; the versions of those that were set.
+    Together(Vec<Option<i32>>),
+    /// Nothing was done, because of this part.
+    Refused(usize, Box<Told>),
 }
 
 /// One request, from its being asked to its being answered.
@@ -72,12 +96,36 @@ pub struct Hold {
     pub released: Option<Zxid>,
 }
 
+/// What a read without a sync has shown.
+#[derive(Clone, Debug)]
+pub struct Glimpse {
+    /// Whose.
+    pub client: u64,
+    /// Of which znode.
+    pub path: String,
+    /// As of when.
+    pub zxid: Zxid,
+    /// What.
+    pub seen: Seen,
+}
+
+/// What of a znode was seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// When it was last written; none if it is not there.
+    Written(Option<Zxid>),
+    /// Its children.
+    Children(BTreeSet<String>),
+}
+
 /// What all clients saw. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct History {
     next: Arc<AtomicU64>,
     operations: Arc<Mutex<Vec<Operation>>>,
     holds: Arc<Mutex<Vec<Hold>>>,
+    glimpses: Arc<Mutex<Vec<Glimpse>>>,
+    watches: Arc<Mutex<Vec<(u64, Watch)>>>,
     complaints: Arc<Mutex<Vec<String>>>,
 }
 
@@ -97,6 +145,16 @@ impl History {
         self.holds.lock().push(hold);
     }
 
+    /// A read without a sync was answered.
+    pub fn glimpse(&self, glimpse: Glimpse) {
+        self.glimpses.lock().push(glimpse);
+    }
+
+    /// A client's watch has ended.
+    pub fn watch(&self, client: u64, watch: Watch) {
+        self.watches.lock().push((client, watch));
+    }
+
     /// A client was told what it cannot have been told.
     pub fn complain(&self, what: String) {
         self.complaints.lock().push(what);
@@ -110,6 +168,16 @@ impl History {
     /// All holds.
     pub fn holds(&self) -> Vec<Hold> {
         self.holds.lock().clone()
+    }
+
+    /// All reads without a sync.
+    pub fn glimpses(&self) -> Vec<Glimpse> {
+        self.glimpses.lock().clone()
+    }
+
+    /// All watches, with whose they were.
+    pub fn watches(&self) -> Vec<(u64, Watch)> {
+        self.watches.lock().clone()
     }
 
     /// What clients complained of.

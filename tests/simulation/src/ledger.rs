@@ -3,10 +3,13 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::ops::Bound;
 
 use parking_lot::Mutex;
 use quorate_model::id::{ServerId, SessionId, Zxid};
 use quorate_model::write_set::{Batch, Change, Entry, Transaction};
+
+use crate::check::{Kind, Violation};
 
 /// What all servers have applied.
 #[derive(Default)]
@@ -33,7 +36,28 @@ struct State {
     transactions: BTreeMap<Zxid, Transaction>,
     /// Where each server is, as far as is known.
     last: BTreeMap<ServerId, Zxid>,
-    violations: Vec<String>,
+    /// Behind which transaction each epoch began, by the first server that is known to have been there.
+    begun: BTreeMap<u32, (ServerId, Zxid)>,
+    violations: Vec<Violation>,
+}
+
+impl State {
+    /// An epoch begins on a server, behind the last transaction that it has applied.
+    fn begins(&mut self, server: ServerId, epoch: u32) {
+        let Some(last) = self.last.insert(server, Zxid::new(epoch, 0)) else {
+            return;
+        };
+        match self.begun.get(&epoch) {
+            None => drop(self.begun.insert(epoch, (server, last))),
+            Some((_, at)) if *at == last => {}
+            Some((first, at)) => {
+                let what = format!(
+                    "epoch {epoch} began behind {last} on server {server}, and behind {at} on server {first}"
+                );
+                self.violations.push(Violation::new(Kind::Diverged, what));
+            }
+        }
+    }
 }
 
 impl Ledger {
@@ -71,7 +95,7 @@ impl Ledger {
         let mut state = self.state.lock();
         let batch = match entry {
             Entry::EpochStart(start) => {
-                state.last.insert(server, Zxid::new(start.epoch, 0));
+                state.begins(server, start.epoch);
                 return;
             }
             Entry::Transactions(batch) => batch,
@@ -86,6 +110,7 @@ impl Ledger {
                     let violation = format!(
                         "server {server} applied at {zxid} what another server did not: {transaction:?} instead of {first:?}"
                     );
+                    let violation = Violation::new(Kind::Diverged, violation);
                     state.violations.push(violation);
                 }
             }
@@ -97,9 +122,23 @@ impl Ledger {
         self.state.lock().last.remove(&server);
     }
 
-    /// What servers did that they must not.
-    pub fn violations(&self) -> Vec<String> {
-        self.state.lock().violations.clone()
+    /// What servers did that they must not, and what some had applied that is in the log no more.
+    pub fn violations(&self) -> Vec<Violation> {
+        let state = self.state.lock();
+        let mut found = state.violations.clone();
+        for (epoch, (server, last)) in &state.begun {
+            let behind = (
+                Bound::Excluded(*last),
+                Bound::Excluded(Zxid::new(*epoch, 0)),
+            );
+            for (zxid, transaction) in state.transactions.range(behind) {
+                let what = format!(
+                    "{zxid} was applied, and epoch {epoch} began behind {last} on server {server}: {transaction:?}"
+                );
+                found.push(Violation::new(Kind::Lost, what));
+            }
+        }
+        found
     }
 
     /// All transactions.

@@ -8,10 +8,16 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Parser;
 use parking_lot::Mutex;
+use quorate_simulation::check::{Kind, Violation};
+use quorate_simulation::members::Move;
 use quorate_simulation::random;
 use quorate_simulation::run::{self, Defect, Report};
 
-/// Runs an ensemble of three or four servers on simulated machines: crashes, restarts, cuts, delays, wrong clocks and slow
+mod totals;
+
+use totals::Totals;
+
+/// Runs an ensemble of three to five servers on simulated machines: crashes, restarts, cuts, delays, wrong clocks and slow
 /// disks from a seed, with clients that write, call and lock, and a checker of what they saw.
 #[derive(Parser)]
 struct Arguments {
@@ -67,22 +73,24 @@ fn one(arguments: &Arguments, cache: &Path) -> anyhow::Result<ExitCode> {
         .without_time()
         .init();
     let directory = tempfile::tempdir()?;
-    let time = Duration::from_secs(arguments.seconds);
+    let faults = Duration::from_secs(arguments.seconds);
     let (seed, defect) = (arguments.seed, arguments.defect);
     let Report {
         violations,
         trace,
-        summary,
+        counts,
+        time,
     } = {
         let sandbox = run::sandbox(cache)?;
         random::begin(seed);
-        let run = || run::run(seed, time, defect, directory.path(), &sandbox);
+        let run = || run::run(seed, faults, defect, directory.path(), &sandbox);
         let ran = std::thread::scope(|scope| scope.spawn(run).join());
         ran.expect("a run does not panic")?
     };
-    println!("{summary}, trace {trace:016x}");
+    let counts = totals::line(counts);
+    println!("{counts}, {:.1} s, trace {trace:016x}", time.as_secs_f64());
     for violation in &violations {
-        println!("VIOLATION: {violation}");
+        println!("{violation}");
     }
     Ok(match violations.is_empty() {
         true => ExitCode::SUCCESS,
@@ -103,13 +111,23 @@ fn shortened(said: &str) -> String {
     }
 }
 
+/// What came of all seeds.
+#[derive(Default)]
+struct Outcome {
+    /// Those with violations.
+    bad: Vec<u64>,
+    /// Those whose violations prove that the defect was found.
+    proven: Vec<u64>,
+    totals: Totals,
+}
+
 /// Runs the seeds, each in a process of its own.
 fn many(arguments: &Arguments, cache: &Path) -> anyhow::Result<ExitCode> {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let jobs = arguments.jobs.unwrap_or(processors).max(1);
     let next = AtomicU64::new(arguments.seed);
     let end = arguments.seed + arguments.seeds;
-    let bad: Mutex<Vec<u64>> = Mutex::default();
+    let outcome: Mutex<Outcome> = Mutex::default();
     std::thread::scope(|scope| {
         let worker = || -> anyhow::Result<()> {
             loop {
@@ -117,18 +135,25 @@ fn many(arguments: &Arguments, cache: &Path) -> anyhow::Result<ExitCode> {
                 if seed >= end {
                     return Ok(());
                 }
-                let (mut well, said) = child(arguments, seed, cache)?;
-                let mut line = format!("seed {seed}: {}", shortened(said.trim_end()));
+                let (mut well, mut said) = child(arguments, seed, cache)?;
                 if arguments.twice {
                     let (_, again) = child(arguments, seed, cache)?;
                     if again != said {
                         well = false;
-                        line += &format!("\nVIOLATION: the same seed gave: {}", again.trim_end());
+                        let what = format!("the second time, this came: {}", again.trim_end());
+                        said += &Violation::new(Kind::Replay, what).to_string();
                     }
                 }
-                println!("{line}");
+                println!("seed {seed}: {}", shortened(said.trim_end()));
+                let kinds = said.lines().filter_map(Violation::kind_of);
+                let proofs = arguments.defect.map_or(&[][..], Defect::proofs);
+                let mut outcome = outcome.lock();
+                outcome.totals.add(&said);
+                if kinds.into_iter().any(|kind| proofs.contains(&kind)) {
+                    outcome.proven.push(seed);
+                }
                 if !well {
-                    bad.lock().push(seed);
+                    outcome.bad.push(seed);
                 }
             }
         };
@@ -137,38 +162,53 @@ fn many(arguments: &Arguments, cache: &Path) -> anyhow::Result<ExitCode> {
             .into_iter()
             .try_for_each(|worker| worker.join().expect("a worker does not panic"))
     })?;
-    let bad = bad.into_inner();
-    let seconds = arguments.seconds;
-    match (arguments.defect, bad.as_slice()) {
-        (None, []) => {
-            println!("{} seeds, no violation", arguments.seeds);
-            Ok(ExitCode::SUCCESS)
-        }
-        (None, [first, ..]) => {
-            println!(
-                "{} of {} seeds with violations: {bad:?}",
-                bad.len(),
-                arguments.seeds
-            );
-            println!("again: quorate-simulation --seed {first} --seconds {seconds} --log");
-            Ok(ExitCode::FAILURE)
-        }
-        (Some(defect), []) => {
-            println!(
-                "{} seeds, and the checker has not found the defect {defect:?}",
-                arguments.seeds
-            );
-            Ok(ExitCode::FAILURE)
-        }
-        (Some(defect), _) => {
-            println!(
-                "the checker found the defect {defect:?} in {} of {} seeds",
-                bad.len(),
-                arguments.seeds
-            );
-            Ok(ExitCode::SUCCESS)
-        }
+    let outcome = outcome.into_inner();
+    println!("together: {}", outcome.totals);
+    Ok(match arguments.defect {
+        None => judge(arguments, &outcome),
+        Some(defect) => judge_defect(arguments, defect, &outcome),
+    })
+}
+
+/// Whether all is well.
+fn judge(arguments: &Arguments, outcome: &Outcome) -> ExitCode {
+    let seeds = arguments.seeds;
+    if let [first, ..] = outcome.bad.as_slice() {
+        let bad = &outcome.bad;
+        println!("{} of {seeds} seeds with violations: {bad:?}", bad.len());
+        println!(
+            "again: quorate-simulation --seed {first} --seconds {} --log",
+            arguments.seconds
+        );
+        return ExitCode::FAILURE;
     }
+    let changes = Move::ALL.iter().filter(|asked| **asked != Move::Lead);
+    let changes = changes.map(|asked| outcome.totals.of(run::name_of(*asked)));
+    if outcome.totals.of(run::MEMBERS_CHANGE) > 0 && changes.sum::<u64>() == 0 {
+        println!("{seeds} seeds, no violation; but the members were to change, and never did");
+        return ExitCode::FAILURE;
+    }
+    println!("{seeds} seeds, no violation");
+    ExitCode::SUCCESS
+}
+
+/// Whether the checker has found what is wrong on purpose.
+fn judge_defect(arguments: &Arguments, defect: Defect, outcome: &Outcome) -> ExitCode {
+    let seeds = arguments.seeds;
+    let proofs = defect.proofs().iter().map(Kind::to_string);
+    let proofs = proofs.collect::<Vec<_>>().join(", ");
+    if outcome.proven.is_empty() {
+        println!(
+            "{seeds} seeds, and the checker has not found the defect {defect:?} (by {proofs})"
+        );
+        return ExitCode::FAILURE;
+    }
+    println!(
+        "the checker found the defect {defect:?} (by {proofs}) in {} of {seeds} seeds; {} had violations of any kind",
+        outcome.proven.len(),
+        outcome.bad.len()
+    );
+    ExitCode::SUCCESS
 }
 
 fn child(arguments: &Arguments, seed: u64, cache: &Path) -> anyhow::Result<(bool, String)> {
@@ -186,8 +226,12 @@ fn child(arguments: &Arguments, seed: u64, cache: &Path) -> anyhow::Result<(bool
     let output = command.output().context("cannot run a seed")?;
     let mut said = String::from_utf8_lossy(&output.stdout).into_owned();
     if !matches!(output.status.code(), Some(0 | 1)) {
-        said += &format!("VIOLATION: the process has failed: {}", output.status);
-        said += &String::from_utf8_lossy(&output.stderr);
+        let what = format!(
+            "{}: {}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
+        said += &Violation::new(Kind::Failed, what).to_string();
     }
     Ok((output.status.success(), said))
 }

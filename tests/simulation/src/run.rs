@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -17,13 +17,15 @@ use quorate_sandbox::{PreparedRecipe, RunLimits, Sandbox, SandboxConfig};
 use quorate_tree::{RunTree, State};
 use turmoil::Sim;
 
-use crate::check;
+use crate::check::ephemerals::EPHEMERALS;
+use crate::check::members::Configuration;
+use crate::check::{self, Kind, Violation};
 use crate::client::Client;
 use crate::faults::Faults;
 use crate::history::History;
 use crate::ledger::Ledger;
 use crate::machine::{SimulatedDisk, SimulatedHands};
-use crate::members;
+use crate::members::{Move, Mover, Moves};
 use crate::server::{self, Host, name, peer_address};
 use crate::workload::{Program, Role};
 
@@ -33,15 +35,17 @@ const PEACE: Duration = Duration::from_secs(40);
 /// The servers that vote when the ensemble is founded.
 const VOTERS: u64 = 3;
 
-/// One in so many seeds has a fourth server, which observes at first; then the members change.
-const OBSERVER_EVERY: u64 = 2;
+/// In one of so many seeds the members change. It has a fourth server, or two more, which observe at first.
+const MEMBERS_EVERY: u64 = 2;
+
+/// The most servers that only observe at first.
+const OBSERVERS: u64 = 2;
 
 /// In one of so many seeds every second server has local sessions.
 const LOCAL_EVERY: u64 = 3;
 
 /// Who the clients are.
-const ROLES: [Role; 9] = [
-    Role::Registers,
+const ROLES: [Role; 14] = [
     Role::Registers,
     Role::Registers,
     Role::Registers,
@@ -50,6 +54,12 @@ const ROLES: [Role; 9] = [
     Role::Counts,
     Role::Locks,
     Role::Locks,
+    Role::Pairs,
+    Role::Pairs,
+    Role::Watches,
+    Role::Watches,
+    Role::Ephemerals,
+    Role::Ephemerals,
 ];
 
 /// What is wrong with the build on purpose, so that the checker has something to find.
@@ -61,14 +71,40 @@ pub enum Defect {
     LyingDisks,
 }
 
+impl Defect {
+    /// What proves that it was found. Whatever else is broken because of it is not counted.
+    pub fn proofs(self) -> &'static [Kind] {
+        match self {
+            Defect::Unguarded => &[Kind::NotLinearizable, Kind::Twice, Kind::OutOfOrder],
+            Defect::LyingDisks => &[Kind::Damaged, Kind::Lost],
+        }
+    }
+}
+
 /// What one run came to.
 pub struct Report {
     /// What must not be; none if all is well.
-    pub violations: Vec<String>,
+    pub violations: Vec<Violation>,
     /// Equal for runs that were the same in everything that counts.
     pub trace: u64,
-    /// For people.
-    pub summary: String,
+    /// What was there how often, by name.
+    pub counts: Vec<(&'static str, u64)>,
+    /// How long it took, in the simulation's own time.
+    pub time: Duration,
+}
+
+/// What the seeds in which the members change are called among the counts.
+pub const MEMBERS_CHANGE: &str = "with changes of members";
+
+/// What a change of the members is called among the counts.
+pub fn name_of(asked: Move) -> &'static str {
+    match asked {
+        Move::Add => "added",
+        Move::Promote => "promoted",
+        Move::Demote => "demoted",
+        Move::Remove => "removed",
+        Move::Lead => "given the lead",
+    }
 }
 
 /// Runs one seed for `time` of faults, in `directory`. In a thread of its own, since what a thread asked of
@@ -93,8 +129,9 @@ pub fn run(
         .enable_random_order()
         .build();
 
-    let servers = match seed.is_multiple_of(OBSERVER_EVERY) {
-        true => VOTERS + 1,
+    let members_change = seed.is_multiple_of(MEMBERS_EVERY);
+    let servers = match members_change {
+        true => VOTERS + random.u64(1..=OBSERVERS),
         false => VOTERS,
     };
     let local = seed.is_multiple_of(LOCAL_EVERY).then(|| random.u64(..2));
@@ -118,6 +155,7 @@ pub fn run(
                 sandbox: sandbox.clone(),
                 ledger: ledger.clone(),
                 running: Mutex::default(),
+                damaged: AtomicBool::new(false),
                 random: Mutex::new(random.fork()),
             })
         })
@@ -128,29 +166,25 @@ pub fn run(
     }
     let mounted = Arc::new(AtomicBool::new(false));
     operator(&mut sim, &hosts, mounted.clone());
-    let changes = Arc::new(AtomicU64::new(0));
-    if servers > VOTERS {
-        let seed = random.u64(..);
-        let mover = members::Mover::new(seed, hosts.clone(), time, changes.clone());
+    let moves = Moves::default();
+    if members_change {
+        let mover = Mover::new(random.u64(..), hosts.clone(), time, moves.clone());
         sim.client("mover", mover.run());
     }
+    let mut clients = Vec::new();
     for (id, role) in (1..).zip(ROLES) {
         // The order in a pipeline holds in a session and in those that come when it has ended, and nobody
         // else knows when a local one has.
         let at =
             (1..=servers).filter(|server| role != Role::Pipeline || !has_local_sessions(*server));
-        let program = Program {
-            id,
-            role,
-            client: Client::new(at.collect(), random.u64(..)),
-            history: history.clone(),
-            until: time,
-            mounted: mounted.clone(),
-        };
-        sim.client(format!("c{id}"), program.run());
+        let client = Client::new(at.collect(), random.u64(..));
+        let program = Program::new((id, role), client, history.clone(), time, mounted.clone());
+        let client = format!("c{id}");
+        sim.client(client.as_str(), program.run());
+        clients.push(client);
     }
 
-    let mut faults = Faults::new(random.u64(..), hosts.clone());
+    let mut faults = Faults::new(random.u64(..), hosts.clone(), clients);
     let mut violations = Vec::new();
     let mut ended = false;
     while sim.elapsed() < time + PEACE && violations.is_empty() {
@@ -161,7 +195,14 @@ pub fn run(
         }
         match sim.step() {
             Ok(all) => ended = all,
-            Err(error) => violations.push(format!("a server or a client has failed: {error}")),
+            Err(error) => {
+                let damaged = hosts.iter().any(|host| host.damaged.load(Ordering::SeqCst));
+                let (kind, who) = match damaged {
+                    true => (Kind::Damaged, "a server does not start again"),
+                    false => (Kind::Failed, "a server or a client has failed"),
+                };
+                violations.push(Violation::new(kind, format!("{who}: {error}")));
+            }
         }
         if ended && same(&hosts) {
             break;
@@ -169,39 +210,58 @@ pub fn run(
     }
     if violations.is_empty() {
         if !ended {
-            violations.push(format!(
-                "clients still wait {PEACE:?} after everything was mended"
+            violations.push(Violation::new(
+                Kind::Stuck,
+                format!("clients still wait {PEACE:?} after everything was mended"),
             ));
         }
         violations.extend(differences(&hosts));
         violations.extend(check::violations(&history, &ledger));
+        violations.extend(check::members::violations(&moves.made(), &ledger));
+        if ended && members_change {
+            violations.extend(other_members(&hosts, &moves));
+        }
     }
     let operations = history.operations();
     let unknown = operations.iter().filter(|one| one.told.is_none()).count();
-    let summary = format!(
-        "{} transactions, {} operations ({unknown} unknown), {} holds, {} crashes, {} cuts, {} other faults, \
-         {servers} servers, {} changes of members, {} upgraded sessions, {:.1} s",
-        ledger.transactions().len(),
-        operations.len(),
-        history.holds().len(),
-        faults.crashes,
-        faults.cuts,
-        faults.others,
-        changes.load(Ordering::SeqCst),
-        ledger.upgraded_sessions(),
-        sim.elapsed().as_secs_f64(),
-    );
+    let watches = history.watches();
+    let events = watches.iter().filter(|(_, watch)| watch.event.is_some());
+    let events = events.count();
+    let ephemerals = operations.iter();
+    let ephemerals = ephemerals.filter(|one| one.register.starts_with(EPHEMERALS));
+    let ephemerals = ephemerals.count();
+    let mut counts = vec![
+        ("transactions", ledger.transactions().len() as u64),
+        ("operations", operations.len() as u64),
+        ("of them unknown", unknown as u64),
+        ("holds", history.holds().len() as u64),
+        ("watch events", events as u64),
+        ("ephemerals", ephemerals as u64),
+        ("crashes", faults.crashes),
+        ("cuts", faults.cuts),
+        ("cuts of clients", faults.client_cuts),
+        ("other faults", faults.others),
+        ("servers", servers),
+        ("upgraded sessions", ledger.upgraded_sessions() as u64),
+    ];
+    if members_change {
+        counts.push((MEMBERS_CHANGE, 1));
+        let made = moves.counts().into_iter();
+        counts.extend(made.map(|(asked, count)| (name_of(asked), count)));
+    }
     let mut trace = DefaultHasher::new();
     format!(
-        "{:?}{operations:?}{:?}",
+        "{:?}{operations:?}{:?}{watches:?}{:?}",
         ledger.transactions(),
-        history.holds()
+        history.holds(),
+        history.glimpses()
     )
     .hash(&mut trace);
     Ok(Report {
         violations,
         trace: trace.finish(),
-        summary,
+        counts,
+        time: sim.elapsed(),
     })
 }
 
@@ -292,10 +352,11 @@ fn same(hosts: &[Arc<Host>]) -> bool {
 }
 
 /// In what the servers' states differ.
-fn differences(hosts: &[Arc<Host>]) -> Vec<String> {
+fn differences(hosts: &[Arc<Host>]) -> Vec<Violation> {
     if !same(hosts) {
-        return vec![format!(
-            "the servers have not come together {PEACE:?} after everything was mended"
+        return vec![Violation::new(
+            Kind::Stuck,
+            format!("the servers have not come together {PEACE:?} after everything was mended"),
         )];
     }
     let mut found = Vec::new();
@@ -310,13 +371,44 @@ fn differences(hosts: &[Arc<Host>]) -> Vec<String> {
         let keys = first.keys().chain(records.keys());
         let differ = keys.filter(|key| first.get(*key) != records.get(*key));
         found.extend(differ.map(|key| {
-            format!(
+            let what = format!(
                 "server {} differs from server 1 in {key}: {:?} instead of {:?}",
                 host.server,
                 records.get(key),
                 first.get(key)
-            )
+            );
+            Violation::new(Kind::Diverged, what)
         }));
+    }
+    found
+}
+
+/// Which servers take others for the members than were asked for at last.
+fn other_members(hosts: &[Arc<Host>], moves: &Moves) -> Vec<Violation> {
+    let voters = moves.voters().unwrap_or_default();
+    let all = hosts.iter().map(|host| host.server);
+    let learners = all.filter(|server| !voters.contains(server)).collect();
+    let wanted = Configuration { voters, learners };
+    let mut found = Vec::new();
+    for host in hosts {
+        let running = host.running.lock();
+        let Some(running) = running.as_ref() else {
+            continue;
+        };
+        let members = running.members.borrow().clone();
+        let in_log = Configuration {
+            voters: members.voters,
+            learners: members.learners,
+        };
+        let node = running.state.read().node(&ZnodePath::configuration());
+        let published = node.and_then(|node| Configuration::parse(&node.data));
+        if members.changing || in_log != wanted || published.as_ref() != Some(&wanted) {
+            let what = format!(
+                "{wanted:?} was acknowledged; server {} has {in_log:?} in its log, and publishes {published:?}",
+                host.server
+            );
+            found.push(Violation::new(Kind::Members, what));
+        }
     }
     found
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -11,14 +12,15 @@ use quorate::receive::{self, Limits};
 use quorate::route::Router;
 use quorate::server::{Machine, Server};
 use quorate_consensus::{
-    Chunks, Components, Config, FirstMember, InstallError, ReconfigureError, StateMachine, Verdict,
+    Chunks, Components, Config, FirstMember, InstallError, OpenError, ReconfigureError,
+    StateMachine, Verdict,
 };
 use quorate_model::id::ServerId;
 use quorate_model::recipe::{Component, RecipeDigest};
 use quorate_model::write_set::Entry;
 use quorate_sandbox::Sandbox;
 use quorate_tree::{RunTree, SharedState};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use turmoil::net::TcpListener;
 
 use crate::ledger::Ledger;
@@ -50,6 +52,8 @@ pub struct Host {
     pub local_sessions: bool,
     /// The server that runs here now.
     pub running: Mutex<Option<Running>>,
+    /// Whether it has found its files damaged when it started.
+    pub damaged: AtomicBool,
     /// Random numbers for its starts.
     pub random: Mutex<fastrand::Rng>,
 }
@@ -62,6 +66,8 @@ pub struct Running {
     pub router: Router,
     /// The entrance for changes of the members, which are made in the server's own tasks.
     pub changes: mpsc::Sender<AskedChange>,
+    /// Who the members are, as its log says.
+    pub members: watch::Receiver<quorate_consensus::Members>,
 }
 
 /// A change, and where its end is told.
@@ -103,12 +109,24 @@ pub async fn run(host: Arc<Host>) -> turmoil::Result {
             })
         }),
     };
-    let (server, leader) = Server::open(config, machine).await?;
+    let (server, leader) = match Server::open(config, machine).await {
+        Ok(opened) => opened,
+        Err(error) => {
+            let opening = error.downcast_ref();
+            let damaged = matches!(
+                opening,
+                Some(OpenError::LogDamaged { .. } | OpenError::SnapshotDamaged { .. })
+            );
+            host.damaged.store(damaged, Ordering::SeqCst);
+            return Err(error.into());
+        }
+    };
     let (changes, asked) = mpsc::channel(1);
     *host.running.lock() = Some(Running {
         state: server.state.clone(),
         router: server.router.clone(),
         changes,
+        members: server.consensus.members(),
     });
     tokio::task::spawn_local(change(server.members.clone(), asked));
     tokio::task::spawn_local(leader.run());

@@ -1,4 +1,8 @@
-//! What the clients do: registers, pipelines, counters, locks. Each writes down what it saw.
+//! What the clients do: registers, pipelines, counters, locks, pairs, watches, ephemerals. Each writes down what it saw.
+
+mod ephemerals;
+mod pairs;
+mod watches;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,6 +14,7 @@ use quorate_model::id::SessionId;
 use quorate_wire::{CallStatus, Create, RequestBody, ResponseBody};
 use serde_json::{Value, json};
 
+use crate::check::ephemerals::EPHEMERALS;
 use crate::check::once::PIPELINES;
 use crate::client::{Answer, Client, Expired};
 use crate::history::{Ask, History, Hold, Operation, Told};
@@ -35,25 +40,52 @@ pub enum Role {
     Counts,
     /// Takes and gives back a lock, and sometimes dies with it.
     Locks,
+    /// Changes two znodes together.
+    Pairs,
+    /// Watches znodes that others write to.
+    Watches,
+    /// Creates ephemerals, and sometimes dies.
+    Ephemerals,
 }
 
 /// One client of the simulation.
 pub struct Program {
     /// Which.
-    pub id: u64,
+    id: u64,
     /// What it is.
-    pub role: Role,
+    role: Role,
     /// Its connection.
-    pub client: Client,
+    client: Client,
     /// What all saw.
-    pub history: History,
+    history: History,
     /// When it stops, since the beginning.
-    pub until: Duration,
+    until: Duration,
     /// Set when the recipes are mounted.
-    pub mounted: Arc<AtomicBool>,
+    mounted: Arc<AtomicBool>,
+    /// The ephemerals that it has asked for.
+    ephemerals: Vec<String>,
 }
 
 impl Program {
+    /// A client that does what its role is until then, since the beginning, once the recipes are mounted.
+    pub fn new(
+        (id, role): (u64, Role),
+        client: Client,
+        history: History,
+        until: Duration,
+        mounted: Arc<AtomicBool>,
+    ) -> Program {
+        Program {
+            id,
+            role,
+            client,
+            history,
+            until,
+            mounted,
+            ephemerals: Vec::new(),
+        }
+    }
+
     /// Does what its role is, until it is time to stop; then the last answers are awaited.
     pub async fn run(mut self) -> turmoil::Result {
         while !self.mounted.load(Ordering::SeqCst) {
@@ -68,16 +100,27 @@ impl Program {
                 Role::Pipeline => self.pipeline(number).await,
                 Role::Counts => self.count().await,
                 Role::Locks => self.lock().await,
+                Role::Pairs => self.pair(number).await,
+                Role::Watches => self.watch().await,
+                Role::Ephemerals => self.ephemeral(number).await,
             }
             let pause = self.client.random().u64(0..120);
             self.client.idle(Duration::from_millis(pause)).await;
+        }
+        match self.role {
+            Role::Watches => self.end_watching().await,
+            Role::Ephemerals => self.end_ephemerals().await,
+            _ => {}
         }
         Ok(())
     }
 
     /// What is to be there before, whoever makes it first.
     async fn prepare(&mut self) {
-        let mut paths = vec![PIPELINES.trim_end_matches('/').to_owned()];
+        let mut paths = vec![
+            PIPELINES.trim_end_matches('/').to_owned(),
+            EPHEMERALS.to_owned(),
+        ];
         if self.role == Role::Pipeline {
             paths.push(format!("{PIPELINES}{}", self.id));
         }
@@ -120,7 +163,7 @@ impl Program {
                 path: register.clone(),
                 version: version.unwrap_or(-1),
             },
-            Ask::Get | Ask::Add(_) => RequestBody::GetData {
+            Ask::Get | Ask::GetOf(_) | Ask::Together(..) | Ask::Add(_) => RequestBody::GetData {
                 path: register.clone(),
                 watch: false,
             },

@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 
-use crate::history::{Ask, Operation, Told};
+use crate::history::{Ask, Operation, Part, Told};
 
 /// So many states are tried before the search is given up.
 const MAX_STATES: usize = 1_000_000;
@@ -25,45 +25,96 @@ pub enum Verdict {
     TooManyStates,
 }
 
-/// A znode, or a counter.
+/// A znode's data and version, if it is there.
+type Node = Option<(String, i32)>;
+
+/// A znode, or a pair of them, or a counter.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Register {
-    node: Option<(String, i32)>,
+    nodes: [Node; 2],
     value: i64,
+}
+
+/// The znode afterwards, and what is told, if it is asked for that.
+fn changed(node: &Node, ask: &Ask) -> Result<(Node, Told), Told> {
+    let other = |version: &Option<i32>, current: i32| version.is_some_and(|v| v != current);
+    match (ask, node) {
+        (Ask::Create(data), None) => Ok((Some((data.clone(), 0)), Told::Done)),
+        (Ask::Create(_), Some(_)) => Err(Told::Exists),
+        (_, None) => Err(Told::NoNode),
+        (Ask::Set(_, expected) | Ask::Delete(expected), Some((_, version)))
+            if other(expected, *version) =>
+        {
+            Err(Told::BadVersion)
+        }
+        (Ask::Set(data, _), Some((_, version))) => Ok((
+            Some((data.clone(), version + 1)),
+            Told::Version(version + 1),
+        )),
+        (Ask::Delete(_), Some(_)) => Ok((None, Told::Done)),
+        (Ask::Get | Ask::GetOf(_) | Ask::Together(..) | Ask::Add(_), Some((data, version))) => {
+            Err(Told::Data(data.clone(), *version))
+        }
+    }
 }
 
 impl Register {
     /// The register afterwards, and what is told.
     fn step(&self, ask: &Ask) -> (Register, Told) {
-        let other = |version: &Option<i32>, current: i32| version.is_some_and(|v| v != current);
-        let with = |node| Register {
-            node,
-            value: self.value,
+        let mut after = self.clone();
+        let told = match ask {
+            Ask::Add(amount) => {
+                after.value += amount;
+                Told::Value(after.value)
+            }
+            Ask::Together(data, parts) => match after.together(data, parts) {
+                Ok(versions) => Told::Together(versions),
+                Err(refused) => return (self.clone(), refused),
+            },
+            Ask::Create(_) | Ask::Set(..) | Ask::Delete(_) | Ask::Get => after.change(0, ask),
+            Ask::GetOf(place) => after.change(*place, ask),
         };
-        match (ask, &self.node) {
-            (Ask::Add(amount), _) => {
-                let value = self.value + amount;
-                let after = Register {
-                    node: self.node.clone(),
-                    value,
-                };
-                (after, Told::Value(value))
+        (after, told)
+    }
+
+    fn change(&mut self, place: usize, ask: &Ask) -> Told {
+        match changed(&self.nodes[place], ask) {
+            Ok((node, told)) => {
+                self.nodes[place] = node;
+                told
             }
-            (Ask::Create(data), None) => (with(Some((data.clone(), 0))), Told::Done),
-            (Ask::Create(_), Some(_)) => (self.clone(), Told::Exists),
-            (_, None) => (self.clone(), Told::NoNode),
-            (Ask::Get, Some((data, version))) => (self.clone(), Told::Data(data.clone(), *version)),
-            (Ask::Set(_, expected) | Ask::Delete(expected), Some((_, version)))
-                if other(expected, *version) =>
-            {
-                (self.clone(), Told::BadVersion)
-            }
-            (Ask::Set(data, _), Some((_, version))) => (
-                with(Some((data.clone(), version + 1))),
-                Told::Version(version + 1),
-            ),
-            (Ask::Delete(_), Some(_)) => (with(None), Told::Done),
+            Err(told) => told,
         }
+    }
+
+    /// Each part sees what those before it have done.
+    fn together(&mut self, data: &str, parts: &[Part]) -> Result<Vec<Option<i32>>, Told> {
+        let mut versions = Vec::new();
+        for (number, part) in parts.iter().enumerate() {
+            let refused = |told| Told::Refused(number, Box::new(told));
+            let (place, ask) = match part {
+                Part::Create(place) => (*place, Ask::Create(data.to_owned())),
+                Part::Set(place, version) => (*place, Ask::Set(data.to_owned(), *version)),
+                Part::Delete(place, version) => (*place, Ask::Delete(*version)),
+                Part::Check(place, expected) => {
+                    match &self.nodes[*place] {
+                        None => return Err(refused(Told::NoNode)),
+                        Some((_, version)) if version != expected => {
+                            return Err(refused(Told::BadVersion));
+                        }
+                        Some(_) => versions.push(None),
+                    }
+                    continue;
+                }
+            };
+            let (node, told) = changed(&self.nodes[place], &ask).map_err(refused)?;
+            self.nodes[place] = node;
+            versions.push(match told {
+                Told::Version(version) => Some(version),
+                _ => None,
+            });
+        }
+        Ok(versions)
     }
 }
 
@@ -219,6 +270,42 @@ mod tests {
         let set = operation(Ask::Set("b".into(), None), 2, Some((3, Told::Version(1))));
         let read = operation(Ask::Get, 4, Some((5, data("b", 2))));
         assert!(!linearizable(&[write, set, read]));
+    }
+
+    #[test]
+    fn what_is_done_together_is_done_as_one() {
+        let both = |asked, told: Told| {
+            let parts = vec![Part::Create(0), Part::Create(1)];
+            operation(
+                Ask::Together("b".into(), parts),
+                asked,
+                Some((asked + 1, told)),
+            )
+        };
+        let made = both(0, Told::Together(vec![None, None]));
+        let read =
+            |place, asked, told| operation(Ask::GetOf(place), asked, Some((asked + 1, told)));
+        assert!(linearizable(&[made.clone(), read(1, 2, data("b", 0))]));
+        assert!(!linearizable(&[made.clone(), read(1, 2, Told::NoNode)]));
+        let half = [read(0, 1, data("b", 0)), read(1, 3, Told::NoNode)];
+        let slow = operation(
+            made.ask.clone(),
+            0,
+            Some((9, Told::Together(vec![None, None]))),
+        );
+        assert!(!linearizable(&[&[slow][..], &half].concat()));
+        let refused = both(2, Told::Refused(0, Box::new(Told::Exists)));
+        assert!(linearizable(&[made.clone(), refused]));
+        let parts = vec![Part::Delete(0, None), Part::Set(1, Some(7))];
+        let ask = Ask::Together("c".into(), parts);
+        let told = Told::Refused(1, Box::new(Told::BadVersion));
+        let refused = operation(ask, 2, Some((3, told)));
+        assert!(linearizable(&[
+            made.clone(),
+            refused.clone(),
+            read(0, 4, data("b", 0))
+        ]));
+        assert!(!linearizable(&[made, refused, read(0, 4, Told::NoNode)]));
     }
 
     #[test]

@@ -4,21 +4,23 @@ use std::collections::BTreeMap;
 
 use quorate_model::id::{SessionId, Zxid};
 
+use crate::check::{Kind, Violation};
 use crate::history::Hold;
 
 /// Two holds of one lock that overlap, and tokens that do not grow.
-pub fn violations(holds: &[Hold], ended: &BTreeMap<SessionId, Zxid>) -> Vec<String> {
+pub fn violations(holds: &[Hold], ended: &BTreeMap<SessionId, Zxid>) -> Vec<Violation> {
     let mut locks: BTreeMap<&str, Vec<&Hold>> = BTreeMap::new();
     for hold in holds {
         locks.entry(&hold.lock).or_default().push(hold);
     }
     let mut found = Vec::new();
+    let mut broken = |what| found.push(Violation::new(Kind::TwoHolders, what));
     for (lock, mut holds) in locks {
         holds.sort_by_key(|hold| (hold.granted, hold.token));
         for pair in holds.windows(2) {
             let (before, after) = (pair[0], pair[1]);
             if before.token >= after.token {
-                found.push(format!(
+                broken(format!(
                     "{lock}: the token {} of {before:?} is not below that of {after:?}",
                     before.token
                 ));
@@ -27,7 +29,7 @@ pub fn violations(holds: &[Hold], ended: &BTreeMap<SessionId, Zxid>) -> Vec<Stri
             let session_end = ended.get(&before.session).copied();
             let end = before.released.into_iter().chain(session_end).min();
             if end.is_none_or(|end| end > after.granted) {
-                found.push(format!(
+                broken(format!(
                     "{lock}: two holders: {before:?}, whose session ended {session_end:?}, and {after:?}"
                 ));
             }
@@ -55,13 +57,13 @@ mod tests {
     fn holds_that_overlap_are_found() {
         let none = BTreeMap::new();
         let good = [hold(1, 5, 10, Some(20)), hold(2, 6, 20, Some(30))];
-        assert_eq!(violations(&good, &none), Vec::<String>::new());
+        assert_eq!(violations(&good, &none), []);
         let bad = [hold(1, 5, 10, Some(21)), hold(2, 6, 20, Some(30))];
         assert_eq!(violations(&bad, &none).len(), 1);
         let never_released = [hold(1, 5, 10, None), hold(2, 6, 20, Some(30))];
         assert_eq!(violations(&never_released, &none).len(), 1);
         let expired = BTreeMap::from([(SessionId(1), Zxid(15))]);
-        assert_eq!(violations(&never_released, &expired), Vec::<String>::new());
+        assert_eq!(violations(&never_released, &expired), []);
     }
 
     #[test]
