@@ -10,9 +10,10 @@ from kazoo.exceptions import APIError, BadArgumentsError, NoNodeError
 from kazoo.protocol.states import EventType
 
 from harness import wire as w
+from harness.proxy import Proxy
 from harness.servers import REPOSITORY
 from harness.waiting import DEADLINE_S
-from harness.wire import Wire
+from harness.wire import Closed, Wire
 
 pytestmark = [pytest.mark.quorate, pytest.mark.timeout(120)]
 
@@ -134,6 +135,57 @@ def test_c8_a_watch_is_set_again_after_a_reconnect(mounted, answered_meanwhile):
     assert (event.type, event.path) == (w.NODE_DATA_CHANGED, path)
     assert b"token" in read(again, False).body
     again.close_session()
+
+
+def test_c8_c9_who_asked_in_both_forms_is_told_in_both(mounted):
+    """By the opcode, whose arguments may be WAVE too, and by the path: one call, an event and a watch."""
+    holder, waiter = Wire(mounted.address), Wire(mounted.address)
+    path = '/queue-up/acquire("both")@1'
+    holder.get(path)
+    asked = lambda: waiter.call(1, "/queue-up", "acquire", '("both")')
+    assert asked()[0] == w.PARKED
+    assert waiter.get(path, watch=True)[0] == b"parked"
+    assert asked()[0] == w.PARKED
+    holder.close_session()
+    waiter.wait_event(2)
+    event, late = waiter.events
+    assert (event.type, event.path, event.answer) == (w.NODE_DATA_CHANGED, path, None)
+    key, status, result = late.answer
+    assert (key, status, late.zxid) == (1, w.RETURNED, event.zxid)
+    assert value(waiter.get(path)[0]) == json.loads(result)
+    waiter.close_session()
+
+
+def test_c8_cutting_the_connection_at_every_byte_of_the_read_and_of_its_answer(mounted):
+    """Read again with its key over another connection, a call is the one call: as with the opcode."""
+    # All keys and results have as many digits, so that each is cut everywhere.
+    Wire(mounted.address).get('/read/add("cut", 1000)@1')
+    proxy = Proxy(mounted.address)
+    zk = Wire(proxy.address)
+    session, password = zk.session, zk.password
+    up_start, down_start = len(proxy.sent[0]), len(proxy.received[0])
+    assert value(zk.get('/read/add("cut", 1)@1001')[0]) == 1001
+    up, down = len(proxy.sent[0]), len(proxy.received[0])
+    key, lost = 1001, 0
+    cuts = [("cut_up", cut) for cut in range(up_start + 1, up + 1)]
+    for direction, cut in cuts + [("cut_down", cut) for cut in range(down_start + 1, down + 1)]:
+        key += 1
+        path = f'/read/add("cut", 1)@{key}'
+        zk.drop()
+        setattr(proxy, direction, cut)
+        zk = Wire(proxy.address, session=session, password=password)
+        try:
+            zk.get(path)
+        except (Closed, OSError):
+            lost += 1
+        zk.drop()
+        zk = Wire(proxy.address, session=session, password=password)
+        assert value(zk.get(path)[0]) == key, (direction, cut)
+        assert zk.delete(path) == w.OK
+    assert lost == len(cuts) + down - down_start - 1, "every exchange was cut, but the last: behind its answer"
+    assert value(zk.get('/read/get("cut")')[0]) == key
+    zk.close_session()
+    proxy.close()
 
 
 def test_c8_with_zkcli(mounted):

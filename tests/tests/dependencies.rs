@@ -23,6 +23,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("quorate-client", &["quorate-model", "quorate-wire"]),
         ("quorate-recipe", &["quorate-recipe-macros"]),
         ("quorate-recipe-macros", &[]),
+        ("diary", RECIPE),
         ("hostile", RECIPE),
     ])
 }

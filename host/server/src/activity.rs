@@ -1,8 +1,9 @@
 //! Activity: what recipes do on this server while it leads: each operation's runs, and the last lines they wrote.
 //!
 //! Nothing of it is replicated, and a new leader begins from nothing: a line is known by its run's transaction,
-//! so that whoever follows the lines goes on at the next leader. What was evaluated in an epoch that was lost
-//! meanwhile is told too, and again by the leader that evaluates it again: this is for eyes, not for accounts.
+//! so that whoever follows the lines goes on at the next leader. Lines, recorded failures and shadows' runs are told
+//! once their transaction is applied, right before its answer (rule S4); what was evaluated in an epoch that was lost
+//! is forgotten. Runs are counted when they are made: that is for eyes, not for accounts.
 
 mod exporter;
 mod observed;
@@ -33,6 +34,9 @@ const MAX_LINES: usize = 10_000;
 /// Their bytes.
 const MAX_LINE_BYTES: usize = 8 << 20;
 
+/// The most bytes of what is observed and not applied yet; of lines as many as are kept.
+const MAX_UNSETTLED_BYTES: usize = 8 << 20;
+
 /// How many lines one answer has at most, but for those of one run, which stay together.
 const MAX_LINES_AT_ONCE: usize = 1000;
 
@@ -45,7 +49,8 @@ pub struct Activity {
     operations: Mutex<BTreeMap<(ZnodePath, String), Counted>>,
     lines: Mutex<Lines>,
     observations: Observations,
-    /// The transaction of the last run that wrote a line.
+    unsettled: Mutex<Unsettled>,
+    /// The transaction of the last line that is told.
     last: watch::Sender<Zxid>,
 }
 
@@ -107,6 +112,14 @@ struct Lines {
     bytes: usize,
 }
 
+/// What was evaluated and is not known to be applied, in the order of its transactions.
+#[derive(Debug, Default)]
+struct Unsettled {
+    lines: Lines,
+    observed: VecDeque<Observed>,
+    observed_bytes: usize,
+}
+
 /// Which lines are asked for.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Wanted {
@@ -163,6 +176,7 @@ impl Default for Activity {
             operations: Mutex::default(),
             lines: Mutex::default(),
             observations: Observations::default(),
+            unsettled: Mutex::default(),
             last: watch::Sender::new(Zxid::ZERO),
         }
     }
@@ -191,14 +205,34 @@ impl Activity {
             }
         }
         if !ran.log.is_empty() {
-            self.lines.lock().take(ran);
-            self.last.send_replace(ran.zxid);
+            self.unsettled.lock().lines.take(ran);
         }
     }
 
     /// Takes in what was run to be looked at.
     pub(crate) fn observe(&self, observed: Observed) {
-        self.observations.take(observed);
+        self.unsettled.lock().observe(observed);
+    }
+
+    /// A transaction is applied: what its runs wrote, and how they failed, may be told from now on (rule S4).
+    pub(crate) fn settle(&self, zxid: Zxid) {
+        let mut unsettled = self.unsettled.lock();
+        while let Some(observed) = unsettled.next_observed(zxid) {
+            self.observations.take(observed);
+        }
+        let line = unsettled.lines.kept.front().map(|line| line.zxid);
+        if line.is_some_and(|first| first <= zxid) {
+            let mut lines = self.lines.lock();
+            lines.extend(&mut unsettled.lines, zxid);
+            if let Some(last) = lines.kept.back() {
+                self.last.send_replace(last.zxid);
+            }
+        }
+    }
+
+    /// A transaction of an earlier epoch that has not been applied never will be.
+    pub(crate) fn epoch_opened(&self, epoch: u32) {
+        self.unsettled.lock().drop_before(Zxid::new(epoch, 0));
     }
 
     /// Only these mounts are there.
@@ -270,7 +304,43 @@ impl Activity {
     }
 }
 
+impl Unsettled {
+    fn observe(&mut self, observed: Observed) {
+        self.observed_bytes += observed.bytes();
+        self.observed.push_back(observed);
+        while self.observed_bytes > MAX_UNSETTLED_BYTES {
+            let Some(oldest) = self.observed.pop_front() else {
+                return;
+            };
+            self.observed_bytes -= oldest.bytes();
+        }
+    }
+
+    /// The first, if it is of that transaction or an earlier one.
+    fn next_observed(&mut self, until: Zxid) -> Option<Observed> {
+        let found = self.observed.pop_front_if(|it| it.zxid() <= until)?;
+        self.observed_bytes -= found.bytes();
+        Some(found)
+    }
+
+    fn drop_before(&mut self, first: Zxid) {
+        let last = Zxid(first.0.saturating_sub(1));
+        Lines::default().extend(&mut self.lines, last);
+        while self.next_observed(last).is_some() {}
+    }
+}
+
 impl Lines {
+    /// What `others` begins with, up to a transaction.
+    fn extend(&mut self, others: &mut Lines, until: Zxid) {
+        while let Some(line) = others.kept.pop_front_if(|line| line.zxid <= until) {
+            others.bytes -= line.message.len();
+            self.bytes += line.message.len();
+            self.kept.push_back(line);
+        }
+        self.trim();
+    }
+
     fn take(&mut self, ran: &Ran<'_>) {
         for line in ran.log {
             self.bytes += line.message.len();
@@ -283,6 +353,10 @@ impl Lines {
                 message: line.message.clone(),
             });
         }
+        self.trim();
+    }
+
+    fn trim(&mut self) {
         while self.kept.len() > MAX_LINES || self.bytes > MAX_LINE_BYTES {
             let Some(oldest) = self.kept.pop_front() else {
                 return;
@@ -325,15 +399,27 @@ mod tests {
     }
 
     fn run(activity: &Activity, mount: &str, counter: u32, ending: &RunEnding, log: &[LogLine]) {
+        let zxid = Zxid::new(1, counter);
+        evaluated(activity, mount, zxid, ending, log);
+        activity.settle(zxid);
+    }
+
+    fn evaluated(
+        activity: &Activity,
+        mount: &str,
+        zxid: Zxid,
+        ending: &RunEnding,
+        log: &[LogLine],
+    ) {
         activity.ran(&Ran {
             mount: &ZnodePath::parse(mount).unwrap(),
             operation: "add",
-            zxid: Zxid::new(1, counter),
+            zxid,
             at: Timestamp(7),
-            woken: counter > 1,
+            woken: zxid.counter() > 1,
             ending,
             fuel: 10,
-            took: Duration::from_micros(5 + u64::from(counter)),
+            took: Duration::from_micros(5 + u64::from(zxid.counter())),
             written_bytes: 3,
             log,
         });
@@ -396,6 +482,56 @@ mod tests {
         }
         let (kept, _) = activity.lines(&Wanted::default());
         assert_eq!(kept.len(), MAX_LINE_BYTES >> 18);
+    }
+
+    #[test]
+    fn s4_a_line_is_told_once_its_transaction_is_applied_and_never_if_its_epoch_was_lost() {
+        let activity = Activity::default();
+        let told = || {
+            let (lines, _) = activity.lines(&Wanted::default());
+            let told = lines.into_iter().map(|line| line.message);
+            told.collect::<Vec<_>>().join(" ")
+        };
+        let returned = RunEnding::Returned("1".into());
+        let evaluate = |epoch, counter, text: &str| {
+            let zxid = Zxid::new(epoch, counter);
+            evaluated(&activity, "/a", zxid, &returned, &[line(text)]);
+        };
+        for (counter, text) in [(1, "first"), (2, "second"), (4, "lost")] {
+            evaluate(1, counter, text);
+        }
+        assert_eq!(told(), "");
+        activity.settle(Zxid::new(1, 1));
+        assert_eq!(told(), "first");
+        activity.settle(Zxid::new(1, 3));
+        assert_eq!(told(), "first second");
+        activity.epoch_opened(2);
+        evaluate(2, 1, "again");
+        activity.settle(Zxid::new(2, 1));
+        assert_eq!(told(), "first second again");
+    }
+
+    #[test]
+    fn what_is_not_applied_is_bounded() {
+        let activity = Activity::default();
+        let returned = RunEnding::Returned("1".into());
+        for counter in 1..40 {
+            let zxid = Zxid::new(1, counter);
+            let long = [line(&"y".repeat(1 << 18))];
+            evaluated(&activity, "/a", zxid, &returned, &long);
+        }
+        assert_eq!(activity.unsettled.lock().lines.bytes, MAX_LINE_BYTES);
+        activity.epoch_opened(2);
+        assert_eq!(activity.unsettled.lock().lines.bytes, 0);
+        for _ in 0..40 {
+            activity.observe(observed::tests::failure(Zxid::new(2, 1), 1 << 18));
+        }
+        let bytes = activity.unsettled.lock().observed_bytes;
+        assert!((MAX_UNSETTLED_BYTES / 2..=MAX_UNSETTLED_BYTES).contains(&bytes));
+        assert_eq!(activity.observations.failures().len(), 0);
+        activity.settle(Zxid::new(2, 1));
+        assert!(activity.observations.failures().len() > 20);
+        assert_eq!(activity.unsettled.lock().observed_bytes, 0);
     }
 
     #[tokio::test]

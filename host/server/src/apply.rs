@@ -11,6 +11,7 @@ use quorate_model::write_set::{Change, Entry, Transaction};
 use quorate_tree::{SharedState, SnapshotError, State};
 use tokio::sync::watch;
 
+use crate::activity::Activity;
 use crate::digests::{Digests, Point};
 use crate::expiry::Touches;
 use crate::metrics::Metrics;
@@ -44,6 +45,7 @@ pub struct Applier {
     watches: Arc<Watches>,
     touches: Arc<Touches>,
     recipes: Recipes,
+    activity: Arc<Activity>,
     metrics: Arc<Metrics>,
     opened: watch::Sender<Opened>,
     digests: Arc<Digests>,
@@ -67,6 +69,7 @@ impl Applier {
             router,
             watches,
             touches,
+            activity: recipes.activity(),
             recipes,
             metrics,
             opened: watch::Sender::new(Opened::default()),
@@ -116,9 +119,7 @@ impl Applier {
                     ..
                 } => self.touches.open(*session, *timeout_ms),
                 Change::CloseSession { session } => self.touches.remove(*session),
-                Change::RemoveMount { path } => {
-                    self.recipes.activity().retain(|mount| mount != path)
-                }
+                Change::RemoveMount { path } => self.activity.retain(|mount| mount != path),
                 Change::RemoveComponent { digest } => self.recipes.forget(digest),
                 // Every server compiles what is mounted, so that whoever leads next is ready for it, and what somebody
                 // has pushed, which will be.
@@ -158,6 +159,7 @@ impl StateMachine for Applier {
         let applied = state.apply(entry, |state, zxid, transaction| {
             self.metrics.applied.inc();
             self.follow(state, zxid, transaction);
+            self.activity.settle(zxid);
             self.watches.notify(zxid, transaction);
             if let (Some(origin), Some(outcome)) = (transaction.origin, &transaction.outcome) {
                 self.router.settle(origin, state, zxid, outcome);
@@ -171,6 +173,7 @@ impl StateMachine for Applier {
         }
         match (applied, entry) {
             (Ok(quorate_tree::Verdict::Applied), Entry::EpochStart(start)) => {
+                self.activity.epoch_opened(start.epoch);
                 self.watches.advance(Zxid::new(start.epoch, 0));
                 self.router.epoch_opened(start.epoch);
                 self.opened.send_replace(Opened {
@@ -233,8 +236,8 @@ impl StateMachine for Applier {
         for (session, value) in loaded.sessions() {
             self.touches.open(session, value.timeout_ms);
         }
-        let activity = self.recipes.activity();
-        activity.retain(|mount| loaded.mount(mount).is_some());
+        self.activity.epoch_opened(loaded.epoch());
+        self.activity.retain(|mount| loaded.mount(mount).is_some());
         let mounted = loaded.mounts().flat_map(Mount::components);
         let pushed = loaded.recipes().filter(|recipe| !is_standard(recipe));
         for digest in mounted.chain(pushed.map(|recipe| recipe.current.digest)) {

@@ -260,23 +260,21 @@ impl Tables {
         let Some(waiters) = self.calls.take(call) else {
             return;
         };
-        if let Some((form, number)) = &waiters.connection
-            && let Some(connection) = self.connections.get(number)
+        if let Some(listener) = &waiters.connection
+            && let Some(connection) = self.connections.get(&listener.connection)
         {
-            let tell = match form {
-                AnswerForm::Event { mount } => Told::LateAnswer(encode(
-                    zxid,
-                    &Notification::Answer {
-                        mount: mount.as_str().to_owned(),
-                        key: call.key,
-                        response: CallResponse::from(&answer.ending),
-                    },
-                )),
-                AnswerForm::Watch { path } => {
-                    Told::Event(encode_event(zxid, EventType::NodeDataChanged, path))
-                }
-            };
-            told.push((connection.clone(), tell));
+            if let Some(path) = &listener.path {
+                let event = encode_event(zxid, EventType::NodeDataChanged, path);
+                told.push((connection.clone(), Told::Event(event)));
+            }
+            if let Some(mount) = &listener.mount {
+                let answer = Notification::Answer {
+                    mount: mount.as_str().to_owned(),
+                    key: call.key,
+                    response: CallResponse::from(&answer.ending),
+                };
+                told.push((connection.clone(), Told::LateAnswer(encode(zxid, &answer))));
+            }
         }
         late.extend(waiters.into_waiting(answer));
     }

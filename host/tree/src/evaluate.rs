@@ -33,7 +33,7 @@ use crate::run::RunTree;
 use crate::state::{SharedState, answer_bytes, parked_bytes};
 use crate::view::{Progress, View};
 use mounts::Woken;
-use trials::Recorded;
+use trials::{DryRuns, Recorded};
 use wakes::Wakes;
 
 /// How much evaluation keeps, and does at once.
@@ -61,6 +61,8 @@ pub struct Bounds {
     pub runs_at_once: u32,
     /// Fuel of all guards that one request asks (rule C7).
     pub guard_fuel: u64,
+    /// Fuel of all dry runs within a second, in which others are refused then (rule C5).
+    pub dry_run_fuel: u64,
     /// Parked calls that one transaction of an unmount ends, or of an upgrade marks (rule S6).
     pub mount_step: usize,
     /// A parked call over whose run so many epochs ended is ended (rule S5).
@@ -93,6 +95,8 @@ impl Default for Bounds {
             wake_fuel: 20_000_000,
             runs_at_once: 64,
             guard_fuel: 20_000_000,
+            // A fifth of each second, and one run more, about.
+            dry_run_fuel: 200_000_000,
             mount_step: 100,
             lost_epochs: 3,
             uploads: 8,
@@ -133,6 +137,7 @@ pub struct Evaluator<R> {
     log: Vec<RecipeLine>,
     observed: Vec<Observed>,
     recorded: Recorded,
+    dry_runs: DryRuns,
     /// How many runs in a row have failed of a mount's shadow, known by its component; none of those that run well.
     shadow_failures: HashMap<(ZnodePath, RecipeDigest), u64>,
 }
@@ -183,6 +188,7 @@ impl<R: Runner<RunTree>> Evaluator<R> {
             log: Vec::new(),
             observed: Vec::new(),
             recorded: Recorded::default(),
+            dry_runs: DryRuns::default(),
             shadow_failures: HashMap::new(),
         };
         evaluator.look_ahead();

@@ -173,10 +173,45 @@ impl Failures {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use quorate_model::bound::MountBounds;
+    use quorate_model::id::SessionId;
+    use quorate_model::recording::Ran;
+    use quorate_model::run::{Invocation, RunEnding, RunInput};
     use quorate_tree::{Difference, Side};
 
     use super::*;
+
+    /// One whose recording has so many bytes, and some more.
+    pub(in super::super) fn failure(zxid: Zxid, bytes: usize) -> Observed {
+        let input = RunInput {
+            digest: RecipeDigest([7; 32]),
+            invocation: Invocation::Standing,
+            session: SessionId::NONE,
+            identities: Vec::new(),
+            now: Timestamp(5),
+            started: Timestamp(5),
+            transaction: zxid,
+            memo: Some(vec![b'm'; bytes].into()),
+            bounds: MountBounds::default(),
+        };
+        let recording = Recording {
+            mount: ZnodePath::parse("/m").unwrap(),
+            recipe: "adder".into(),
+            input,
+            steps: Vec::new(),
+            ran: Ran {
+                ending: RunEnding::Trapped("as asked".into()),
+                fuel: 1,
+                log: Vec::new(),
+            },
+        };
+        Observed::Failure {
+            zxid,
+            error: "as asked".into(),
+            recording: Box::new(recording),
+        }
+    }
 
     fn run(shadow: u8, differs: bool) -> Observed {
         let returned = |text: &str| Side {

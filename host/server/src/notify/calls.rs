@@ -24,7 +24,7 @@ pub(super) struct CallTable {
     next_number: u64,
 }
 
-/// How a connection is told of a call's answer.
+/// How a connection is told of a call's answer. One that has asked in both forms is told in both.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AnswerForm {
     /// By an event that has the answer (rule C9).
@@ -42,9 +42,20 @@ pub enum AnswerForm {
 /// Who waits for one call.
 #[derive(Default)]
 pub(super) struct Waiters {
-    /// What the connection is told, and its number: the last that asked.
-    pub(super) connection: Option<(AnswerForm, u64)>,
+    /// The last connection that asked: the session's others are closed, or about to be.
+    pub(super) connection: Option<Listener>,
     polls: Vec<(u64, oneshot::Sender<Told>)>,
+}
+
+/// A connection that waits for a call.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Listener {
+    /// Its number.
+    pub(super) connection: u64,
+    /// The call's mount, if an event is to have the answer.
+    pub(super) mount: Option<ZnodePath>,
+    /// The path that the call was made by reading, if a watch event of it is to tell.
+    pub(super) path: Option<ZnodePath>,
 }
 
 /// What a long poll is told: the answer, or why this server does not know it.
@@ -88,10 +99,19 @@ impl Waiters {
 impl CallTable {
     pub(super) fn wait_on_connection(&mut self, call: CallId, form: AnswerForm, connection: u64) {
         let waiters = self.waiters.entry(call).or_default();
-        if let Some((_, former)) = waiters.connection.replace((form, connection))
-            && let Some(calls) = self.of_connection.get_mut(&former)
-        {
-            calls.remove(&call);
+        let is_other = |former: &mut Listener| former.connection != connection;
+        let former = waiters.connection.take_if(is_other);
+        let listener = waiters.connection.get_or_insert(Listener {
+            connection,
+            mount: None,
+            path: None,
+        });
+        match form {
+            AnswerForm::Event { mount } => listener.mount = Some(mount),
+            AnswerForm::Watch { path } => listener.path = Some(path),
+        }
+        if let Some(former) = former {
+            self.detach(call, former.connection);
         }
         self.of_connection
             .entry(connection)
@@ -136,7 +156,9 @@ impl CallTable {
 
     pub(super) fn take(&mut self, call: CallId) -> Option<Waiters> {
         let waiters = self.waiters.remove(&call)?;
-        self.detach(call, &waiters);
+        if let Some(listener) = &waiters.connection {
+            self.detach(call, listener.connection);
+        }
         Some(waiters)
     }
 
@@ -168,13 +190,11 @@ impl CallTable {
         }
     }
 
-    fn detach(&mut self, call: CallId, waiters: &Waiters) {
-        if let Some((_, connection)) = &waiters.connection
-            && let Some(calls) = self.of_connection.get_mut(connection)
-        {
+    fn detach(&mut self, call: CallId, connection: u64) {
+        if let Some(calls) = self.of_connection.get_mut(&connection) {
             calls.remove(&call);
             if calls.is_empty() {
-                self.of_connection.remove(connection);
+                self.of_connection.remove(&connection);
             }
         }
     }
@@ -244,10 +264,31 @@ mod tests {
         table.wait_on_connection(call(1, 1), mount(), 10);
         table.wait_on_connection(call(1, 1), mount(), 11);
         table.forget(10);
-        let waiters = table.take(call(1, 1)).unwrap();
-        assert_eq!(waiters.connection, Some((mount(), 11)));
+        let listener = table.take(call(1, 1)).unwrap().connection.unwrap();
+        assert_eq!((listener.connection, listener.path), (11, None));
         assert!(table.take(call(1, 1)).is_none(), "it is told once");
-        assert!(table.of_connection.values().all(HashSet::is_empty));
+        assert!(table.of_connection.is_empty());
+    }
+
+    #[test]
+    fn c8_c9_who_asks_in_both_forms_is_told_in_both() {
+        let path = || ZnodePath::parse("/locks/acquire(\"x\")@1").unwrap();
+        let by_path = || AnswerForm::Watch { path: path() };
+        let mut table = CallTable::default();
+        for (key, forms) in [(1, [mount(), by_path()]), (2, [by_path(), mount()])] {
+            for form in forms {
+                table.wait_on_connection(call(1, key), form, 10);
+            }
+            let listener = table.take(call(1, key)).unwrap().connection.unwrap();
+            assert!(listener.mount.is_some());
+            assert_eq!(listener.path, Some(path()));
+        }
+        // What the former connection was to be told is not the next one's.
+        table.wait_on_connection(call(1, 3), by_path(), 10);
+        table.wait_on_connection(call(1, 3), mount(), 11);
+        let listener = table.take(call(1, 3)).unwrap().connection.unwrap();
+        assert_eq!((listener.connection, listener.path), (11, None));
+        assert!(table.of_connection.is_empty());
     }
 
     #[test]

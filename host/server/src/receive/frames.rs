@@ -151,8 +151,10 @@ pub(super) fn take(
         }
         RequestBody::Reconfig(request) => reconfig(&request, context.edge),
         body => match by_path(&body, connection.session(), reads) {
-            Some(call) if kind != Kind::ReadOnly => call,
-            _ => asked(body, context.identities),
+            // It is for the leader to run, and who asks a read-only server is told so.
+            Some(_) if kind == Kind::ReadOnly => Err(ErrorCode::NotReadOnly.into()),
+            Some(call) => call,
+            None => asked(body, context.identities),
         },
     };
     match asked {

@@ -30,6 +30,9 @@ use crate::view::{Progress, View};
 /// How often a failed run of one mount is recorded at most, in milliseconds: it is run a second time for that.
 const RECORD_EVERY_MS: u64 = 1000;
 
+/// What a dry run counts beside its fuel, so that their number is bounded too.
+const FUEL_PER_DRY_RUN: u64 = 1_000_000;
+
 /// What operators are to know beside the outcomes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Observed {
@@ -44,6 +47,32 @@ pub enum Observed {
         /// All that it was told.
         recording: Box<Recording>,
     },
+}
+
+impl Observed {
+    /// The transaction that the run was made in.
+    pub fn zxid(&self) -> Zxid {
+        match self {
+            Observed::Shadow(run) => run.zxid,
+            Observed::Failure { zxid, .. } => *zxid,
+        }
+    }
+
+    /// About how many bytes it has.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Observed::Shadow(run) => {
+                let sides = run
+                    .difference
+                    .iter()
+                    .flat_map(|it| [&it.mounted, &it.shadow]);
+                500 + sides.map(Side::bytes).sum::<usize>()
+            }
+            Observed::Failure {
+                error, recording, ..
+            } => error.len() + recording.bytes(),
+        }
+    }
 }
 
 /// How a mount's shadow went beside it, on the same call and the same state.
@@ -89,6 +118,10 @@ pub struct Side {
 const MAX_SIDE_BYTES: usize = 16 << 10;
 
 impl Side {
+    fn bytes(&self) -> usize {
+        self.ending.len() + changes_bytes(&self.changes)
+    }
+
     fn of(ending: &RunEnding, changes: Vec<Change>) -> Side {
         let fits = changes_bytes(&changes) <= MAX_SIDE_BYTES;
         Side {
@@ -110,6 +143,13 @@ pub(super) struct Shadow {
 pub(super) struct Recorded {
     stretch: u64,
     mounts: BTreeSet<ZnodePath>,
+}
+
+/// What dry runs have used in this second.
+#[derive(Default)]
+pub(super) struct DryRuns {
+    second: u64,
+    fuel: u64,
 }
 
 impl<R: Runner<RunTree>> Evaluator<R> {
@@ -168,13 +208,36 @@ impl<R: Runner<RunTree>> Evaluator<R> {
         let mount = Records::mount(&self.view, path);
         let mount = mount.ok_or_else(|| Refusal::NotMounted(path.clone()))?;
         call::expect_caller(&mount, &request.identities)?;
+        self.expect_room_for_dry_run()?;
         let input = call.input(&mount, &self.view);
         let trial = self.on_trial(input, mount, wanted.record);
+        self.dry_runs.fuel = self.dry_runs.fuel.saturating_add(trial.ran.fuel);
         match trial.ran.ending {
             RunEnding::BadCall(message) => Err(bad_call(&message)),
             RunEnding::NotReady => Err(Refusal::NotReady(path.clone())),
             _ => Ok(Outcome::Tried(Box::new(trial))),
         }
+    }
+
+    /// They run where all requests are evaluated, and nobody has to acknowledge them: so they have a share of each
+    /// second, together, and whoever comes later is refused (rule C5).
+    fn expect_room_for_dry_run(&mut self) -> Result<(), Refusal> {
+        let second = self.time.0 / 1000;
+        if self.dry_runs.second != second {
+            self.dry_runs = DryRuns { second, fuel: 0 };
+        }
+        let (used, most) = (self.dry_runs.fuel, self.bounds.dry_run_fuel);
+        if used >= most {
+            return Err(Refusal::BoundReached {
+                bound: "dry-runs".into(),
+                message: format!(
+                    "all dry runs of one second have {most} units of fuel together, each counting \
+                     {FUEL_PER_DRY_RUN} more than it uses, and those are used up: try again in a second"
+                ),
+            });
+        }
+        self.dry_runs.fuel = used.saturating_add(FUEL_PER_DRY_RUN);
+        Ok(())
     }
 
     /// Runs the mount's shadow, if it has one that is ready here.

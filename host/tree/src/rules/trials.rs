@@ -118,6 +118,35 @@ fn a_trial_is_for_those_who_may_call() {
 }
 
 #[test]
+fn c5_dry_runs_have_a_share_of_each_second_and_are_refused_beyond_it() {
+    let (mut world, session) = mounted(true);
+    let rounds = |world: &mut World| {
+        let mut tried = 0;
+        loop {
+            match try_out(world, session, call("create")) {
+                Outcome::Tried(_) => tried += 1,
+                Outcome::Refused(Refusal::BoundReached { bound, message }) => {
+                    assert!(bound == "dry-runs" && message.contains("in a second"));
+                    return tried;
+                }
+                other => panic!("{other:?}"),
+            }
+            assert!(tried < 10_000, "there is no bound");
+        }
+    };
+    let tried = rounds(&mut world);
+    assert!((100..=200).contains(&tried), "{tried}");
+    assert_eq!(rounds(&mut world), 0, "in the same second");
+    // Calls are not held up by it, and the next second is another.
+    assert!(matches!(
+        world.call(session, 1, "create"),
+        Outcome::Answered(_)
+    ));
+    world.step(&Step::Pass(1000));
+    assert_eq!(rounds(&mut world), tried);
+}
+
+#[test]
 fn a_failed_run_is_recorded_once_a_second() {
     let (mut world, session) = mounted(false);
     world.set(Bound::Failures, 100);
