@@ -15,7 +15,7 @@ import pytest
 from harness import wire as w
 from harness.ensemble import Ensemble, Member
 from harness.http import HttpSession
-from harness.load import connect, has_compiled, sync
+from harness.load import connect, has_compiled, mount_when_pushed, sync
 from harness.waiting import DEADLINE_S, until
 from harness.wire import BAD_CALL, CANCELLED, EXCEEDED, PARKED, RETURNED, Closed, Wire
 
@@ -29,7 +29,7 @@ SESSION_MS = 60_000
 def ensemble(tmp_path_factory) -> Iterator[Ensemble]:
     running = Ensemble(tmp_path_factory.mktemp("parked")).start()
     for path, recipe in (("/locks", "fair-lock"), ("/counters", "counter")):
-        running.servers[0].http.mount(path, recipe)
+        mount_when_pushed(running.servers[0], path, recipe)
     yield running
     running.kill()
 

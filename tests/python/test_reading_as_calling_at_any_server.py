@@ -8,7 +8,7 @@ import pytest
 
 from harness import wire as w
 from harness.ensemble import Ensemble, Member
-from harness.load import connect, has_compiled
+from harness.load import connect, has_compiled, mount_when_pushed
 from harness.waiting import until
 from harness.wire import Wire
 
@@ -20,10 +20,10 @@ EPHEMERAL_ON_LOCAL_SESSION, NOT_READ_ONLY = -120, -119
 
 
 def mount_all(ensemble: Ensemble) -> None:
-    http = ensemble.servers[0].http
-    http.mount("/counters", "counter")
-    http.mount("/open", "counter", sealed=False)
-    http.mount("/locks", "fair-lock")
+    first = ensemble.servers[0]
+    mount_when_pushed(first, "/counters", "counter")
+    mount_when_pushed(first, "/open", "counter", sealed=False)
+    mount_when_pushed(first, "/locks", "fair-lock")
     for server in ensemble.servers:
         until(lambda server=server: has_compiled(server), "the recipes are ready everywhere")
 

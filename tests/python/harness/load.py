@@ -119,6 +119,13 @@ def has_compiled(server: Member) -> bool:
     return int(numbers["compiled_total"]) > 0 and numbers["compiling"] == "0"
 
 
+def mount_when_pushed(server: Member, path: str, recipe: str, **more) -> None:
+    """Mounts a standard recipe; the first leader of a new ensemble pushes those once it leads."""
+    pushed = lambda: server.http.get(f"/v1/recipes/{recipe}").status == 200
+    until(pushed, f"there is a recipe {recipe}")
+    server.http.mount(path, recipe, **more)
+
+
 def image(server: Member) -> Dict[str, tuple]:
     """All znodes as a server has them, with their stats; of their data the hash."""
     client = connect(server)
