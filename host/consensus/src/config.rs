@@ -31,7 +31,7 @@ pub struct Config {
     /// ensemble of one. The voters found it, each by itself and all alike; whoever leads first adds the learners.
     pub members: Vec<FirstMember>,
     /// A server that has never been a member waits to be added to an ensemble, instead of founding one.
-    /// Also for a server whose data was lost: it must not found again what it has forgotten.
+    /// Also for a server whose data was lost: it comes under a new number, as its old one is known by the old data.
     pub join: bool,
     /// A log file is closed, and the next one begun, beyond this size in bytes.
     pub segment_bytes: u64,

@@ -28,6 +28,7 @@ use crate::log::store::LogStore;
 use crate::machine::{Machine, SnapshotBounds, Upkeep};
 use crate::members::{Announced, Keeper, Members};
 use crate::peer::accept::{Acceptor, Streams};
+use crate::peer::acquaintances::Acquaintances;
 use crate::peer::dial::ConnectError;
 use crate::peer::hello::Purpose;
 use crate::peer::network::{Network, Peers};
@@ -159,23 +160,21 @@ impl Consensus {
             log,
             machine,
             upkeep,
+            acquaintances,
         } = recovered;
 
         let fatal = |error: &dyn std::fmt::Display| OpenError::Raft(error.to_string());
         let id = config.server.0;
-        let peers = Peers::new(id, transport.clone(), disk.clone());
+        let acquaintances = Arc::new(acquaintances);
+        let peers = Peers::new(id, acquaintances.clone(), transport.clone(), disk.clone());
         let network = Network(peers.clone());
         let raft = Raft::new(id, raft_config, network, log.clone(), machine).await;
         let raft = raft.map_err(|error| fatal(&error))?;
         let members = |votes: bool| -> BTreeMap<u64, Member> {
             let chosen = founders.iter().filter(|member| member.votes == votes);
-            let member = |address: &String| Member {
-                address: address.clone(),
-                // The founders have to agree on all of this, and know each only its own.
-                client: String::new(),
-            };
+            // The founders have to agree on all of it, and know the rest each only of itself.
             chosen
-                .map(|chosen| (chosen.server.0, member(&chosen.address)))
+                .map(|chosen| (chosen.server.0, Member::new(chosen.address.clone())))
                 .collect()
         };
         let (voters, learners) = (members(true), members(false));
@@ -211,6 +210,7 @@ impl Consensus {
             server: id,
             raft: raft.clone(),
             peers: peers.clone(),
+            acquaintances: acquaintances.clone(),
             members: members_sender,
             address: config.address.clone(),
             learners: if config.join {
@@ -226,6 +226,7 @@ impl Consensus {
             server: id,
             raft: raft.clone(),
             peers: peers.clone(),
+            acquaintances: acquaintances.clone(),
             ended,
         };
         let streams = Arc::new(Streams::default());
@@ -237,6 +238,7 @@ impl Consensus {
             streams: streams.clone(),
             ended: ended_sender,
             health: health.clone(),
+            acquaintances,
         };
         let tasks = vec![
             tokio::spawn(keep),
@@ -362,6 +364,27 @@ impl Consensus {
     /// Who the members are, as this server's log says, and every change of it.
     pub fn members(&self) -> watch::Receiver<Members> {
         self.0.members.clone()
+    }
+
+    /// Whether the membership says by which data that server is known: from then on it is refused with others. For tests.
+    #[cfg(test)]
+    pub(crate) fn knows_directory(&self, server: ServerId) -> bool {
+        let metrics = self.0.raft.server_metrics();
+        let seen = metrics.borrow_watched();
+        let member = seen
+            .committed_membership_config
+            .membership()
+            .get_node(&server.0);
+        member.is_some_and(|member| member.directory.is_some())
+    }
+
+    /// Dials a member as raft does.
+    #[cfg(test)]
+    pub(crate) async fn meets(&self, server: ServerId) -> Result<(), ConnectError> {
+        let address = self.0.members.borrow().addresses[&server].clone();
+        let peers = &self.0.peers;
+        let dialer = peers.dialer(server.0, &address, Purpose::Control);
+        dialer.dial().await.map(drop)
     }
 
     /// Adds a member as a learner, at `address`, `host:port`. That server is started with
@@ -568,6 +591,7 @@ struct Recovered {
     log: LogStore,
     machine: Machine,
     upkeep: Arc<Upkeep>,
+    acquaintances: Acquaintances,
 }
 
 impl Recovered {
@@ -579,12 +603,15 @@ impl Recovered {
     ) -> Result<Recovered, OpenError> {
         let mut directory = Directory::open(&config.data_dir, config.server)?;
         let log_dir = directory.log();
-        let index = if directory.fresh {
-            let index = recover::create(&log_dir, config.server.0, disk.as_ref())?;
-            directory.found()?;
-            index
-        } else {
-            recover::recover(&log_dir, config.server.0, disk.as_ref())?
+        let (index, id) = match directory.id {
+            None => {
+                let index = recover::create(&log_dir, config.server.0, disk.as_ref())?;
+                (index, directory.found()?)
+            }
+            Some(id) => {
+                let index = recover::recover(&log_dir, config.server.0, disk.as_ref())?;
+                (index, id)
+            }
         };
         let snapshots = SnapshotStore::open(&directory.snapshots())?;
         let reached = snapshots
@@ -605,6 +632,8 @@ impl Recovered {
             entries: config.snapshot_after_entries,
         };
         let machine = Machine::recover(machine, bounds, upkeep.clone())?;
+        let has_membership = index.last().is_some() || reached.is_some();
+        let acquaintances = Acquaintances::new(config.server.0, id, has_membership);
         let log = LogStore::start(
             index,
             &log_dir,
@@ -619,6 +648,7 @@ impl Recovered {
             log,
             machine,
             upkeep,
+            acquaintances,
         })
     }
 }
@@ -642,7 +672,8 @@ fn raft_config(config: &Config) -> Result<Arc<openraft::Config>, OpenError> {
         quorum_loss_probe_interval: Some(2 * config.election_ms.1),
         // A restarted leader would go on in its term with a tail that nobody has confirmed.
         enable_leader_restore: Some(false),
-        // A member whose disk was replaced has lost what it had, which is no reason for the leader to fail.
+        // A member whose disk has lost what it said to have synced is no reason for the leader to fail. One whose data
+        // are gone as a whole is refused before (`peer::acquaintances`).
         allow_log_reversion: Some(true),
         ..openraft::Config::default()
     };

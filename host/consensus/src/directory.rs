@@ -2,7 +2,7 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `quorate.json` | `{"format": 1, "server": 1, "written_by": "0.1.0"}`; made last, so without it nothing was ever acknowledged here |
+//! | `quorate.json` | `{"format": 2, "server": 1, "id": 81985529216486895, "written_by": "0.1.0"}`; made last, so without it nothing was ever acknowledged here |
 //! | `lock` | locked while a server uses the directory |
 //! | `log/<position>.log` | the log's files: [`crate::log::record`] |
 //! | `snapshots/<index>-<term>.snapshot` | the newest snapshot: [`crate::snapshot`] |
@@ -18,9 +18,10 @@ use serde::{Deserialize, Serialize};
 use crate::error::OpenError;
 use crate::log::record::{HEAD_BYTES, HEADER_BYTES, START_BYTES};
 use crate::log::recover::{segment_name, sync_dir};
+use crate::peer::acquaintances::DirectoryId;
 
 /// The version of the directory's layout that this build writes, and the only one it reads.
-pub(crate) const DIRECTORY_VERSION: u32 = 1;
+pub(crate) const DIRECTORY_VERSION: u32 = 2;
 
 const MANIFEST: &str = "quorate.json";
 const MANIFEST_PARTIAL: &str = "quorate.json.partial";
@@ -32,6 +33,8 @@ const SNAPSHOTS: &str = "snapshots";
 struct Manifest {
     format: u32,
     server: u64,
+    /// Random, made with the directory.
+    id: DirectoryId,
     written_by: String,
 }
 
@@ -39,8 +42,8 @@ struct Manifest {
 pub(crate) struct Directory {
     path: PathBuf,
     server: ServerId,
-    /// Nothing was ever acknowledged here.
-    pub(crate) fresh: bool,
+    /// Whose number is its own and nobody else's; none of one in which nothing was ever acknowledged.
+    pub(crate) id: Option<DirectoryId>,
     _lock: File,
 }
 
@@ -52,17 +55,17 @@ impl Directory {
         // it, as another server may have made the directory its own meanwhile.
         check(path, server)?;
         let lock = lock(&path.join(LOCK))?;
-        let fresh = check(path, server)?;
+        let id = check(path, server)?;
         let directory = Directory {
             path: path.to_owned(),
             server,
-            fresh,
+            id,
             _lock: lock,
         };
         for dir in [directory.log(), directory.snapshots()] {
             fs::create_dir_all(&dir).map_err(OpenError::io("make", &dir))?;
         }
-        if directory.fresh {
+        if directory.id.is_none() {
             let first = directory.log().join(segment_name(0));
             match fs::remove_file(&first) {
                 Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -84,11 +87,14 @@ impl Directory {
         self.path.join(SNAPSHOTS)
     }
 
-    /// Says whose the directory is. From here on a missing log is damage.
-    pub(crate) fn found(&mut self) -> Result<(), OpenError> {
+    /// Says whose the directory is, and gives it its number. From here on a missing log is damage.
+    pub(crate) fn found(&mut self) -> Result<DirectoryId, OpenError> {
+        let number = getrandom::u64().map_err(|error| OpenError::Raft(error.to_string()))?;
+        let id = DirectoryId(number);
         let manifest = Manifest {
             format: DIRECTORY_VERSION,
             server: self.server.0,
+            id,
             written_by: env!("CARGO_PKG_VERSION").into(),
         };
         let (partial, path) = (self.path.join(MANIFEST_PARTIAL), self.path.join(MANIFEST));
@@ -106,17 +112,17 @@ impl Directory {
                 .map_or(Ok(()), sync_dir)
         };
         write().map_err(OpenError::io("write", &path))?;
-        self.fresh = false;
-        Ok(())
+        self.id = Some(id);
+        Ok(id)
     }
 }
 
-/// Whether the directory is new; an error when it is not this server's.
-fn check(path: &Path, server: ServerId) -> Result<bool, OpenError> {
+/// The directory's number, none if it is new; an error when it is not this server's.
+fn check(path: &Path, server: ServerId) -> Result<Option<DirectoryId>, OpenError> {
     let manifest_path = path.join(MANIFEST);
     match read_manifest(&manifest_path)? {
-        None => check_empty(path).map(|()| true),
-        Some(manifest) if manifest.server == server.0 => Ok(false),
+        None => check_empty(path).map(|()| None),
+        Some(manifest) if manifest.server == server.0 => Ok(Some(manifest.id)),
         Some(manifest) => Err(OpenError::OtherServer {
             path: manifest_path,
             found: ServerId(manifest.server),

@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use crate::consensus::Raft;
+use crate::peer::acquaintances::Acquaintances;
 use crate::peer::dial::ConnectError;
 use crate::peer::hello::Purpose;
 use crate::peer::network::Peers;
@@ -45,6 +46,7 @@ pub(crate) struct Failover {
     pub(crate) server: u64,
     pub(crate) raft: Raft,
     pub(crate) peers: Arc<Peers>,
+    pub(crate) acquaintances: Arc<Acquaintances>,
     /// Where connections came from that have ended.
     pub(crate) ended: mpsc::Receiver<u64>,
 }
@@ -60,8 +62,11 @@ struct Lead {
 impl Failover {
     pub(crate) async fn run(mut self) {
         while let Some(from) = self.ended.recv().await {
+            // A leader that was never reached since this server stood against it is no proof that nobody listens: the
+            // address may be wrong, or the way there cut.
             if let Some(lead) = self.lead_of(from)
                 && self.is_gone(&lead).await
+                && self.acquaintances.take_reached(lead.leader.0)
             {
                 self.stand(&lead).await;
             }

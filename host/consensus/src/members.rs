@@ -8,11 +8,13 @@ use openraft::async_runtime::watch::WatchReceiver;
 use openraft::{ChangeMembers, ServerState};
 use quorate_model::id::ServerId;
 use tokio::sync::{Mutex, Notify, watch};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::consensus::Raft;
+use crate::peer::acquaintances::Acquaintances;
 use crate::peer::network::Peers;
 use crate::raft::{Member, Membership};
+use crate::reconfigure::CHANGE;
 
 /// After a change that this task made has failed, it is tried again behind this pause.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -55,6 +57,7 @@ pub(crate) struct Keeper {
     pub(crate) server: u64,
     pub(crate) raft: Raft,
     pub(crate) peers: Arc<Peers>,
+    pub(crate) acquaintances: Arc<Acquaintances>,
     pub(crate) members: watch::Sender<Members>,
     /// Where this server's peers are to reach it; empty for nowhere.
     pub(crate) address: String,
@@ -85,7 +88,9 @@ impl Keeper {
                     Ok(_changing) => match self.look() {
                         None => true,
                         Some(Task { change, retain }) => {
-                            self.raft.change_membership(change, retain).await.is_ok()
+                            // Without a quorum it is not done, and others would wait for the lock.
+                            let made = self.raft.change_membership(change, retain);
+                            matches!(timeout(CHANGE, made).await, Ok(Ok(_)))
                         }
                     },
                 },
@@ -93,6 +98,7 @@ impl Keeper {
             tokio::select! {
                 changed = metrics.changed() => if changed.is_err() { return },
                 () = self.announced.more.notified() => {}
+                () = self.acquaintances.more.notified() => {}
                 () = sleep(PAUSE), if !done => {}
             }
         }
@@ -123,6 +129,9 @@ impl Keeper {
             index: at.map(|at| at.index),
         };
         if at.is_some() {
+            let known = membership.nodes();
+            let known = known.map(|(id, member)| (*id, member.directory));
+            self.acquaintances.learn(known.collect());
             self.peers
                 .retain(|id| id == self.server || membership.get_node(&id).is_some());
         }
@@ -151,23 +160,35 @@ impl Keeper {
             && !self.address.is_empty()
         {
             // This server is the only member, and was so far known by another address, or by none.
-            let (address, client) = (self.address.clone(), own.client.clone());
-            let this = BTreeMap::from([(self.server, Member { address, client })]);
+            let this = Member {
+                address: self.address.clone(),
+                ..own.clone()
+            };
+            let this = BTreeMap::from([(self.server, this)]);
             return task(ChangeMembers::SetNodes(this), true);
         }
         if !self.learners.is_empty() && now.index == Some(0) {
             // Nothing was changed since the ensemble was founded. All at once, so that it stays at that.
             return task(ChangeMembers::AddNodes(self.learners.clone()), true);
         }
-        let mut announced = self.announced.clients.lock();
-        announced.retain(|server, client| {
+        let mut clients = self.announced.clients.lock();
+        clients.retain(|server, client| {
             let member = membership.get_node(server);
             member.is_some_and(|member| member.client != *client)
         });
-        let said = announced.iter().filter_map(|(server, client)| {
-            let address = membership.get_node(server)?.address.clone();
-            let client = client.clone();
-            Some((*server, Member { address, client }))
+        let said = membership.nodes().filter_map(|(server, member)| {
+            let mut known = member.clone();
+            // One that is alone is met by nobody.
+            if !alone {
+                known.directory = known.directory.or_else(|| self.acquaintances.said(*server));
+            }
+            // Both in one change, where there are both to make.
+            if let Some(client) = clients.get(server)
+                && (alone || known.directory.is_some())
+            {
+                known.client.clone_from(client);
+            }
+            (known != *member).then_some((*server, known))
         });
         let said: BTreeMap<u64, Member> = said.collect();
         match said.is_empty() {

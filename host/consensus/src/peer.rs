@@ -7,6 +7,7 @@
 //! | snapshot | one snapshot's file, then the connection ends | the leader |
 //! | server | whatever the server sends its peers | anyone |
 
+pub(crate) mod acquaintances;
 pub(crate) mod transport;
 
 pub(crate) mod frame;

@@ -8,6 +8,7 @@ use openraft::vote::RaftLeaderId;
 use serde::{Deserialize, Serialize};
 
 use crate::command::Command;
+use crate::peer::acquaintances::DirectoryId;
 use crate::proposal::Reply;
 use crate::state_machine::Verdict;
 
@@ -18,6 +19,18 @@ pub(crate) struct Member {
     pub(crate) address: String,
     /// Where its clients reach it, `host:port`, as it says itself; empty until it has.
     pub(crate) client: String,
+    /// By which data it is known: those that it had when its peers first met it. None until then.
+    pub(crate) directory: Option<DirectoryId>,
+}
+
+impl Member {
+    /// One that is known by its address only.
+    pub(crate) fn new(address: String) -> Member {
+        Member {
+            address,
+            ..Member::default()
+        }
+    }
 }
 
 /// Our types. A log id is (term, index): standard raft's one leader per term.

@@ -23,7 +23,7 @@ pub use several::{MembersChange, NewMember};
 pub const CAUGHT_UP_ENTRIES: u64 = 4096;
 
 /// A change is waited for so long. It takes two round trips, so something is wrong by then.
-const CHANGE: Duration = Duration::from_secs(10);
+pub(crate) const CHANGE: Duration = Duration::from_secs(10);
 
 /// Changes the membership, one change at a time.
 #[derive(Clone)]
@@ -69,8 +69,7 @@ impl Reconfiguration {
                 return refused(format!("{address} is the address of server {other}"));
             }
             check_reachable(membership)?;
-            let (address, client) = (address.clone(), String::new());
-            let learner = BTreeMap::from([(server, Member { address, client })]);
+            let learner = BTreeMap::from([(server, Member::new(address.clone()))]);
             Ok(Some(ChangeMembers::AddNodes(learner)))
         })
         .await

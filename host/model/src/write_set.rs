@@ -21,7 +21,7 @@ use crate::znode::Lifetime;
 ///
 /// It goes up when what is there already gets another form: servers before and after that cannot be mixed,
 /// and the peers' hello says so. What is only added goes by [`ENSEMBLE_VERSION`].
-pub const FORMAT_VERSION: u32 = 6;
+pub const FORMAT_VERSION: u32 = 7;
 
 /// The newest version of the changes that this build can apply (rule S7). The state keeps the version that its
 /// ensemble is at: the leader raises it once every member reads more, and nothing lowers it.
@@ -32,7 +32,7 @@ pub const FORMAT_VERSION: u32 = 6;
 /// version or above. An entry that has it then always stands behind the one that raised the version, and a build that cannot
 /// read it has stopped there.
 ///
-/// Versions: 1, everything that [`FORMAT_VERSION`] 6 began with.
+/// Versions: 1, everything that [`FORMAT_VERSION`] 7 began with.
 pub const ENSEMBLE_VERSION: u32 = 1;
 
 /// The ensemble is at a version that this build does not read: it may neither serve nor vote on what it cannot apply.

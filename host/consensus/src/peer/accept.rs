@@ -11,6 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+use super::acquaintances::Acquaintances;
 use super::answer;
 use super::hello::{Caller, Purpose};
 use super::stream::PeerStream;
@@ -56,6 +57,7 @@ pub(crate) struct Acceptor {
     /// Told who a connection of raft's came from, when it has ended.
     pub(crate) ended: mpsc::Sender<u64>,
     pub(crate) health: HealthNote,
+    pub(crate) acquaintances: Arc<Acquaintances>,
 }
 
 impl Acceptor {
@@ -67,6 +69,7 @@ impl Acceptor {
             receiver: self.receiver,
             streams: self.streams,
             ended: self.ended,
+            acquaintances: self.acquaintances,
             open: Mutex::default(),
             opened: AtomicU64::new(0),
         });
@@ -112,6 +115,7 @@ struct Desk {
     receiver: Receiver,
     streams: Arc<Streams>,
     ended: mpsc::Sender<u64>,
+    acquaintances: Arc<Acquaintances>,
     /// The newest connection of each peer and purpose. An older one is half-open: its peer has dialed anew.
     open: Mutex<BTreeMap<(u64, Purpose), Open>>,
     /// How many were opened so far.
@@ -130,6 +134,10 @@ impl Desk {
             return;
         };
         let hello = caller.hello;
+        if let Err(reason) = self.acquaintances.meet(hello.from, hello.directory) {
+            tracing::warn!("a connection to the peer port is refused: {reason}");
+            return caller.refuse(&reason).await;
+        }
         if hello.purpose == Purpose::Server {
             return self.pass_on(caller, share).await;
         }
@@ -137,7 +145,7 @@ impl Desk {
         let (open, replaced) = oneshot::channel::<()>();
         let number = self.enter(key, open);
         let serving = async {
-            let link = caller.welcome().await?;
+            let link = caller.welcome(self.acquaintances.directory).await?;
             match hello.purpose {
                 Purpose::Log => answer::log(link, &self.raft).await,
                 Purpose::Control => answer::control(link, &self.raft).await,
@@ -181,7 +189,7 @@ impl Desk {
             return caller.refuse(&reason).await;
         };
         let from = ServerId(caller.hello.from);
-        if let Some(link) = caller.welcome().await {
+        if let Some(link) = caller.welcome(self.acquaintances.directory).await {
             place.send((from, PeerStream::new(link, Some(share))));
         }
     }

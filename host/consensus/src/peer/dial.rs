@@ -7,6 +7,7 @@ use std::time::Duration;
 use quorate_model::id::ServerId;
 use tokio::time::timeout;
 
+use super::acquaintances::Acquaintances;
 use super::frame::Link;
 use super::hello::{GreetError, HANDSHAKE, Hello, Purpose, greet};
 use super::transport::Transport;
@@ -41,6 +42,16 @@ pub enum ConnectError {
         /// What was seen.
         reason: String,
     },
+    /// The server is there, and is not the one that is known under its id.
+    #[error("server {} at {address} is not taken for it: {reason}", server.0)]
+    Stranger {
+        /// Which server.
+        server: ServerId,
+        /// Its address, `host:port`.
+        address: String,
+        /// Why not.
+        reason: String,
+    },
     /// The server is there and says no: another version, another server's address, not serving yet.
     #[error("server {} at {address} refuses the connection: {reason}", server.0)]
     Refused {
@@ -66,6 +77,7 @@ pub(crate) struct Dialer {
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) address: String,
     pub(crate) hello: Hello,
+    pub(crate) acquaintances: Arc<Acquaintances>,
 }
 
 impl Dialer {
@@ -86,28 +98,40 @@ impl Dialer {
                 });
             }
         };
-        greet(socket, self.hello)
-            .await
-            .map_err(|error| match error {
-                GreetError::Refused(reason) => ConnectError::Refused {
+        let (link, directory) = match greet(socket, self.hello).await {
+            Ok(greeted) => greeted,
+            Err(GreetError::Refused(reason)) => {
+                return Err(ConnectError::Refused {
                     server,
                     address,
                     reason,
-                },
-                GreetError::Lost(reason) => ConnectError::Lost {
+                });
+            }
+            Err(GreetError::Lost(reason)) => {
+                return Err(ConnectError::Lost {
                     server,
                     address,
                     reason,
-                },
-                GreetError::Silent => ConnectError::Dial {
+                });
+            }
+            Err(GreetError::Silent) => {
+                let reason = format!("it said nothing within {HANDSHAKE:?}");
+                return Err(ConnectError::Dial {
                     server,
                     address,
-                    source: io::Error::new(
-                        io::ErrorKind::TimedOut,
-                        format!("it said nothing within {HANDSHAKE:?}"),
-                    ),
-                },
-            })
+                    source: io::Error::new(io::ErrorKind::TimedOut, reason),
+                });
+            }
+        };
+        if let Err(reason) = self.acquaintances.meet(self.hello.to, directory) {
+            return Err(ConnectError::Stranger {
+                server,
+                address,
+                reason,
+            });
+        }
+        self.acquaintances.reached(self.hello.to);
+        Ok(link)
     }
 
     /// The same peer, about something else.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use quorate_model::write_set::FORMAT_VERSION;
 use tokio::time::timeout;
 
+use super::acquaintances::DirectoryId;
 use super::frame::Link;
 use super::transport::Socket;
 use crate::command::MAX_ENTRY_BYTES;
@@ -12,20 +13,21 @@ use crate::command::MAX_ENTRY_BYTES;
 /// The version of everything that peers say to each other. It goes up whenever a message's form
 /// changes, openraft's own included. Peers of two versions of it cannot be mixed, nor can two of the
 /// entries' form ([`FORMAT_VERSION`]); two releases that have both in common can (rule S7).
-pub(crate) const PROTOCOL_VERSION: u32 = 4;
+pub(crate) const PROTOCOL_VERSION: u32 = 5;
 
 /// A connection that has not said hello, or was not answered, within this time is closed.
 pub(crate) const HANDSHAKE: Duration = Duration::from_secs(2);
 
 const MAGIC: [u8; 8] = *b"quorpeer";
 
-/// Bytes of a hello of this version: magic, version, the version of the entries' form, from, to, purpose;
-/// integers big-endian.
-const HELLO_BYTES: usize = 8 + 4 + 4 + 8 + 8 + 1;
+/// Bytes of a hello of this version: magic, version, the version of the entries' form, from, to, the sender's data
+/// ([`DirectoryId`]), purpose; integers big-endian.
+const HELLO_BYTES: usize = 8 + 4 + 4 + 8 + 8 + 8 + 1;
 
 /// The largest hello of any version, and the largest answer to one.
 const MAX_HELLO_BYTES: usize = 512;
 
+/// Behind it stands by which data the welcoming server is known.
 const WELCOME: u8 = 0;
 const REFUSED: u8 = 1;
 
@@ -75,6 +77,8 @@ impl Purpose {
 pub(crate) struct Hello {
     pub(crate) from: u64,
     pub(crate) to: u64,
+    /// The sender's data.
+    pub(crate) directory: DirectoryId,
     pub(crate) purpose: Purpose,
 }
 
@@ -85,6 +89,7 @@ impl Hello {
         bytes.extend(FORMAT_VERSION.to_be_bytes());
         bytes.extend(self.from.to_be_bytes());
         bytes.extend(self.to.to_be_bytes());
+        bytes.extend(self.directory.0.to_be_bytes());
         bytes.push(self.purpose.number());
         bytes
     }
@@ -107,11 +112,12 @@ impl Hello {
         let parsed = rest.split_first_chunk::<4>().and_then(|(format, rest)| {
             let (from, rest) = rest.split_first_chunk::<8>()?;
             let (to, rest) = rest.split_first_chunk::<8>()?;
+            let (directory, rest) = rest.split_first_chunk::<8>()?;
             let [purpose] = rest else { return None };
-            let ids = (u64::from_be_bytes(*from), u64::from_be_bytes(*to));
+            let ids = [from, to, directory].map(|id| u64::from_be_bytes(*id));
             Some((u32::from_be_bytes(*format), ids, *purpose))
         });
-        let Some((format, (from, to), purpose)) = parsed else {
+        let Some((format, [from, to, directory], purpose)) = parsed else {
             return Err(format!(
                 "a hello has {HELLO_BYTES} bytes, not {}",
                 bytes.len()
@@ -132,7 +138,12 @@ impl Hello {
         }
         let purpose = Purpose::parse(purpose)
             .ok_or_else(|| format!("server {me} knows no purpose {purpose}"))?;
-        Ok(Hello { from, to, purpose })
+        Ok(Hello {
+            from,
+            to,
+            directory: DirectoryId(directory),
+            purpose,
+        })
     }
 }
 
@@ -147,8 +158,8 @@ pub(crate) enum GreetError {
     Silent,
 }
 
-/// Says hello on a dialed socket.
-pub(crate) async fn greet(socket: Socket, hello: Hello) -> Result<Link, GreetError> {
+/// Says hello on a dialed socket. Gives by which data the one that answers is known.
+pub(crate) async fn greet(socket: Socket, hello: Hello) -> Result<(Link, DirectoryId), GreetError> {
     let mut link = Link::new(socket, MAX_HELLO_BYTES);
     let greeting = async {
         let sent = link.writer.send(&hello.encode()).await;
@@ -157,7 +168,11 @@ pub(crate) async fn greet(socket: Socket, hello: Hello) -> Result<Link, GreetErr
             None => Err(GreetError::Lost("it was closed".into())),
             Some(Err(error)) => Err(GreetError::Lost(error.to_string())),
             Some(Ok(answer)) => match answer.split_first() {
-                Some((&WELCOME, [])) => Ok(()),
+                Some((&WELCOME, directory)) if directory.len() == 8 => {
+                    let mut bytes = [0; 8];
+                    bytes.copy_from_slice(directory);
+                    Ok(DirectoryId(u64::from_be_bytes(bytes)))
+                }
                 Some((&REFUSED, reason)) => Err(GreetError::Refused(
                     String::from_utf8_lossy(reason).into_owned(),
                 )),
@@ -167,11 +182,11 @@ pub(crate) async fn greet(socket: Socket, hello: Hello) -> Result<Link, GreetErr
             },
         }
     };
-    timeout(HANDSHAKE, greeting)
+    let directory = timeout(HANDSHAKE, greeting)
         .await
         .unwrap_or(Err(GreetError::Silent))?;
     link.set_max(hello.purpose.max_frame_bytes());
-    Ok(link)
+    Ok((link, directory))
 }
 
 /// An accepted connection that has said a good hello, and waits for its answer.
@@ -200,9 +215,11 @@ impl Caller {
         Some(Caller { hello, link })
     }
 
-    /// Welcomes the peer; `None` when it is gone.
-    pub(crate) async fn welcome(mut self) -> Option<Link> {
-        let sent = timeout(HANDSHAKE, self.link.writer.send(&[WELCOME])).await;
+    /// Welcomes the peer to a server with these data; `None` when it is gone.
+    pub(crate) async fn welcome(mut self, directory: DirectoryId) -> Option<Link> {
+        let mut answer = vec![WELCOME];
+        answer.extend(directory.0.to_be_bytes());
+        let sent = timeout(HANDSHAKE, self.link.writer.send(&answer)).await;
         sent.ok()?.ok()?;
         self.link.set_max(self.hello.purpose.max_frame_bytes());
         Some(self.link)
@@ -235,6 +252,7 @@ mod tests {
             let hello = Hello {
                 from: 3,
                 to: 9,
+                directory: DirectoryId(7),
                 purpose,
             };
             assert_eq!(Hello::decode(&hello.encode(), 9), Ok(hello));
@@ -247,6 +265,7 @@ mod tests {
         let hello = Hello {
             from: 3,
             to: 9,
+            directory: DirectoryId(7),
             purpose: Purpose::Log,
         };
         let reason = |bytes: &[u8], me| Hello::decode(bytes, me).expect_err("refused");
@@ -259,7 +278,7 @@ mod tests {
         other[15] = 77;
         assert!(reason(&other, 9).contains("of the entries' form, not 77"));
         let mut other = hello.encode();
-        other[32] = 99;
+        other[HELLO_BYTES - 1] = 99;
         assert!(reason(&other, 9).contains("no purpose 99"));
         let itself = Hello { from: 9, ..hello };
         assert!(reason(&itself.encode(), 9).contains("by itself"));

@@ -20,6 +20,7 @@ use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 use parking_lot::Mutex;
 use tokio::time::timeout;
 
+use super::acquaintances::Acquaintances;
 use super::dial::Dialer;
 use super::hello::{Hello, Purpose};
 use super::lane::{CallError, Lane};
@@ -46,6 +47,7 @@ const RETRY: Duration = Duration::from_millis(100);
 /// The lanes to all peers, each made when it is first asked for.
 pub(crate) struct Peers {
     server: u64,
+    acquaintances: Arc<Acquaintances>,
     transport: Arc<dyn Transport>,
     disk: Arc<dyn Disk>,
     lanes: Mutex<BTreeMap<(u64, Purpose), Known>>,
@@ -60,11 +62,13 @@ struct Known {
 impl Peers {
     pub(crate) fn new(
         server: u64,
+        acquaintances: Arc<Acquaintances>,
         transport: Arc<dyn Transport>,
         disk: Arc<dyn Disk>,
     ) -> Arc<Peers> {
         Arc::new(Peers {
             server,
+            acquaintances,
             transport,
             disk,
             lanes: Mutex::default(),
@@ -79,8 +83,10 @@ impl Peers {
             hello: Hello {
                 from: self.server,
                 to,
+                directory: self.acquaintances.directory,
                 purpose,
             },
+            acquaintances: self.acquaintances.clone(),
         }
     }
 

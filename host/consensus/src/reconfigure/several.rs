@@ -221,8 +221,11 @@ fn plan(now: &RaftMetrics<Types>, change: &MembersChange) -> Result<Plan, Reconf
             return refused(format!("{} is the address of server {other}", new.address));
         }
         if membership.get_node(&id).is_none() {
-            let (address, client) = (new.address.clone(), new.client.clone());
-            if plan.new.insert(id, Member { address, client }).is_some() {
+            let member = Member {
+                client: new.client.clone(),
+                ..Member::new(new.address.clone())
+            };
+            if plan.new.insert(id, member).is_some() {
                 return refused(format!("server {id} stands twice among those that join"));
             }
         }

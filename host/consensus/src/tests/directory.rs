@@ -45,9 +45,9 @@ async fn another_release_and_foreign_files_are_named() {
     Server::start(dir.path()).await.consensus.shutdown().await;
     let manifest = dir.path().join("quorate.json");
     let ours = fs::read_to_string(&manifest).expect("readable");
-    fs::write(&manifest, ours.replace("\"format\": 1", "\"format\": 7")).expect("written");
+    fs::write(&manifest, ours.replace("\"format\": 2", "\"format\": 7")).expect("written");
     let error = refusal(dir.path(), SERVER).await.to_string();
-    for part in ["quorate.json", "version 7", "reads version 1"] {
+    for part in ["quorate.json", "version 7", "reads version 2"] {
         assert!(error.contains(part), "{error}");
     }
     fs::write(&manifest, "hello").expect("written");

@@ -611,18 +611,86 @@ async fn an_ensemble_of_one_grows_once_it_has_an_address() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_member_whose_disk_was_lost_joins_anew() {
+async fn a_member_whose_disk_was_lost_is_refused_until_it_is_added_anew() {
     let mut ensemble = Ensemble::three().await;
     let (first, mut leader) = ensemble.any_leader().await;
     leader.write(100).await;
     let lost = ensemble.others(first)[0];
+    let all_known = || async {
+        let known = |server: u64| leader.consensus.knows_directory(ServerId(server));
+        let mut again = tokio::time::interval(Duration::from_millis(10));
+        while !(1..=3).all(known) {
+            again.tick().await;
+        }
+    };
+    within("all are known by their data", all_known()).await;
     ensemble.kill(lost);
     std::fs::remove_dir_all(ensemble.path(lost)).expect("removed");
     leader.write(100).await;
     ensemble.open(lost, true).await;
-    ensemble.agree(&leader).await;
+    let met = leader.consensus.meets(ServerId(lost)).await;
+    let Err(ConnectError::Stranger { reason, .. }) = met else {
+        panic!("{:?}", met.map(|_| ()))
+    };
+    assert!(reason.contains("join under a new id"), "{reason}");
+    assert_eq!(ensemble.consensus(lost).status().last_index, None);
+
+    let removed = leader.consensus.remove(ServerId(lost)).await;
+    removed.expect("removed");
+    let added = leader.consensus.add(ServerId(lost), address(lost)).await;
+    added.expect("added");
     leader.write(100).await;
     ensemble.agree(&leader).await;
+    ensemble.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_majority_that_has_lost_its_data_elects_nobody_over_what_is_acknowledged() {
+    let mut ensemble = Ensemble::three().await;
+    let (first, mut leader) = ensemble.any_leader().await;
+    leader.write(50).await;
+    let [behind, lost] = ensemble.others(first)[..] else {
+        panic!("three servers")
+    };
+    ensemble.agree(&leader).await;
+    let all_known = async {
+        let mut again = tokio::time::interval(Duration::from_millis(10));
+        let known = |server: &u64| {
+            let here = ensemble.consensus(*server);
+            (1..=3).all(|other| here.knows_directory(ServerId(other)))
+        };
+        while !ensemble.servers().iter().all(known) {
+            again.tick().await;
+        }
+    };
+    within("all are known by their data", all_known).await;
+    ensemble.kill(behind);
+    leader.write(50).await;
+    let acknowledged = leader.tally.applied();
+    drop(leader);
+    ensemble.kill(first);
+    ensemble.kill(lost);
+    std::fs::remove_dir_all(ensemble.path(lost)).expect("removed");
+    // Founded anew by its configuration, as an operator may do in a hurry.
+    ensemble.open(lost, false).await;
+    ensemble.open(behind, false).await;
+    let elected = [behind, lost].map(|server| {
+        let mut leadership = ensemble.consensus(server).leadership();
+        Box::pin(async move { leadership.wait_for(|now| now.leading).await.is_ok() })
+    });
+    // Some election timeouts.
+    let elected = timeout(
+        Duration::from_secs(2),
+        futures_util::future::select_all(elected),
+    );
+    assert!(
+        elected.await.is_err(),
+        "by one that has forgotten what it acknowledged"
+    );
+    ensemble.open(first, false).await;
+    let (_, mut leader) = ensemble.leader(&[first, behind]).await;
+    assert!(leader.tally.applied().starts_with(&acknowledged));
+    leader.write(10).await;
     ensemble.stop().await;
 }
 

@@ -12,6 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::ensemble::{Ensemble, address, within};
 use super::mesh::Mesh;
 use super::tally::{Server, Tally};
+use crate::peer::acquaintances::{Acquaintances, DirectoryId};
 use crate::peer::dial::{ConnectError, Dialer};
 use crate::peer::hello::Caller;
 use crate::peer::hello::{Hello, Purpose};
@@ -35,6 +36,11 @@ async fn server(dir: &std::path::Path) -> (Server, String) {
     )
 }
 
+/// Of a server that knows nobody yet.
+fn acquaintances(server: u64) -> Arc<Acquaintances> {
+    Arc::new(Acquaintances::new(server, DirectoryId(server), false))
+}
+
 fn dialer(address: &str, to: u64, purpose: Purpose) -> Dialer {
     Dialer {
         transport: Arc::new(Tcp::new(None)),
@@ -42,8 +48,10 @@ fn dialer(address: &str, to: u64, purpose: Purpose) -> Dialer {
         hello: Hello {
             from: 2,
             to,
+            directory: DirectoryId(2),
             purpose,
         },
+        acquaintances: acquaintances(2),
     }
 }
 
@@ -128,8 +136,10 @@ async fn a_broken_transfer_leaves_nothing_behind() {
             hello: Hello {
                 from: 9,
                 to: victim,
+                directory: DirectoryId(9),
                 purpose: Purpose::Snapshot,
             },
+            acquaintances: acquaintances(9),
         };
         dialer
             .dial()
@@ -191,11 +201,7 @@ async fn a_snapshot_of_many_pieces_is_taken_whole_or_not_at_all() {
     let consensus = Consensus::open_with_peers(config, tally.clone(), mesh.end(&address(5))).await;
     let consensus = consensus.expect("it opens");
 
-    let member = |server: u64| {
-        let address = address(server);
-        let client = String::new();
-        (server, Member { address, client })
-    };
+    let member = |server: u64| (server, Member::new(address(server)));
     let voters = vec![[9].into()];
     let membership = Membership::new(voters, std::collections::BTreeMap::from([5, 9].map(member)));
     let meta = SnapshotMeta {
@@ -224,8 +230,10 @@ async fn a_snapshot_of_many_pieces_is_taken_whole_or_not_at_all() {
         hello: Hello {
             from: 9,
             to: 5,
+            directory: DirectoryId(9),
             purpose: Purpose::Snapshot,
         },
+        acquaintances: acquaintances(9),
     };
     let vote = Vote::new_committed(7, 9);
     let mut bytes = std::fs::read(&file.path).expect("readable");
@@ -293,15 +301,17 @@ async fn a_lane_answers_in_order_and_fails_what_a_lost_connection_owes() {
             hello: Hello {
                 from: 1,
                 to: 2,
+                directory: DirectoryId(1),
                 purpose: Purpose::Log,
             },
+            acquaintances: acquaintances(1),
         };
         Lane::new(dialer, stall)
     };
     let accept = async || {
         let socket = within("a socket", here.accept()).await.expect("accepted");
         let caller = Caller::hear(socket, 2).await.expect("a hello");
-        caller.welcome().await.expect("there")
+        caller.welcome(DirectoryId(2)).await.expect("there")
     };
     let patient = lane(Duration::from_secs(60));
     let ask = async |number: u8| {
