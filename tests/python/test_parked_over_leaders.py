@@ -197,7 +197,7 @@ def c3_deadline(struck: Struck):
         assert parked.status == 202, parked
     listed = struck.here.http.get("/v1/calls?mount=/locks").body["calls"]
     deadlines = {call["key"]: call["deadline"] for call in listed if call["arguments"] == [name]}
-    assert deadlines.keys() == timeouts.keys(), "none has passed yet"
+    assert 2 in deadlines, "on a very slow machine the first has passed already"
     clock = Clock(struck.there, "/" + struck.path("clock"))
     clock.start()
     yield

@@ -1,4 +1,7 @@
-"""Shadows and replays of all kinds of runs in an ensemble, asked of a follower, with a recipe that says what it does."""
+"""Shadows and replays of all kinds of runs, asked of a server that does not lead, with a recipe that says what it does.
+
+What a leader has observed goes with its lead. So there is one server that can lead, and another that follows it.
+"""
 
 import json
 import os
@@ -36,7 +39,7 @@ def diaries() -> List[bytes]:
 
 @pytest.fixture(scope="module")
 def ensemble(diaries, tmp_path_factory) -> Iterator[Ensemble]:
-    running = Ensemble(tmp_path_factory.mktemp("trials")).start()
+    running = Ensemble(tmp_path_factory.mktemp("trials"), voters=1, observers=1).start()
     for ink, component in zip(("blue", "red"), diaries):
         answer = running.servers[0].http.request("PUT", f"/v1/recipes/{ink}", component)
         assert answer.status == 201, answer
@@ -46,7 +49,7 @@ def ensemble(diaries, tmp_path_factory) -> Iterator[Ensemble]:
 
 @pytest.fixture
 def follower(ensemble) -> Member:
-    return ensemble.others(ensemble.leader())[0]
+    return ensemble.servers[1]
 
 
 @pytest.fixture
