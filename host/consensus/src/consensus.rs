@@ -238,7 +238,7 @@ impl Consensus {
             streams: streams.clone(),
             ended: ended_sender,
             health: health.clone(),
-            acquaintances,
+            acquaintances: acquaintances.clone(),
         };
         let tasks = vec![
             tokio::spawn(keep),
@@ -262,6 +262,7 @@ impl Consensus {
             reconfiguration: Reconfiguration {
                 server: id,
                 raft: raft.clone(),
+                acquaintances: acquaintances.clone(),
                 changing,
                 election: Duration::from_millis(config.election_ms.1),
             },

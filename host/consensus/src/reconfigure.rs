@@ -13,6 +13,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::consensus::Raft;
 use crate::error::ReconfigureError;
+use crate::peer::acquaintances::Acquaintances;
 use crate::raft::{Member, Membership, Types};
 
 mod several;
@@ -30,6 +31,7 @@ pub(crate) const CHANGE: Duration = Duration::from_secs(10);
 pub(crate) struct Reconfiguration {
     pub(crate) server: u64,
     pub(crate) raft: Raft,
+    pub(crate) acquaintances: Arc<Acquaintances>,
     /// Held by whoever changes the membership.
     pub(crate) changing: Arc<Mutex<()>>,
     /// The longest time in which a follower stands for election by itself. A member that was not heard of

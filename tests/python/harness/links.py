@@ -10,8 +10,8 @@ import struct
 import threading
 from typing import Dict, Iterable, Tuple
 
-#: Frame length, "quorpeer", version, format, from, to, purpose.
-HELLO = struct.Struct("!I8sIIQQB")
+#: Frame length, "quorpeer", version, format, from, to, data directory, purpose.
+HELLO = struct.Struct("!I8sIIQQQB")
 
 #: What a proxy takes from a sender before its receiver takes it: beyond, the sender's own buffers fill.
 PIECE_BYTES = 64 << 10

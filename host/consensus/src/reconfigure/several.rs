@@ -97,6 +97,10 @@ impl Reconfiguration {
             }
             return Err(error);
         }
+        let met = self.met(&plan.new).await;
+        if !met.is_empty() {
+            index = self.make(ChangeMembers::SetNodes(met), true).await?;
+        }
         let begun = !plan.new.is_empty();
         let now = self.leading().map_err(|error| match begun {
             true => lead_lost(),
@@ -116,6 +120,26 @@ impl Reconfiguration {
             index = self.make(ChangeMembers::RemoveNodes(gone), true).await?;
         }
         Ok(index)
+    }
+
+    /// The new members with their data, as far as they are there: who they are is to be settled when this change is done.
+    async fn met(&self, new: &BTreeMap<u64, Member>) -> BTreeMap<u64, Member> {
+        let deadline = Instant::now() + self.election;
+        loop {
+            let met = new.iter().filter_map(|(server, member)| {
+                let directory = self.acquaintances.said(*server);
+                let member = Member {
+                    directory: Some(directory?),
+                    ..member.clone()
+                };
+                Some((*server, member))
+            });
+            let met: BTreeMap<u64, Member> = met.collect();
+            if met.len() == new.len() || Instant::now() >= deadline {
+                return met;
+            }
+            sleep(LOOK).await;
+        }
     }
 
     /// Of the voters that are members already, enough have to be there; the new ones are looked at when they are added.
