@@ -3,13 +3,17 @@
 Those that may wait are made to, over the connection and over HTTP.
 """
 
+import importlib
+import inspect
 import itertools
 import json
+import pkgutil
 import re
 import shlex
 import subprocess
 from typing import Any, List, NamedTuple, Tuple
 
+import kazoo.recipe
 import pytest
 from quorate import CallRefused, Recipes
 
@@ -555,3 +559,14 @@ def test_the_page_shows_every_operation(server):
             shown[operation] = len(json.loads(arguments[0])) if whole else len(arguments)
         operations = server.http.get(f"/v1/recipes/{recipe}").body["operations"]
         assert shown == {one["name"]: len(one["parameters"]) for one in operations}, recipe
+
+
+def test_the_page_has_every_recipe_of_kazoo():
+    """Also those that have no counterpart."""
+    parts = {"PartitionState", "TreeNode", "TreeEvent", "NodeData"}
+    page = (REPOSITORY / "docs" / "library.md").read_text().split("\n| kazoo | here |")[1]
+    for module in pkgutil.iter_modules(kazoo.recipe.__path__):
+        path = f"kazoo.recipe.{module.name}"
+        for name, one in inspect.getmembers(importlib.import_module(path), inspect.isclass):
+            if one.__module__ == path and not name.startswith(("_", "Base")) and name not in parts:
+                assert re.search(rf"\b{name}\b", page), name
