@@ -21,6 +21,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("quorate-client", &["quorate-model", "quorate-wire"]),
         ("quorate-recipe", &["quorate-recipe-macros"]),
         ("quorate-recipe-macros", &[]),
+        ("broken", RECIPE),
         ("hostile", RECIPE),
     ])
 }
