@@ -1,5 +1,6 @@
 """The fixtures: which server is under test, clients of it, and where its log is when a test fails."""
 
+import functools
 import itertools
 import logging
 import os
@@ -60,13 +61,24 @@ def server(server_kind, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
 
 
 @pytest.fixture(scope="session")
-def hostile_wasm() -> bytes:
-    """tests/hostile, the recipe that means ill, built as its author would."""
+def wasm() -> Callable[[str], bytes]:
+    """Builds a recipe of tests/, as its author would."""
     target = Path(os.environ.get("CARGO_TARGET_DIR", binary().parents[1]))
-    build = ["cargo", "build", "--locked", "-p", "hostile", "--profile", "recipe"]
-    build += ["--target", "wasm32-unknown-unknown", "--target-dir", str(target)]
-    subprocess.run(build, cwd=REPOSITORY, check=True, stdin=subprocess.DEVNULL)
-    return (target / "wasm32-unknown-unknown" / "recipe" / "hostile.wasm").read_bytes()
+
+    @functools.cache
+    def build(name: str) -> bytes:
+        build = ["cargo", "build", "--locked", "-p", name, "--profile", "recipe"]
+        build += ["--target", "wasm32-unknown-unknown", "--target-dir", str(target)]
+        subprocess.run(build, cwd=REPOSITORY, check=True, stdin=subprocess.DEVNULL)
+        return (target / "wasm32-unknown-unknown" / "recipe" / f"{name}.wasm").read_bytes()
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def hostile_wasm(wasm: Callable[[str], bytes]) -> bytes:
+    """tests/hostile, the recipe that means ill."""
+    return wasm("hostile")
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("quorate-recipe", &["quorate-recipe-macros"]),
         ("quorate-recipe-macros", &[]),
         ("diary", RECIPE),
+        ("broken", RECIPE),
         ("hostile", RECIPE),
     ])
 }

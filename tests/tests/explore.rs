@@ -59,6 +59,18 @@ fn the_standard_recipes_hold() {
 }
 
 #[test]
+fn every_standard_recipe_has_its_properties() {
+    for recipe in quorate_recipes::all() {
+        let text = properties(&format!("{}.toml", recipe.name));
+        assert!(
+            text.contains(&format!("recipe = \"{}\"\n", recipe.name)),
+            "{}",
+            recipe.name
+        );
+    }
+}
+
+#[test]
 fn what_does_not_hold_is_found_shortened_and_can_be_replayed() {
     // The fair lock is reentrant; these properties say that it is not.
     let wrong = properties("fair-lock.toml").replace("reentrant = true", "");

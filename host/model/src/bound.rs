@@ -111,6 +111,17 @@ impl Bound {
         }
     }
 
+    /// Why a mount is suspended that has gone beyond this bound, for people.
+    pub fn suspension(self, why: &str) -> String {
+        format!("{SUSPENSION}{}: {why}", self.name())
+    }
+
+    /// The bound that a mount was suspended for.
+    pub fn that_suspended(reason: &str) -> Option<Bound> {
+        let (name, _) = reason.strip_prefix(SUSPENSION)?.split_once(':')?;
+        Bound::find(name)
+    }
+
     /// The least that a mount may have.
     pub const fn minimum(self) -> u64 {
         match self {
@@ -119,6 +130,9 @@ impl Bound {
         }
     }
 }
+
+/// What the reason of a suspension begins with, before the bound's name.
+const SUSPENSION: &str = "bound ";
 
 /// The values that a mount has of its own. Cloning is cheap: every run is given them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -164,6 +178,16 @@ mod tests {
             assert_eq!(Bound::find(bound.name()), Some(bound));
         }
         assert_eq!(Bound::find("no-such-bound"), None);
+    }
+
+    #[test]
+    fn a_suspension_says_its_bound() {
+        for bound in Bound::ALL {
+            let reason = bound.suspension("as it is: too much");
+            assert!(reason.ends_with(": as it is: too much"), "{reason}");
+            assert_eq!(Bound::that_suspended(&reason), Some(bound));
+        }
+        assert_eq!(Bound::that_suspended("bound of leather: nice"), None);
     }
 
     #[test]

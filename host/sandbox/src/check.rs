@@ -103,6 +103,14 @@ impl UploadError {
             limit,
         }
     }
+
+    /// The bound that it exceeds, by its name.
+    pub fn bound(&self) -> Option<&'static str> {
+        match self {
+            UploadError::TooLarge { bound, .. } => Some(bound),
+            _ => None,
+        }
+    }
 }
 
 /// What an author can do about it.

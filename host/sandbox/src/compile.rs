@@ -52,7 +52,12 @@ impl Compiler {
             path if path.exists() => path.to_owned(),
             _ => std::env::current_exe()?,
         };
-        Ok(Compiler { program, limits })
+        Ok(Compiler::of(program, limits))
+    }
+
+    /// Another program that does so.
+    pub fn of(program: PathBuf, limits: CompileLimits) -> Compiler {
+        Compiler { program, limits }
     }
 
     /// The machine code of a component, for an engine with the default limits.

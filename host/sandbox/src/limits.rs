@@ -78,6 +78,34 @@ impl Default for UploadLimits {
     }
 }
 
+impl UploadLimits {
+    /// All of them by the names that [`UploadError`](crate::UploadError) calls them.
+    pub fn bounds(&mut self) -> [(&'static str, &mut usize); 20] {
+        [
+            ("bytes", &mut self.bytes),
+            ("code-bytes", &mut self.code_bytes),
+            ("function-bytes", &mut self.function_bytes),
+            ("functions", &mut self.functions),
+            ("segments", &mut self.segments),
+            ("memories", &mut self.memories),
+            ("tables", &mut self.tables),
+            ("globals", &mut self.globals),
+            ("types", &mut self.types),
+            ("imports", &mut self.imports),
+            ("exports", &mut self.exports),
+            ("modules", &mut self.modules),
+            ("nesting", &mut self.nesting),
+            ("type-bytes", &mut self.type_bytes),
+            ("type-nesting", &mut self.type_nesting),
+            ("type-depth", &mut self.type_depth),
+            ("type-nodes", &mut self.type_nodes),
+            ("operations", &mut self.operations),
+            ("name-bytes", &mut self.name_bytes),
+            ("wit-bytes", &mut self.wit_bytes),
+        ]
+    }
+}
+
 /// What compiling a component may take, where it is compiled in a process of its own ([`crate::Compiler`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CompileLimits {

@@ -88,6 +88,17 @@ pub enum ReadyError {
     WrongDigest(RecipeDigest),
 }
 
+impl ReadyError {
+    /// The bound that it exceeds, by its name.
+    pub fn bound(&self) -> Option<&'static str> {
+        match self {
+            ReadyError::Refused(refused) => refused.bound(),
+            ReadyError::TooMuch { bound, .. } => Some(bound),
+            ReadyError::Compile(_) | ReadyError::WrongDigest(_) => None,
+        }
+    }
+}
+
 /// Runs recipes' operations on trees of type `T`. Shared by reference; every method may be called from any
 /// thread.
 pub struct Sandbox<T: TreeAccess> {

@@ -336,15 +336,13 @@ impl<R: Runner<RunTree> + Clone> Leader<R> {
 
     /// What operators are to know of a transaction: refusals, and mounts that are suspended.
     fn observe(&self, transaction: &Transaction) {
+        self.metrics.count_transaction(transaction);
         if let Some(Outcome::Refused(refusal)) = &transaction.outcome {
             self.metrics.refused.inc();
-            match refusal.reason() {
-                Refusal::BoundReached { bound, .. } => self.metrics.reached(bound),
-                refused @ (Refusal::GuardRefused { .. } | Refusal::GuardFailed { .. }) => {
-                    let session = transaction.session;
-                    tracing::info!(target: "recipe", %session, "a write is refused: {refused}");
-                }
-                _ => {}
+            let refused = refusal.reason();
+            if let Refusal::GuardRefused { .. } | Refusal::GuardFailed { .. } = refused {
+                let session = transaction.session;
+                tracing::info!(target: "recipe", %session, "a write is refused: {refused}");
             }
         }
         for change in &transaction.changes {

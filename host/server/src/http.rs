@@ -38,6 +38,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 pub use listener::serve;
+pub(crate) use recipes::MAX_UPLOADS;
 pub use recipes::{CheckedRecipe, Description, ParkedKind, RecipeCheck};
 
 use crate::receive::Edge;
@@ -88,7 +89,7 @@ impl Http {
             consensus,
             health: Box::new(health),
             answers: Arc::new(Semaphore::new(sending::MAX_ANSWER_BYTES)),
-            uploads: Arc::new(Semaphore::new(recipes::MAX_UPLOADS)),
+            uploads: Arc::new(Semaphore::new(MAX_UPLOADS)),
             descriptions: Arc::new(Semaphore::new(recipes::MAX_DESCRIPTIONS)),
             compilations: Semaphore::new(recipes::MAX_COMPILATIONS),
         })

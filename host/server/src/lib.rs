@@ -17,6 +17,7 @@ pub mod upload;
 pub mod members;
 
 pub mod activity;
+pub mod bounds;
 pub mod clock;
 pub mod digests;
 pub mod expiry;

@@ -19,6 +19,8 @@ use quorate_consensus::Status;
 
 use crate::mode::Mode;
 
+use crate::bounds;
+
 /// The media type of [`Metrics::text`]: OpenMetrics, which Prometheus asks for first.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -77,7 +79,7 @@ pub struct Metrics {
     pub trials: Counter,
     /// What they used of their fuel.
     pub trial_fuel: Counter,
-    /// Bounds of recipes that were met, by their names.
+    /// Bounds that were reached, by their names.
     pub bounds_reached: Family<BoundName, Counter>,
     /// Mounts that were suspended.
     pub suspensions: Counter,
@@ -220,8 +222,12 @@ struct Scraped {
 }
 
 impl Metrics {
-    /// A bound of a recipe was met.
+    /// Somebody has reached a bound of [`bounds::all`].
     pub fn reached(&self, bound: &str) {
+        debug_assert!(
+            bounds::all().iter().any(|known| known.name == bound),
+            "no bound is called {bound:?}"
+        );
         let bound = bound.to_owned();
         self.bounds_reached
             .get_or_create(&BoundName { bound })
@@ -296,8 +302,13 @@ impl Metrics {
             ),
             trial_fuel: counter(r, "trial_fuel", "Fuel that those used"),
             bounds_reached: {
+                // All are there from the start, so that what has not happened yet can be told from what is not counted.
                 let family = Family::default();
-                let help = "Bounds of recipes that a run exceeded, or that a call was refused for";
+                for bound in bounds::all() {
+                    let bound = bound.name.to_owned();
+                    drop(family.get_or_create(&BoundName { bound }));
+                }
+                let help = "Bounds that were reached: what went beyond them was ended or refused";
                 r.register("bounds_reached", help, family.clone());
                 family
             },

@@ -156,9 +156,14 @@ impl Recipes {
         metrics.compiling.inc();
         let made = self.0.sandbox.make_ready(digest, component);
         metrics.compiling.dec();
-        match made {
+        match &made {
             Ok(_) => metrics.compiled.inc(),
-            Err(_) => metrics.compile_failures.inc(),
+            Err(error) => {
+                if let Some(bound) = error.bound() {
+                    metrics.reached(bound);
+                }
+                metrics.compile_failures.inc()
+            }
         };
         made.map(|_| ())
     }
@@ -168,8 +173,12 @@ impl Recipes {
     /// # Errors
     /// What is wrong with it.
     pub fn component_of(&self, upload: &[u8]) -> Result<CheckedRecipe, String> {
-        let prepared = self.0.sandbox.prepare(upload);
-        let prepared = prepared.map_err(|error| error.to_string())?;
+        let prepared = self.0.sandbox.prepare(upload).map_err(|error| {
+            if let Some(bound) = error.bound() {
+                self.0.metrics.reached(bound);
+            }
+            error.to_string()
+        })?;
         Ok(CheckedRecipe {
             digest: prepared.digest,
             component: Component::cut(&prepared.component),
@@ -277,9 +286,7 @@ impl Runner<RunTree> for Recipes {
         ) {
             metrics.runs_failed.inc();
         }
-        if let RunEnding::Exceeded { bound, .. } = &report.ending {
-            metrics.reached(bound);
-        }
+        metrics.count_ending(&report.ending);
         report
     }
 }

@@ -8,9 +8,13 @@ mod file;
 
 mod call;
 
+mod gates;
 mod grows;
 mod holds;
+mod meets;
 mod moves;
+mod paces;
+mod shares;
 
 #[cfg(test)]
 mod tests;
@@ -126,6 +130,22 @@ impl Checker {
         }
         for grows in &properties.grows {
             let rule = grows::Rule::new(grows, &interface).context("[[grows]]")?;
+            rules.push(Box::new(rule));
+        }
+        for gates in &properties.gates {
+            let rule = gates::Rule::new(gates, &interface).context("[[gates]]")?;
+            rules.push(Box::new(rule));
+        }
+        for meets in &properties.meets {
+            let rule = meets::Rule::new(meets, &interface).context("[[meets]]")?;
+            rules.push(Box::new(rule));
+        }
+        for shares in &properties.shares {
+            let rule = shares::Rule::new(shares, &interface).context("[[shares]]")?;
+            rules.push(Box::new(rule));
+        }
+        for paces in &properties.paces {
+            let rule = paces::Rule::new(paces, &interface).context("[[paces]]")?;
             rules.push(Box::new(rule));
         }
         let exempt =

@@ -103,3 +103,13 @@ def segments(count: int) -> bytes:
     memory = section(5, leb(1) + b"\0\x01")
     return component(module[:begin] + memory + module[begin:] + section(11, data))
 
+
+def instances(count: int) -> bytes:
+    """A component with so many instances of one module, which has a memory of a page."""
+    module = core_module([number(1)])
+    begin = module.index(section(7, leb(1) + name("f") + b"\0\0"))
+    module = module[:begin] + section(5, leb(1) + b"\0\x01") + module[begin:]
+    one, many = section(2, leb(1) + b"\0\0\0"), section(2, leb(count) + b"\0\0\0" * count)
+    whole = component(module)
+    assert whole.count(one) == 1
+    return whole.replace(one, many)

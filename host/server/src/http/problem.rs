@@ -52,6 +52,10 @@ impl Problem {
         )
     }
 
+    pub(super) fn is_too_large(&self) -> bool {
+        self.status == StatusCode::PAYLOAD_TOO_LARGE
+    }
+
     /// One message for an ended session, a wrong password and a session of ZooKeeper's protocol, so that none can be told apart.
     pub(super) fn session_expired() -> Problem {
         Problem::new(

@@ -23,13 +23,13 @@ use tokio::time::timeout;
 use super::extract::Path;
 use super::problem::Problem;
 use super::{Answer, Answered, Http, Peer, body};
-use crate::{route, upload};
+use crate::{bounds, route, upload};
 
 /// The largest upload, in bytes.
 const MAX_UPLOAD_BYTES: usize = MAX_COMPONENT_BYTES;
 
 /// How many uploads are held and checked at once. One is compiled at a time.
-pub(super) const MAX_UPLOADS: usize = 4;
+pub(crate) const MAX_UPLOADS: usize = 4;
 
 /// How many components are described at once.
 pub(super) const MAX_DESCRIPTIONS: usize = 2;
@@ -214,13 +214,19 @@ pub(super) async fn push(
     let turn = timeout(UPLOAD_PATIENCE, http.uploads.clone().acquire_owned()).await;
     // Never closed, so the only failure is the time.
     let Ok(Ok(turn)) = turn else {
+        http.edge.metrics.reached(bounds::UPLOADS_AT_ONCE);
         return Err(Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "busy",
             "other uploads are being checked: try again",
         ));
     };
-    let upload = body::read(body, "a recipe", MAX_UPLOAD_BYTES).await?;
+    let upload = body::read(body, "a recipe", MAX_UPLOAD_BYTES).await;
+    let upload = upload.inspect_err(|problem| {
+        if problem.is_too_large() {
+            http.edge.metrics.reached(bounds::UPLOAD_BYTES);
+        }
+    })?;
     let check = http.check.clone();
     // The body is held in one place: the task that waits for the answer has none of it. The turn lasts as long as
     // the check does, also if whoever asked has gone away.

@@ -611,6 +611,24 @@ async fn a_read_may_demand_to_see_a_transaction() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_upload_that_waits_too_long_for_its_turn_is_counted() {
+    let server = TestServer::new();
+    let http = Http::new(server.edge.clone(), Arc::new(TestCheck), None, || Ok(()));
+    let most = u32::try_from(crate::http::MAX_UPLOADS).unwrap();
+    let turns = http.uploads.clone().acquire_many_owned(most).await.unwrap();
+    let request = Request::put("/v1/recipes/one").extension(Peer(IpAddr::V4(Ipv4Addr::LOCALHOST)));
+    let request = request.body(Body::from("good")).unwrap();
+    let response = http.routes().oneshot(request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    drop(turns);
+    let api = Api { server, http };
+    let (_, _, text) = api.bytes(Method::GET, "/metrics", Body::empty()).await;
+    let text = String::from_utf8(text.to_vec()).unwrap();
+    let line = r#"quorate_bounds_reached_total{bound="uploads-at-once"} 1"#;
+    assert!(text.contains(line), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn w7_reads_that_are_to_be_linearizable_wait_at_barriers() {
     let server = TestServer::with_limits(crate::receive::Limits {
         linearizable_reads: true,
@@ -695,6 +713,10 @@ async fn bodies_have_a_bound() {
     let body = vec![b'x'; MAX_COMPONENT_BYTES + 1];
     let (status, body) = api.ask(Method::PUT, "/v1/recipes/large", body).await;
     assert_eq!((status, error(&body).0), (413, "too-large"));
+    let (_, _, text) = api.bytes(Method::GET, "/metrics", Body::empty()).await;
+    let text = String::from_utf8(text.to_vec()).unwrap();
+    let line = r#"quorate_bounds_reached_total{bound="bytes"} 1"#;
+    assert!(text.contains(line), "{text}");
     let body = vec![b' '; 2 << 20];
     let (status, body) = api.ask(Method::POST, "/v1/sessions", body).await;
     assert_eq!((status, error(&body).0), (413, "too-large"));

@@ -256,17 +256,13 @@ impl<R: Runner<RunTree>> Evaluator<R> {
         let depth = self.wakes.chains.get(&parked.id).copied().unwrap_or(1);
         let most = mount.bounds.of(Bound::ChainDepth);
         if depth > most {
-            return Some(format!(
-                "bound {}: more than {most} calls have woken one another in a row",
-                Bound::ChainDepth.name()
-            ));
+            let why = format!("more than {most} calls have woken one another in a row");
+            return Some(Bound::ChainDepth.suspension(&why));
         }
         let most = mount.bounds.of(Bound::WakesPerSecond);
         (self.wakes.count(&mount.path, self.time) > most).then(|| {
-            format!(
-                "bound {}: more than {most} calls have woken in a second",
-                Bound::WakesPerSecond.name()
-            )
+            let why = format!("more than {most} calls have woken in a second");
+            Bound::WakesPerSecond.suspension(&why)
         })
     }
 

@@ -74,7 +74,7 @@ pub(crate) fn expect_open(
 ) -> Result<Mount, Refusal> {
     if request.arguments.len() > bounds.arguments_bytes {
         return Err(Refusal::BoundReached {
-            bound: "arguments-bytes".into(),
+            bound: "argument-bytes".into(),
             message: format!(
                 "a call's arguments have at most {} bytes",
                 bounds.arguments_bytes

@@ -225,8 +225,8 @@ pub(crate) fn count_run(view: &mut View, mount: &Counted, failure: Option<&str>)
     };
     match failure {
         Some(failure) if mount.most > 0 && u64::from(failures) >= mount.most => {
-            let reason = format!("{failures} runs in a row have failed, the last: {failure}");
-            suspend(view, path, &reason);
+            let why = format!("{failures} runs in a row have failed, the last: {failure}");
+            suspend(view, path, &Bound::Failures.suspension(&why));
         }
         _ => view.change(Change::CountFailures {
             mount: path.clone(),

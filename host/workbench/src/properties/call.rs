@@ -20,6 +20,8 @@ pub(super) struct Call {
     pub(super) waited: bool,
     /// Whether it parked again when it was run again right behind its last run; none if that was not tried.
     pub(super) parks_again: Option<bool>,
+    /// Whether its operation has a result.
+    has_result: bool,
     shown: String,
 }
 
@@ -47,6 +49,7 @@ impl Call {
             arguments: given,
             waited: false,
             parks_again: None,
+            has_result: operation.result.is_some(),
             shown,
         }
     }
@@ -62,6 +65,11 @@ impl Call {
         found.map_or(&Value::Null, |(_, value)| value)
     }
 
+    /// Whether its result gives something: not `null`, `false` or an empty list, if the operation has a result.
+    pub(super) fn gives(&self, result: &Value) -> bool {
+        !self.has_result || gives(result)
+    }
+
     /// The session's name, as the call's begins.
     pub(super) fn client(&self) -> &str {
         self.shown.split('@').next().unwrap_or(&self.shown)
@@ -74,8 +82,7 @@ impl fmt::Display for Call {
     }
 }
 
-/// Whether a result gives something: not `null`, `false` or an empty list.
-pub(super) fn gives(result: &Value) -> bool {
+fn gives(result: &Value) -> bool {
     match result {
         Value::Null | Value::Bool(false) => false,
         Value::Array(items) => !items.is_empty(),

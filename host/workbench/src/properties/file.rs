@@ -48,6 +48,14 @@ pub(crate) struct Properties {
     #[serde(default)]
     pub(super) grows: Vec<Grows>,
     #[serde(default)]
+    pub(super) gates: Vec<Gates>,
+    #[serde(default)]
+    pub(super) meets: Vec<Meets>,
+    #[serde(default)]
+    pub(super) shares: Vec<Shares>,
+    #[serde(default)]
+    pub(super) paces: Vec<Paces>,
+    #[serde(default)]
     pub(super) always: Vec<Always>,
     /// Whether nothing is left below the mount when every session has ended.
     #[serde(default)]
@@ -97,11 +105,17 @@ pub(super) struct Holds {
     /// the token's field, else one of the session's.
     #[serde(default)]
     pub(super) give: Operations,
-    /// The parameter that says what is held; without it there is one thing.
+    /// The parameter that says what is held, or a list of all that is; without it there is one thing.
     pub(super) by: Option<String>,
+    /// The field of the result that says which one it is, of several that are alike: each is held by itself. A parameter of
+    /// `give` that is called as this field says which is given back.
+    pub(super) each: Option<String>,
     /// How much of it there is.
     #[serde(default = "one_number")]
     pub(super) most: i128,
+    /// Operations of `take` whose calls take all that there is.
+    #[serde(default)]
+    pub(super) whole: Operations,
     /// The parameter that says how much of it a call takes, or gives back; without it one.
     pub(super) weight: Option<String>,
     /// The field of the result that grows from holder to holder.
@@ -112,6 +126,9 @@ pub(super) struct Holds {
     /// Whether a session that has it gets it again at once, and has to give it back as often.
     #[serde(default)]
     pub(super) reentrant: bool,
+    /// Whether a call of `give` gives back all that the session has of it.
+    #[serde(default)]
+    pub(super) give_all: bool,
     /// The field of the result that says when it ends by itself, in milliseconds since 1970.
     pub(super) until: Option<String>,
     /// A call of these, which gives such a moment too, moves the end.
@@ -155,6 +172,76 @@ pub(super) struct Grows {
     pub(super) by: Option<String>,
     /// By how much; without it by any amount.
     pub(super) step: Option<i128>,
+    /// The parameter that says by how much.
+    pub(super) step_by: Option<String>,
+}
+
+/// Some operations shut a gate and open it, and who comes to a gate that is shut waits.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Gates {
+    /// A call of these that returns anything but `false` shuts it.
+    pub(super) shut: Operations,
+    /// A call of these that returns anything but `false` opens it.
+    pub(super) open: Operations,
+    /// A call of `open` opens it only if it returns this.
+    pub(super) open_at: Option<Value>,
+    /// A call of these waits for as long as it is shut.
+    pub(super) pass: Operations,
+    /// The parameter that says which gate; without it there is one.
+    pub(super) by: Option<String>,
+}
+
+/// So many begin together and end together.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Meets {
+    /// A call of these waits until so many have come.
+    pub(super) enter: Operations,
+    /// Its parameter that says how many.
+    pub(super) size: String,
+    /// A call of these waits until all of them have called it, or are gone.
+    pub(super) leave: Operations,
+    /// The parameter that says where; without it there is one place.
+    pub(super) by: Option<String>,
+}
+
+/// Things are shared out among members: none belongs to two.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Shares {
+    /// A call of these is told what its member has.
+    pub(super) told: Operations,
+    /// The field of their result that lists it; without it the result.
+    #[serde(default)]
+    pub(super) field: String,
+    /// Their parameter that is the member. It is there no longer than its session.
+    pub(super) member: String,
+    /// A call of these takes the member out.
+    #[serde(default)]
+    pub(super) leave: Operations,
+    /// The parameter that says of what group; without it there is one.
+    pub(super) by: Option<String>,
+}
+
+/// No more is taken than was there at first and comes with time.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Paces {
+    /// A call of these that gives something takes some.
+    pub(super) take: Operations,
+    /// A call has taken some only if it returns this.
+    pub(super) taken: Option<Value>,
+    /// The parameter that says how much; without it one.
+    pub(super) weight: Option<String>,
+    /// The parameter that says of what; without it there is one thing.
+    pub(super) by: Option<String>,
+    /// How much there is at first, and at most.
+    pub(super) most: i128,
+    /// How much comes in each period, evenly.
+    pub(super) refill: i128,
+    /// In milliseconds.
+    pub(super) period_ms: i128,
 }
 
 /// An operation that is asked after each step, and what it may return.

@@ -19,9 +19,8 @@ pub(super) struct Rule {
 
 impl Rule {
     pub(super) fn new(grows: &Grows, interface: &Interface) -> Result<Rule> {
-        let operations = grows
-            .result
-            .with_parameters(interface, &[grows.by.as_ref()])?;
+        let parameters = [grows.by.as_ref(), grows.step_by.as_ref()];
+        let operations = grows.result.with_parameters(interface, &parameters)?;
         if operations.is_empty() {
             bail!("`result` names the operations whose results grow");
         }
@@ -52,7 +51,9 @@ impl super::Rule for Rule {
         let Some(last) = last else {
             return Vec::new();
         };
-        let grew = match self.grows.step {
+        let by = self.grows.step_by.as_ref();
+        let step = by.and_then(|by| self::number(call.argument(by)));
+        let grew = match self.grows.step.or(step) {
             Some(step) => number == last + step,
             None => number > last,
         };

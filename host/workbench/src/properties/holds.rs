@@ -1,14 +1,14 @@
 //! What is taken and given back: locks, semaphores, leases, elections. Never more of it is held than there
 //! is, tokens grow, first come is first served, and nobody waits for what is free.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, bail};
 use quorate_model::id::{SessionId, Timestamp};
 use quorate_sandbox::Interface;
 use serde_json::Value;
 
-use super::call::{Call, field, gives, number};
+use super::call::{Call, field, number};
 use super::file::Holds;
 
 pub(super) struct Rule {
@@ -16,6 +16,7 @@ pub(super) struct Rule {
     take: Vec<usize>,
     give: Vec<usize>,
     renew: Vec<usize>,
+    whole: Vec<usize>,
     /// By what tells the things apart.
     things: BTreeMap<String, Thing>,
 }
@@ -35,6 +36,8 @@ struct Held {
     weight: i128,
     token: Option<i128>,
     until: Option<i128>,
+    /// Which one it is, as JSON.
+    item: Option<String>,
 }
 
 impl Rule {
@@ -51,17 +54,25 @@ impl Rule {
             take,
             give: holds.give.with_parameters(interface, &[by])?,
             renew: holds.renew.with_parameters(interface, &[by])?,
+            whole: holds.whole.with_parameters(interface, &[by])?,
             things: BTreeMap::new(),
         })
     }
 
-    fn key(&self, call: &Call) -> String {
-        let by = self.holds.by.as_ref();
-        by.map_or_else(|| "it".into(), |by| call.argument(by).to_string())
+    /// What a call takes or gives back: one thing, or several at once, each once however often it is named.
+    fn keys(&self, call: &Call) -> BTreeSet<String> {
+        match self.holds.by.as_ref().map(|by| call.argument(by)) {
+            None => BTreeSet::from(["it".into()]),
+            Some(Value::Array(several)) => several.iter().map(Value::to_string).collect(),
+            Some(one) => BTreeSet::from([one.to_string()]),
+        }
     }
 
     /// How much a call takes or gives back, if it says so.
     fn weight(&self, call: &Call) -> Option<i128> {
+        if self.whole.contains(&call.operation) {
+            return Some(self.holds.most);
+        }
         number(call.argument(self.holds.weight.as_ref()?))
     }
 
@@ -73,20 +84,29 @@ impl Rule {
         let mut said = Vec::new();
         let (weight, until) = (self.weight(call).unwrap_or(1), self.until(result));
         let token = self.holds.token.as_ref().map(|token| field(result, token));
+        let each = self.holds.each.as_ref();
+        let item = each.map(|each| field(result, each).to_string());
         let thing = self.things.entry(key.to_owned()).or_default();
         let session = call.id.session;
-        let had_it = thing.held.iter().any(|held| held.session == session);
+        let is_it = |held: &Held| held.session == session && held.item == item;
+        let had_it = thing.held.iter().any(is_it);
         thing.held.push(Held {
             session,
             client: call.client().to_owned(),
             weight,
             token: token.and_then(number),
             until,
+            item: item.clone(),
         });
         let again = had_it && self.holds.reentrant;
-        if thing.amount(self.holds.reentrant) > self.holds.most {
-            let mut holders: Vec<&str> = thing.held.iter().map(|held| &*held.client).collect();
+        if thing.amount(self.holds.reentrant, item.as_ref()) > self.holds.most {
+            let of_it = thing.held.iter().filter(|held| held.item == item);
+            let mut holders: Vec<&str> = of_it.map(|held| &*held.client).collect();
             holders.dedup();
+            let key = match &item {
+                Some(item) => format!("{item} of {key}"),
+                None => key.to_owned(),
+            };
             said.push(match self.holds.most {
                 1 => format!(
                     "{call} has {key}, which is held by {}",
@@ -94,7 +114,7 @@ impl Rule {
                 ),
                 most => format!(
                     "{call} has {key}, of which there is {most}, and {} is held, by {}",
-                    thing.amount(self.holds.reentrant),
+                    thing.amount(self.holds.reentrant, item.as_ref()),
                     holders.join(" and by ")
                 ),
             });
@@ -118,17 +138,50 @@ impl Rule {
     }
 }
 
+impl Rule {
+    /// A call that is none of those that take.
+    fn gave(&mut self, call: &Call, result: &Value, key: &str) {
+        let last = |path: &String| path.rsplit('.').next().unwrap_or(path).to_owned();
+        let token = self.holds.token.as_ref().map(last);
+        let token = token
+            .filter(|token| call.has(token))
+            .map(|token| number(call.argument(&token)));
+        let item = self.holds.each.as_ref().map(last);
+        let item = item
+            .filter(|item| call.has(item))
+            .map(|item| call.argument(&item).to_string());
+        let is_mine = |held: &Held| match (&token, &item) {
+            (Some(token), _) => held.token == *token,
+            (None, Some(_)) => held.session == call.id.session && held.item == item,
+            (None, None) => held.session == call.id.session,
+        };
+        let (weight, until) = (self.weight(call), self.until(result));
+        let thing = self.things.entry(key.to_owned()).or_default();
+        if self.give.contains(&call.operation) && self.holds.give_all {
+            thing.held.retain(|held| !is_mine(held));
+        } else if self.give.contains(&call.operation) {
+            let fits =
+                |held: &Held| is_mine(held) && weight.is_none_or(|weight| held.weight == weight);
+            let place = thing.held.iter().position(fits);
+            if let Some(place) = place.or_else(|| thing.held.iter().position(is_mine)) {
+                thing.held.remove(place);
+            }
+        } else if self.renew.contains(&call.operation) {
+            let mine = thing.held.iter_mut().filter(|held| is_mine(held));
+            mine.for_each(|held| held.until = until);
+        }
+    }
+}
+
 impl Thing {
     /// How much of it is held; by one session once only, if it is reentrant.
-    fn amount(&self, reentrant: bool) -> i128 {
+    fn amount(&self, reentrant: bool, item: Option<&String>) -> i128 {
+        let held = self.held.iter().filter(|held| held.item.as_ref() == item);
         if !reentrant {
-            return self.held.iter().map(|held| held.weight).sum();
+            return held.map(|held| held.weight).sum();
         }
-        let by_session: BTreeMap<SessionId, i128> = self
-            .held
-            .iter()
-            .map(|held| (held.session, held.weight))
-            .collect();
+        let by_session: BTreeMap<SessionId, i128> =
+            held.map(|held| (held.session, held.weight)).collect();
         by_session.values().sum()
     }
 
@@ -147,49 +200,32 @@ impl super::Rule for Rule {
 
     fn called(&mut self, call: &Call) {
         if self.take.contains(&call.operation) {
-            let thing = self.things.entry(self.key(call)).or_default();
-            thing.waiting.push(call.clone());
+            for key in self.keys(call) {
+                let thing = self.things.entry(key).or_default();
+                thing.waiting.push(call.clone());
+            }
         }
     }
 
     fn ended(&mut self, call: &Call, result: Option<&Value>, now: Timestamp) -> Vec<String> {
-        let key = self.key(call);
-        let Some(thing) = self.things.get_mut(&key) else {
-            return Vec::new();
-        };
-        thing.waiting.retain(|other| other.age != call.age);
-        thing.end_by_itself(now);
-        let Some(result) = result.filter(|result| **result != Value::Bool(false)) else {
-            return Vec::new();
-        };
-        if self.take.contains(&call.operation) && gives(result) {
-            return self.took(call, result, &key);
-        }
-        let token = self.holds.token.as_ref();
-        let token = token.map(|path| path.rsplit('.').next().unwrap_or(path));
-        let named = token
-            .filter(|token| call.has(token))
-            .map(|token| number(call.argument(token)));
-        let is_mine = |held: &Held| match named {
-            Some(token) => held.token == token,
-            None => held.session == call.id.session,
-        };
-        if self.give.contains(&call.operation) {
-            let weight = self.weight(call);
-            let fits =
-                |held: &Held| is_mine(held) && weight.is_none_or(|weight| held.weight == weight);
-            let thing = self.things.entry(key).or_default();
-            let place = thing.held.iter().position(fits);
-            if let Some(place) = place.or_else(|| thing.held.iter().position(is_mine)) {
-                thing.held.remove(place);
+        let keys = self.keys(call);
+        let mut said = Vec::new();
+        for key in keys {
+            let Some(thing) = self.things.get_mut(&key) else {
+                continue;
+            };
+            thing.waiting.retain(|other| other.age != call.age);
+            thing.end_by_itself(now);
+            let Some(result) = result.filter(|result| **result != Value::Bool(false)) else {
+                continue;
+            };
+            if self.take.contains(&call.operation) && call.gives(result) {
+                said.extend(self.took(call, result, &key));
+            } else {
+                self.gave(call, result, &key);
             }
-        } else if self.renew.contains(&call.operation) {
-            let until = self.until(result);
-            let thing = self.things.entry(key).or_default();
-            let mine = thing.held.iter_mut().filter(|held| is_mine(held));
-            mine.for_each(|held| held.until = until);
         }
-        Vec::new()
+        said
     }
 
     fn session_ended(&mut self, session: SessionId) {
@@ -201,30 +237,38 @@ impl super::Rule for Rule {
         }
     }
 
+    /// The first in line waits for nothing that is free. Of one among several that are alike nothing can be said: which it
+    /// would get is told by its result.
     fn settled(&mut self, waiting: &[&Call], now: Timestamp) -> Vec<String> {
-        let mut first = BTreeMap::new();
-        for call in waiting
-            .iter()
-            .filter(|call| self.take.contains(&call.operation))
-        {
-            first.entry(self.key(call)).or_insert(*call);
+        if self.holds.each.is_some() {
+            return Vec::new();
         }
-        let mut said = Vec::new();
-        for (key, thing) in &mut self.things {
+        for thing in self.things.values_mut() {
             thing.end_by_itself(now);
-            let Some(call) = first.get(key) else { continue };
-            let wanted = self.holds.weight.as_ref();
-            let wanted = wanted
-                .and_then(|weight| number(call.argument(weight)))
-                .unwrap_or(1);
-            let held = thing.amount(self.holds.reentrant);
-            if held + wanted <= self.holds.most {
-                let who = match held {
-                    0 => format!("nobody holds {key}"),
-                    _ => format!("{held} of {} of {key} is held", self.holds.most),
-                };
-                said.push(format!("{call} waits, but {who}"));
+        }
+        let (mut ahead, mut said) = (BTreeSet::new(), Vec::new());
+        let takes = waiting
+            .iter()
+            .filter(|call| self.take.contains(&call.operation));
+        for call in takes {
+            let keys = self.keys(call);
+            let is_first = !keys.iter().any(|key| ahead.contains(key));
+            ahead.extend(keys.iter().cloned());
+            let wanted = self.weight(call).unwrap_or(1);
+            let held = |key: &String| {
+                let thing = self.things.get(key);
+                thing.map_or(0, |thing| thing.amount(self.holds.reentrant, None))
+            };
+            let most = self.holds.most;
+            if !is_first || keys.iter().any(|key| held(key) + wanted > most) {
+                continue;
             }
+            let free = keys.iter().map(|key| match held(key) {
+                0 => format!("nobody holds {key}"),
+                held => format!("{held} of {most} of {key} is held"),
+            });
+            let free = free.collect::<Vec<_>>().join(", and ");
+            said.push(format!("{call} waits, but {free}"));
         }
         said
     }

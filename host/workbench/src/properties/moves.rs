@@ -7,7 +7,7 @@ use quorate_model::id::Timestamp;
 use quorate_sandbox::Interface;
 use serde_json::Value;
 
-use super::call::{Call, field, gives};
+use super::call::{Call, field};
 use super::file::Moves;
 
 pub(super) struct Rule {
@@ -69,7 +69,7 @@ impl super::Rule for Rule {
         if !self.take.contains(&call.operation) {
             return Vec::new();
         }
-        if !gives(result) {
+        if !call.gives(result) {
             let lost = place.items.front();
             return lost
                 .map(|item| {

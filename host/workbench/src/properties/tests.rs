@@ -5,18 +5,22 @@ use quorate_sandbox::{Interface, Operation, Type};
 use serde_json::{Value, json};
 
 use super::call::Call;
-use super::{Rule, grows, holds, moves, parse};
+use super::{Rule, gates, grows, holds, meets, moves, paces, parse, shares};
 
 const NOW: Timestamp = Timestamp(1_000);
 
 /// Operations with their parameters.
-const OPERATIONS: [(&str, &[&str]); 6] = [
+const OPERATIONS: [(&str, &[&str]); 10] = [
     ("take", &["name", "amount"]),
     ("give", &["name", "amount"]),
     ("renew", &["name"]),
     ("offer", &["queue", "item"]),
     ("poll", &["queue"]),
     ("next", &["name"]),
+    ("take-all", &["names"]),
+    ("enter", &["name", "size"]),
+    ("leave", &["name"]),
+    ("join", &["name", "member"]),
 ];
 
 fn interface() -> Interface {
@@ -97,6 +101,28 @@ impl Told {
     fn settled(&mut self, waiting: &[usize], now: Timestamp) -> Vec<String> {
         let waiting: Vec<&Call> = waiting.iter().map(|place| &self.calls[*place]).collect();
         self.rule.settled(&waiting, now)
+    }
+}
+
+impl Told {
+    fn gates(text: &str) -> Told {
+        let properties = parse(&format!("[[gates]]\n{text}")).unwrap();
+        Told::of(gates::Rule::new(&properties.gates[0], &interface()).unwrap())
+    }
+
+    fn meets(text: &str) -> Told {
+        let properties = parse(&format!("[[meets]]\n{text}")).unwrap();
+        Told::of(meets::Rule::new(&properties.meets[0], &interface()).unwrap())
+    }
+
+    fn shares(text: &str) -> Told {
+        let properties = parse(&format!("[[shares]]\n{text}")).unwrap();
+        Told::of(shares::Rule::new(&properties.shares[0], &interface()).unwrap())
+    }
+
+    fn paces(text: &str) -> Told {
+        let properties = parse(&format!("[[paces]]\n{text}")).unwrap();
+        Told::of(paces::Rule::new(&properties.paces[0], &interface()).unwrap())
     }
 }
 
@@ -289,4 +315,129 @@ fn what_is_always_so_has_values_or_bounds() {
     assert!(admits("returns = [\"a\", 1]", json!(1)) && !admits("returns = [\"a\", 1]", json!(2)));
     assert!(admits("at-most = 2", json!(2)) && !admits("at-most = 2", json!(3)));
     assert!(admits("at-least = 2", json!(2)) && !admits("at-least = 2", json!(null)));
+}
+
+#[test]
+fn several_are_taken_together_and_one_of_several_by_itself() {
+    let mut told = Told::holds("take = \"take-all\"\nby = \"names\"");
+    let first = told.returns(1, "take-all", json!([["a", "b"]]), json!("yes"));
+    assert_eq!(first, nothing());
+    let both = told.call(2, "take-all", json!([["b", "c"]]));
+    assert_eq!(told.settled(&[both], NOW), nothing(), "b is held");
+    assert_eq!(told.ends(both, json!("yes")).len(), 1, "of b");
+    let free = told.call(3, "take-all", json!([["d"]]));
+    assert_eq!(told.settled(&[free], NOW).len(), 1);
+
+    let each = "take = \"next\"\ngive = \"give\"\nby = \"name\"\neach = \"amount\"";
+    let mut told = Told::holds(each);
+    let one = |amount: u64| json!({"amount": amount});
+    assert_eq!(told.returns(1, "next", json!(["a"]), one(1)), nothing());
+    assert_eq!(told.returns(2, "next", json!(["a"]), one(2)), nothing());
+    assert_eq!(
+        told.returns(1, "give", json!(["a", 1]), json!(1)),
+        nothing()
+    );
+    assert_eq!(told.returns(3, "next", json!(["a"]), one(1)), nothing());
+    assert_eq!(told.returns(3, "next", json!(["a"]), one(2)).len(), 1);
+}
+
+#[test]
+fn who_takes_the_whole_has_it_alone_and_gives_it_back_at_once() {
+    let whole = "take = [\"take\", \"next\"]\nwhole = \"next\"\nmost = 9\nby = \"name\"";
+    let mut told = Told::holds(&format!("{whole}\ngive = \"leave\"\ngive-all = true"));
+    for _ in 0..2 {
+        let took = told.returns(1, "take", json!(["a"]), json!("yes"));
+        assert_eq!(took, nothing());
+    }
+    assert_eq!(told.returns(1, "leave", json!(["a"]), json!(1)), nothing());
+    assert_eq!(told.returns(2, "next", json!(["a"]), json!(1)), nothing());
+    assert_eq!(told.returns(1, "take", json!(["a"]), json!(1)).len(), 1);
+}
+
+#[test]
+fn nobody_passes_a_gate_that_is_shut() {
+    let text = "shut = \"take\"\nopen = \"give\"\nopen-at = 0\npass = \"next\"\nby = \"name\"";
+    let mut told = Told::gates(text);
+    assert_eq!(
+        told.returns(1, "next", json!(["a"]), json!(null)),
+        nothing()
+    );
+    assert_eq!(
+        told.returns(1, "take", json!(["a"]), json!(true)),
+        nothing()
+    );
+    assert_eq!(told.returns(1, "next", json!(["a"]), json!(null)).len(), 1);
+    let waits = told.call(2, "next", json!(["a"]));
+    assert_eq!(told.returns(1, "give", json!(["a"]), json!(1)), nothing());
+    assert_eq!(told.settled(&[waits], NOW), nothing());
+    assert_eq!(told.returns(1, "give", json!(["a"]), json!(0)), nothing());
+    // Shut again: who came before may pass all the same.
+    assert_eq!(
+        told.returns(1, "take", json!(["a"]), json!(true)),
+        nothing()
+    );
+    assert_eq!(told.settled(&[waits], NOW).len(), 1);
+    assert_eq!(told.ends(waits, json!(null)), nothing());
+}
+
+#[test]
+fn rounds_begin_and_end_together() {
+    let mut told =
+        Told::meets("enter = \"enter\"\nsize = \"size\"\nleave = \"leave\"\nby = \"name\"");
+    let enters = json!(["a", 2]);
+    assert_eq!(
+        told.returns(1, "enter", enters.clone(), json!(null)).len(),
+        1,
+        "alone"
+    );
+    let mut told =
+        Told::meets("enter = \"enter\"\nsize = \"size\"\nleave = \"leave\"\nby = \"name\"");
+    let first = told.call(1, "enter", enters.clone());
+    assert_eq!(
+        told.returns(2, "enter", enters.clone(), json!(null)),
+        nothing()
+    );
+    assert_eq!(told.ends(first, json!(null)), nothing());
+    let third = told.call(3, "enter", enters.clone());
+    let leaves = told.call(1, "leave", json!(["a"]));
+    assert_eq!(
+        told.ends(leaves, json!(null)).len(),
+        1,
+        "the other is in it"
+    );
+    assert_eq!(
+        told.returns(2, "leave", json!(["a"]), json!(null)),
+        nothing()
+    );
+    assert_eq!(told.returns(1, "enter", enters, json!(null)), nothing());
+    assert_eq!(told.ends(third, json!(null)), nothing());
+}
+
+#[test]
+fn nothing_is_two_members() {
+    let mut told = Told::shares("told = \"join\"\nmember = \"member\"\nby = \"name\"");
+    let mut join = |session, member: &str, has: Value| {
+        told.returns(session, "join", json!(["a", member]), has)
+    };
+    assert_eq!(join(1, "one", json!([1, 2])), nothing());
+    assert_eq!(join(2, "two", json!([3])), nothing());
+    assert_eq!(join(2, "two", json!([2, 3])).len(), 1);
+    assert_eq!(join(1, "one", json!([1])), nothing());
+    told.rule.session_ended(SessionId(2));
+    let call = told.returns(1, "join", json!(["a", "one"]), json!([1, 2, 3]));
+    assert_eq!(call, nothing());
+}
+
+#[test]
+fn no_more_is_taken_than_comes() {
+    let text = "take = \"take\"\nweight = \"amount\"\nby = \"name\"\nmost = 5\nrefill = 1\nperiod-ms = 1000";
+    let mut told = Told::paces(text);
+    let mut take = |amount: u64, at: u64| {
+        let call = told.call(1, "take", json!(["a", amount]));
+        told.ends_at(call, json!("yes"), Timestamp(at))
+    };
+    assert_eq!(take(4, 0), nothing());
+    assert_eq!(take(2, 1_000), nothing());
+    assert_eq!(take(1, 2_000), nothing());
+    assert_eq!(take(1, 2_999).len(), 1);
 }
