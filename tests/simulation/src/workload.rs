@@ -112,6 +112,7 @@ impl Program {
             Role::Ephemerals => self.end_ephemerals().await,
             _ => {}
         }
+        tracing::info!("client {} has ended, {:?}", self.id, self.role);
         Ok(())
     }
 
