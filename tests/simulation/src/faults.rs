@@ -81,6 +81,9 @@ impl Faults {
 
     /// Mends everything.
     pub fn end(&mut self, sim: &mut Sim<'_>) {
+        if !self.broken.is_empty() {
+            tracing::info!("everything is mended after {:?}", sim.elapsed());
+        }
         for (_, broken) in std::mem::take(&mut self.broken) {
             self.mend(sim, broken);
         }

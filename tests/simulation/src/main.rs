@@ -1,5 +1,6 @@
 //! The simulation: `quorate-simulation --help`.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,6 +13,8 @@ use quorate_simulation::check::{Kind, Violation};
 use quorate_simulation::members::Move;
 use quorate_simulation::random;
 use quorate_simulation::run::{self, Defect, Report};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
 
 mod totals;
 
@@ -61,6 +64,16 @@ fn main() -> anyhow::Result<ExitCode> {
     }
 }
 
+/// The simulation's own time, for its logs.
+struct SimulatedTime;
+
+impl FormatTime for SimulatedTime {
+    fn format_time(&self, out: &mut Writer<'_>) -> fmt::Result {
+        let elapsed = turmoil::sim_elapsed().unwrap_or_default();
+        write!(out, "{:7.3}", elapsed.as_secs_f64())
+    }
+}
+
 /// Runs one seed in this process.
 fn one(arguments: &Arguments, cache: &Path) -> anyhow::Result<ExitCode> {
     let filter = match arguments.log {
@@ -70,7 +83,7 @@ fn one(arguments: &Arguments, cache: &Path) -> anyhow::Result<ExitCode> {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .without_time()
+        .with_timer(SimulatedTime)
         .init();
     let directory = tempfile::tempdir()?;
     let faults = Duration::from_secs(arguments.seconds);

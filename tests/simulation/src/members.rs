@@ -24,6 +24,9 @@ const RETRY: Duration = Duration::from_millis(100);
 /// a change is made or never.
 const FORWARDED: Duration = Duration::from_secs(16);
 
+/// One in so many times any server is asked, else one that is known to be a member.
+const ANYBODY_EVERY: u8 = 4;
+
 /// Never fewer vote: what breaks already costs the quorum often enough.
 const FEWEST_VOTERS: usize = 2;
 
@@ -132,6 +135,8 @@ pub struct Mover {
     /// When it stops, since the beginning.
     until: Duration,
     moves: Moves,
+    /// Who the members were when a change was last acknowledged. Others need not know who leads.
+    known: BTreeSet<ServerId>,
     /// Which servers something was asked for that may be done yet.
     doubtful: BTreeSet<ServerId>,
     /// What was asked for when, and is not known to have ended.
@@ -149,6 +154,7 @@ impl Mover {
             hosts,
             until,
             moves,
+            known: BTreeSet::new(),
             doubtful: BTreeSet::new(),
             open: Vec::new(),
         }
@@ -230,9 +236,19 @@ impl Mover {
         Some(*of_kind[self.random.usize(..of_kind.len())])
     }
 
+    /// Who is asked next.
+    fn asked(&mut self) -> Arc<Host> {
+        let anybody = self.random.u8(..ANYBODY_EVERY) == 0 || self.known.is_empty();
+        let known = self.hosts.iter();
+        let known: Vec<_> = known
+            .filter(|host| anybody || self.known.contains(&host.server))
+            .collect();
+        known[self.random.usize(..known.len())].clone()
+    }
+
     /// Asks one of the servers; none if it was refused, or it is not known what became of it.
     async fn ask(&mut self, about: ServerId, change: Change) -> Option<Changed> {
-        let host = &self.hosts[self.random.usize(..self.hosts.len())];
+        let host = self.asked();
         let changes = host.running.lock().as_ref()?.changes.clone();
         let (tell, mut told) = oneshot::channel();
         tracing::info!("server {} is asked for {change:?}", host.server);
@@ -244,7 +260,12 @@ impl Mover {
         let done = timeout(PATIENCE, asked).await;
         tracing::info!("it came to {done:?}");
         match done {
-            Ok(Some(Ok(changed))) => return Some(changed),
+            Ok(Some(Ok(changed))) => {
+                if !changed.members.is_empty() {
+                    self.known = changed.members.clone();
+                }
+                return Some(changed);
+            }
             Ok(Some(Err(error))) if !matches!(error, ReconfigureError::Unknown(_)) => return None,
             Ok(_) => {}
             Err(_) => self.open.push((begun, told)),

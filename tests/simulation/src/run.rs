@@ -27,7 +27,7 @@ use crate::ledger::Ledger;
 use crate::machine::{SimulatedDisk, SimulatedHands};
 use crate::members::{Move, Mover, Moves};
 use crate::server::{self, Host, name, peer_address};
-use crate::workload::{Program, Role};
+use crate::workload::{self, Program, Role};
 
 /// Once nothing breaks any more, everything has to be well again within this time.
 const PEACE: Duration = Duration::from_secs(40);
@@ -183,6 +183,9 @@ pub fn run(
         sim.client(client.as_str(), program.run());
         clients.push(client);
     }
+
+    let all: Vec<(u64, u64)> = (1..=servers).map(|one| (one, random.u64(..))).collect();
+    sim.client("last", workload::serve_at_last(all, time));
 
     let mut faults = Faults::new(random.u64(..), hosts.clone(), clients);
     let mut violations = Vec::new();

@@ -112,6 +112,7 @@ impl Program {
             Role::Ephemerals => self.end_ephemerals().await,
             _ => {}
         }
+        tracing::info!("client {} has ended, {:?}", self.id, self.role);
         Ok(())
     }
 
@@ -301,6 +302,23 @@ impl Program {
         }
         self.history.hold(hold);
     }
+}
+
+/// Once nothing breaks any more, each of these servers, which have a seed each, opens a session and takes a write.
+pub async fn serve_at_last(servers: Vec<(u64, u64)>, until: Duration) -> turmoil::Result {
+    tokio::time::sleep(until).await;
+    for (server, seed) in servers {
+        let mut client = Client::new(vec![server], seed);
+        loop {
+            let write = create(&format!("/served-by-{server}"), "");
+            match client.ask(write).await {
+                Ok(Answer { error, .. }) if error == 0 || error == NODE_EXISTS => break,
+                _ => client.hang_up(),
+            }
+        }
+        tracing::info!("server {server} serves");
+    }
+    Ok(())
 }
 
 fn create(path: &str, data: &str) -> RequestBody {

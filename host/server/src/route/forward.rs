@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use quorate_consensus::{Consensus, PeerReceiver, PeerSender, PeerStream, ReconfigureError};
 use quorate_model::id::{ServerId, Zxid};
 use quorate_model::recipe::RecipeDigest;
@@ -41,6 +41,10 @@ const PROMPT_MS: u64 = 300;
 /// A connection over which a report is not answered for so long is given up: it may be dead where others to the
 /// leader live.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(1);
+
+/// A connection over which the oldest request is not answered for so long, or one is not taken, is given up too, for the
+/// same reason. Over the next one the leader says which requests it has (rule S1), so nothing is lost where it was only slow.
+const REQUEST_STALL: Duration = Duration::from_secs(3);
 
 /// After a connection to the leader could not be made, or has ended.
 const RETRY: Duration = Duration::from_millis(20);
@@ -123,7 +127,7 @@ impl Forwarder {
                 incarnation: self.router.incarnation(),
                 first,
             };
-            sender.send(encode(&begin)?).await?;
+            send(&mut sender, &begin).await?;
             self.stream(epoch, &mut opened, &mut sender, &mut receiver)
                 .await?;
         }
@@ -139,9 +143,12 @@ impl Forwarder {
         receiver: &mut PeerReceiver,
     ) -> anyhow::Result<()> {
         let mut expected = false;
+        let stalled = self.stalled();
+        tokio::pin!(stalled);
         loop {
             tokio::select! {
                 biased;
+                () = &mut stalled => bail!("no request is answered for {REQUEST_STALL:?}"),
                 changed = opened.changed() => return Ok(changed?),
                 message = receive(receiver) => {
                     // An answer to the epoch before may still be under way.
@@ -166,9 +173,21 @@ impl Forwarder {
                 // Those of a later epoch are taken once more when its stream has begun.
                 return Ok(());
             }
-            sender
-                .send(encode(&ToLeader::Requests { epoch, requests })?)
-                .await?;
+            send(sender, &ToLeader::Requests { epoch, requests }).await?;
+        }
+    }
+
+    /// Returns once nothing has come of the oldest request in flight, or of the stream's beginning, for [`REQUEST_STALL`].
+    async fn stalled(&self) {
+        let mut before = None;
+        loop {
+            let waits = self.router.in_flight() > 0 || !*self.serving.borrow();
+            let oldest = waits.then(|| self.router.first());
+            if waits && oldest == before {
+                return;
+            }
+            before = oldest;
+            tokio::time::sleep(REQUEST_STALL).await;
         }
     }
 
@@ -270,6 +289,12 @@ pub(crate) async fn ask_for_recipe(
             return Ok(ready);
         }
     }
+}
+
+/// Sends to the leader, unless it takes nothing.
+async fn send(sender: &mut PeerSender, message: &ToLeader) -> anyhow::Result<()> {
+    let sent = timeout(REQUEST_STALL, sender.send(encode(message)?)).await;
+    Ok(sent.context("a request is not taken in time")??)
 }
 
 async fn receive(receiver: &mut PeerReceiver) -> anyhow::Result<FromLeader> {
