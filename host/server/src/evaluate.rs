@@ -360,23 +360,29 @@ impl<R: Runner<RunTree> + Clone> Leader<R> {
 
     /// Asks for the end of sessions whose clients are silent.
     fn expire(&self, expiry: &mut Expiry, monotonic_ms: u64) {
-        let mut silent = expiry.tick(&self.touches, monotonic_ms, &self.state.read());
-        if !silent.is_empty() {
-            // A queued request is a sign of life (rule W5).
-            let waiting = self.router.sessions_in_flight();
-            silent.retain(|session| !waiting.contains(session));
+        let silent = expiry.tick(&self.touches, monotonic_ms, &self.state.read());
+        if silent.is_empty() {
+            return;
         }
-        for session in silent {
+        let waiting = self.router.sessions_in_flight();
+        for (session, owner) in silent {
+            if waiting.contains(&session) {
+                // A queued request is a sign of life (rule W5).
+                self.touches.spare(session);
+                continue;
+            }
             tracing::debug!(%session, "the session's client was silent for its timeout");
             self.metrics.expired.inc();
             let operation = Operation::ExpireSession;
             let request = Request {
                 session,
-                owner: None,
+                // It lives on if it moves before this is evaluated: then it has its full timeout (rule W4).
+                owner,
                 identities: Arc::default(),
                 operation,
             };
             if self.router.submit(request, Box::new(NobodyWaits)).is_err() {
+                self.touches.spare(session);
                 tracing::warn!(%session, "its end has to wait: too much is in flight");
             }
         }

@@ -3,11 +3,11 @@
 //! It counts a time of its own, which goes forward by capped steps, so that a process that was
 //! stopped for a while does not end everybody's session when it goes on (rule E3).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
-use quorate_model::id::SessionId;
+use quorate_model::id::{Owner, SessionId};
 use quorate_tree::State;
 
 /// Between two ticks, in milliseconds, when a session is soon to be looked at, and when none is. A tick
@@ -16,6 +16,9 @@ const TICK_MS: (u64, u64) = (100, 400);
 
 /// The most that one tick counts, in milliseconds.
 const MAX_TICK_MS: u64 = 500;
+
+/// Instead of when a session's client was last heard of: its end is asked for, and no touch puts that off any more.
+const ENDING: u64 = u64::MAX;
 
 /// When each session's client was last heard of, in the expiry's own milliseconds.
 #[derive(Debug, Default)]
@@ -28,26 +31,91 @@ pub struct Touches {
     leading: AtomicBool,
     /// While it leads: sessions that it has not begun to look at, with their timeouts in milliseconds.
     opened: Mutex<Vec<(SessionId, u32)>>,
-    /// While another server leads: sessions whose clients were heard of since the last report to it, each once.
-    touched: Mutex<Vec<SessionId>>,
+    /// While another server leads: sessions whose clients were heard of since the last report that it has counted.
+    /// At most those that are there.
+    touched: Mutex<HashSet<SessionId>>,
+}
+
+/// Touches on their way to the leader. Those that it does not count are reported again.
+pub(crate) struct Reported<'a> {
+    touches: &'a Touches,
+    sessions: HashSet<SessionId>,
+}
+
+impl Reported<'_> {
+    /// Whose.
+    pub(crate) fn sessions(&self) -> Vec<SessionId> {
+        self.sessions.iter().copied().collect()
+    }
+
+    /// The leader has counted them, but for some; gives those that it has.
+    pub(crate) fn counted(mut self, but: &[SessionId]) -> Vec<SessionId> {
+        let again = but.iter().filter(|session| self.sessions.contains(session));
+        let again: HashSet<_> = again.copied().collect();
+        let sessions = std::mem::replace(&mut self.sessions, again);
+        let counted = sessions.difference(&self.sessions);
+        counted.copied().collect()
+    }
+}
+
+impl Drop for Reported<'_> {
+    fn drop(&mut self) {
+        let last = self.touches.last.read();
+        let there = self.sessions.drain().filter(|id| last.contains_key(id));
+        self.touches.touched.lock().extend(there);
+    }
 }
 
 impl Touches {
-    /// A sign of life. Unknown sessions are ignored.
-    pub fn touch(&self, session: SessionId) {
-        if let Some(last) = self.last.read().get(&session) {
-            let next = self.next_ms();
-            let first = last.swap(next, Ordering::Relaxed) != next;
-            if first && !self.leading.load(Ordering::Relaxed) {
-                self.touched.lock().push(session);
-            }
+    /// A sign of life. Says whether it counts already, as this server leads: then the session does not end before
+    /// its timeout has passed from now on. Unknown sessions are ignored.
+    pub fn touch(&self, session: SessionId) -> bool {
+        let sessions = self.last.read();
+        let Some(last) = sessions.get(&session) else {
+            return false;
+        };
+        let (next, leading) = (self.next_ms(), self.leading.load(Ordering::Relaxed));
+        let touched = last.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| {
+            (last != ENDING || !leading).then_some(next)
+        });
+        if !leading && touched != Ok(next) {
+            self.touched.lock().insert(session);
+        }
+        leading && touched.is_ok()
+    }
+
+    /// Another server's word of a sign of life. Says whether it counts: only here, and only if this server leads.
+    pub(crate) fn count(&self, session: SessionId) -> bool {
+        self.leading.load(Ordering::Relaxed) && self.touch(session)
+    }
+
+    /// The sessions touched since the last call, and `others`, for a report to the leader.
+    pub(crate) fn report(&self, others: impl IntoIterator<Item = SessionId>) -> Reported<'_> {
+        self.next_ms.fetch_add(1, Ordering::Relaxed);
+        let mut sessions = std::mem::take(&mut *self.touched.lock());
+        sessions.extend(others);
+        Reported {
+            touches: self,
+            sessions,
         }
     }
 
-    /// The sessions touched since the last call, for a report to the leader.
-    pub(crate) fn take_touched(&self) -> Vec<SessionId> {
-        self.next_ms.fetch_add(1, Ordering::Relaxed);
-        std::mem::take(&mut self.touched.lock())
+    /// The session does not end after all.
+    pub(crate) fn spare(&self, session: SessionId) {
+        if let Some(last) = self.last.read().get(&session) {
+            last.store(self.next_ms(), Ordering::Relaxed);
+        }
+    }
+
+    /// Its end is asked for, unless it was touched after `last`.
+    fn end(&self, session: SessionId, last: u64) -> bool {
+        let sessions = self.last.read();
+        let relaxed = Ordering::Relaxed;
+        let end = |of: &AtomicU64| of.compare_exchange(last, ENDING, relaxed, relaxed);
+        sessions
+            .get(&session)
+            .map(end)
+            .is_some_and(|end| end.is_ok())
     }
 
     /// A session is there from now on, or has another timeout.
@@ -125,13 +193,23 @@ impl Expiry {
         self.look_at(touches.next_ms() + u64::from(timeout_ms), session);
     }
 
-    /// Moves the time on to `monotonic_ms`, and gives the sessions whose clients were silent for too long.
-    pub fn tick(&mut self, touches: &Touches, monotonic_ms: u64, state: &State) -> Vec<SessionId> {
+    /// Moves the time on to `monotonic_ms`, and gives the sessions whose clients were silent for too long, with
+    /// their owners. No touch of these counts any more.
+    pub fn tick(
+        &mut self,
+        touches: &Touches,
+        monotonic_ms: u64,
+        state: &State,
+    ) -> Vec<(SessionId, Option<Owner>)> {
         let before = self
             .last_tick_ms
             .replace(monotonic_ms)
             .unwrap_or(monotonic_ms);
-        let step = monotonic_ms.saturating_sub(before).min(MAX_TICK_MS);
+        // A tick that comes late counts no further than it was announced: touches since the last one count from
+        // there on (rule W4: their sessions' servers rely on it).
+        let announced = touches.next_ms().saturating_sub(touches.now_ms());
+        let step = monotonic_ms.saturating_sub(before);
+        let step = step.min(announced).min(MAX_TICK_MS);
         let now = touches.now_ms.fetch_add(step, Ordering::Relaxed) + step;
         let later = self.looks.split_off(&(now + 1));
         let due = std::mem::replace(&mut self.looks, later);
@@ -147,14 +225,16 @@ impl Expiry {
             let (Some(value), Some(last)) = (state.session(session), touches.last(session)) else {
                 continue;
             };
-            let end = last + u64::from(value.timeout_ms);
-            if end <= now {
-                silent.push(session);
-                // Its end is asked for. Should that be lost with an epoch, it is asked for again.
-                self.look_at(now + u64::from(value.timeout_ms), session);
-            } else {
+            let end = last.saturating_add(u64::from(value.timeout_ms));
+            if end > now && last != ENDING {
                 self.look_at(end, session);
+                continue;
             }
+            if touches.end(session, last) {
+                silent.push((session, value.owner));
+            }
+            // Touched this moment, or its end is asked for: should that come to nothing, it is asked for again.
+            self.look_at(now + u64::from(value.timeout_ms), session);
         }
         let next = match self.looks.first_key_value() {
             Some((look, _)) => (look.saturating_sub(now) / 2).clamp(TICK_MS.0, TICK_MS.1),
@@ -231,6 +311,7 @@ mod tests {
         (from..=to)
             .step_by(100)
             .flat_map(|at| expiry.tick(touches, at, state))
+            .map(|(session, _)| session)
             .collect()
     }
 
@@ -284,23 +365,87 @@ mod tests {
         );
     }
 
+    /// What a follower reports, of which the leader counts all.
+    fn reported(touches: &Touches) -> Vec<SessionId> {
+        touches.report([]).counted(&[])
+    }
+
     #[test]
     fn w5_a_follower_reports_each_touched_session_once() {
         let (_, session) = state();
         let touches = Touches::default();
         touches.open(session, 1000);
-        touches.take_touched();
+        reported(&touches);
         touches.touch(session);
         touches.touch(session);
         touches.touch(SessionId(99));
         assert_eq!(
-            touches.take_touched(),
+            reported(&touches),
             [session],
             "and none that it does not know"
         );
-        assert_eq!(touches.take_touched(), []);
+        assert_eq!(reported(&touches), []);
         touches.touch(session);
-        assert_eq!(touches.take_touched(), [session]);
+        assert_eq!(reported(&touches), [session]);
+    }
+
+    #[test]
+    fn w5_touches_that_no_leader_has_counted_are_reported_again() {
+        let touches = Touches::default();
+        let (one, two, ended) = (SessionId(1), SessionId(2), SessionId(3));
+        for session in [one, two, ended] {
+            touches.open(session, 1000);
+            touches.touch(session);
+        }
+        drop(touches.report([]));
+        touches.remove(ended);
+        let again = touches.report([SessionId(98)]);
+        assert!(
+            [one, two]
+                .iter()
+                .all(|session| again.sessions().contains(session))
+        );
+        let not_counted = [two, SessionId(98), SessionId(99)];
+        assert_eq!(again.counted(&not_counted), [one]);
+        assert_eq!(reported(&touches), [two]);
+        assert_eq!(reported(&touches), []);
+    }
+
+    #[test]
+    fn w4_no_touch_counts_once_a_sessions_end_is_asked_for() {
+        let (state, session) = state();
+        let (touches, mut expiry) = (Touches::default(), Expiry::default());
+        assert!(!touches.count(session), "it does not lead");
+        expiry.begin(&touches, &state);
+        assert!(touches.count(session) && touches.touch(session));
+        assert!(!touches.count(SessionId(99)), "it may have ended");
+        assert_eq!(ticks(&mut expiry, &touches, &state, 1000), [session]);
+        assert!(!touches.count(session) && !touches.touch(session));
+        touches.spare(session);
+        assert!(touches.count(session));
+        assert_eq!(ticks(&mut expiry, &touches, &state, 1900), []);
+        assert_eq!(ticks(&mut expiry, &touches, &state, 3000), [session]);
+        Expiry::end(&touches);
+        reported(&touches);
+        assert!(!touches.touch(session));
+        assert_eq!(
+            reported(&touches),
+            [session],
+            "another leader may let it live"
+        );
+    }
+
+    #[test]
+    fn w4_a_late_tick_ends_no_session_before_its_timeout() {
+        let (state, session) = state();
+        let (touches, mut expiry) = (Touches::default(), Expiry::default());
+        expiry.begin(&touches, &state);
+        assert_eq!(expiry.tick(&touches, 0, &state), []);
+        // At 499 ms, where a tick was announced for 400.
+        touches.touch(session);
+        assert_eq!(expiry.tick(&touches, 500, &state), []);
+        assert_eq!(ticks(&mut expiry, &touches, &state, 1499), []);
+        assert_eq!(ticks(&mut expiry, &touches, &state, 1600), [session]);
     }
 
     #[test]

@@ -140,7 +140,7 @@ struct ServerLabel {
 }
 
 /// What the tables know, set when somebody asks.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     /// Watches of the clients connected here.
     pub watches: u64,
@@ -577,12 +577,10 @@ mod tests {
 
     fn snapshot(state: Option<OfState>) -> Snapshot {
         Snapshot {
-            watches: 0,
-            quorum_age_ms: 0,
             mode: Mode::Follower,
             takes_writes: true,
-            ensemble: None,
             state,
+            ..Snapshot::default()
         }
     }
 

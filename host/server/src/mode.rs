@@ -4,7 +4,7 @@ use quorate_consensus::Consensus;
 use quorate_model::id::ServerId;
 
 /// What a server is in its ensemble.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
     /// The only server.
     Standalone,
@@ -17,6 +17,7 @@ pub enum Mode {
     /// It has no quorum, and answers reads.
     ReadOnly,
     /// It hears of no quorum, installs a snapshot, or has stopped over a fault: it serves nothing now.
+    #[default]
     NotServing,
 }
 

@@ -26,6 +26,7 @@ use crate::mode::Mode;
 use crate::notify::Watches;
 use crate::read_only::ReadOnly;
 use crate::route::{MAX_IN_FLIGHT, Router};
+use crate::silence::Silence;
 
 /// What the stages that face clients share.
 pub struct Edge {
@@ -47,6 +48,8 @@ pub struct Edge {
     pub read_only: Arc<ReadOnly>,
     /// The sessions that only this server knows.
     pub local: local_sessions::Table,
+    /// Until when its clients may be served.
+    pub silence: Arc<Silence>,
     /// How long ago a quorum was last heard of, in milliseconds; 0 at a server that is alone.
     pub quorum_age_ms: Box<dyn Fn() -> u64 + Send + Sync>,
     /// What this server is in its ensemble.

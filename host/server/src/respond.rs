@@ -14,8 +14,8 @@ mod waiters;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::BytesMut;
 use parking_lot::Mutex;
@@ -34,6 +34,7 @@ use crate::metrics::Metrics;
 use crate::notify::{AnswerForm, Watches};
 use crate::receive::Edge;
 use crate::route::{Barrier, Barriers, MAX_IN_FLIGHT_BYTES, Waiter};
+use crate::silence::{Lease, Silence};
 use waiters::{Handshake, Upgrade, Write};
 
 /// How many requests of one connection may wait for their answers before no more are read from its
@@ -77,6 +78,9 @@ pub struct Connection {
     /// Of all connections, see [`Limits`](crate::receive::Limits).
     max_outstanding: i64,
     barriers: Arc<Barriers>,
+    silence: Arc<Silence>,
+    /// Until when its session is served (rule W4); none before there is one, and for a read-only one.
+    lease: OnceLock<Arc<Lease>>,
     wake: Notify,
     received: AtomicU64,
     sent: AtomicU64,
@@ -226,6 +230,8 @@ impl Connection {
             metrics: edge.metrics.clone(),
             max_outstanding: edge.limits.max_outstanding_requests.cast_signed() as i64,
             barriers: edge.router.barriers().clone(),
+            silence: edge.silence.clone(),
+            lease: OnceLock::new(),
             wake: Notify::new(),
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
@@ -278,7 +284,23 @@ impl Connection {
 
     /// From now on the ensemble does.
     pub(crate) fn upgraded(&self) {
+        if let Some(lease) = self.lease.get() {
+            self.silence.upgrade(lease);
+        }
         self.inner.lock().kind = Kind::Global;
+    }
+
+    /// Whether its client may be told anything at this moment (rule W4).
+    pub(crate) fn may_speak(&self) -> bool {
+        let lease = self.lease.get();
+        lease.is_none_or(|lease| self.silence.serves(lease))
+    }
+
+    /// This server leads, and has counted a touch of its session.
+    pub(crate) fn touch_counted_here(&self) {
+        if let Some(lease) = self.lease.get() {
+            self.silence.touch_counted_here(lease);
+        }
     }
 
     /// Whether a handshake was received and is not answered.
@@ -304,6 +326,7 @@ impl Connection {
         Box::new(Handshake {
             connection: self.clone(),
             request,
+            asked_ms: self.silence.now_ms(),
         })
     }
 
@@ -322,6 +345,10 @@ impl Connection {
         inner.kind = kind;
         if inner.is_closed() {
             return;
+        }
+        if let Kind::Local { timeout_ms } = kind {
+            let lease = (self.silence).local_lease(session, self.number(), timeout_ms);
+            self.lease.get_or_init(|| lease);
         }
         inner.phase = Phase::Open;
         waiters::welcome(
@@ -523,6 +550,9 @@ impl Connection {
     /// The task that reads from the socket has ended: the watches die.
     pub fn finish(&self) {
         self.close("the client has gone");
+        if let Some(session) = self.session() {
+            self.silence.forget(session, self.number());
+        }
         self.watches.forget(self);
     }
 

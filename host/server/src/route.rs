@@ -160,9 +160,9 @@ impl Router {
         }
     }
 
-    /// A sign of life of a session's client (rule W5).
-    pub fn touch(&self, session: SessionId) {
-        self.0.touches.touch(session);
+    /// A sign of life of a session's client (rule W5). Says whether it counts already, as this server leads.
+    pub fn touch(&self, session: SessionId) -> bool {
+        self.0.touches.touch(session)
     }
 
     /// What reads that must see the newest wait at.

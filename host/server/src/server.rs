@@ -141,7 +141,10 @@ impl Server {
         tokio::spawn(asker.run());
         let members = Members::new(consensus.clone(), router.clone(), several);
         let (serving, serves) = watch::channel(false);
-        let silence = Arc::new(Silence::default());
+        let silence = Arc::new(match several {
+            true => Silence::new(clock.clone()),
+            false => Silence::alone(clock.clone()),
+        });
         let versions = Arc::new(Versions::default());
         let readiness = Arc::new(Readiness::default());
         if several {
@@ -181,9 +184,8 @@ impl Server {
                 metrics: metrics.clone(),
             };
             tokio::spawn(keeper.run());
-            let (consensus, state, silence) = (consensus.clone(), state.clone(), silence.clone());
-            let (watches, clock) = (watches.clone(), clock.clone());
-            tokio::spawn(silence::keep(silence, consensus, state, watches, clock));
+            let (consensus, silence) = (consensus.clone(), silence.clone());
+            tokio::spawn(silence::keep(silence, consensus, watches.clone()));
         }
         let raiser = version::Raiser {
             versions,
@@ -283,6 +285,7 @@ impl Server {
             members: Some(self.members.clone()),
             activity: self.recipes.activity(),
             read_only: self.read_only.clone(),
+            silence: self.silence.clone(),
             local: local_sessions::Table::new(quorum_age_ms.clone()),
             quorum_age_ms: Box::new(quorum_age_ms.clone()),
             mode: Box::new({

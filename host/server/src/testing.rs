@@ -35,6 +35,7 @@ use crate::receive::{Edge, Limits};
 use crate::recipes::Recipes;
 use crate::respond::{Connection, Form};
 use crate::route::{Router, Waiter};
+use crate::silence::Silence;
 
 pub(crate) fn path(text: &str) -> ZnodePath {
     ZnodePath::parse(text).unwrap()
@@ -117,6 +118,7 @@ impl TestServer {
                 members: None,
                 activity: Arc::default(),
                 read_only: Arc::default(),
+                silence: Arc::new(Silence::alone(Arc::new(Clock::start(SystemHands::start())))),
                 local: local_sessions::Table::new(|| 0),
                 quorum_age_ms: Box::new(|| 0),
                 mode: Box::new(|| Mode::Standalone),

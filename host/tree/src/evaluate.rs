@@ -378,7 +378,11 @@ impl<R: Runner<RunTree>> Evaluator<R> {
                 timeout_ms,
             } => session::attach(view, id, owner, *password, *timeout_ms),
             Operation::ExpireSession => {
-                view.session(id).ok_or(Refusal::SessionExpired)?;
+                match owner {
+                    // Whoever asks has silence of that owner in mind.
+                    Some(_) => session::expect_owner(view, id, owner)?,
+                    None => view.session(id).ok_or(Refusal::SessionExpired)?,
+                };
                 session::close(view, id);
                 Ok(Outcome::SessionClosed)
             }

@@ -1,11 +1,14 @@
 //! One connection's task: its first bytes, its handshake, its requests, and the sending of its answers.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use quorate_model::acl::Identity;
 use quorate_model::id::{SessionId, Zxid};
 use quorate_model::request::{Operation, Password, Request};
@@ -184,6 +187,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<'_, R, W> {
                 return Err(End::Late("its handshake"));
             }
         }
+        self.touch();
         loop {
             let pressed = self.take_requests()?;
             self.exchange(!pressed).await?;
@@ -370,15 +374,22 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<'_, R, W> {
         drop(reads);
         if frames > 0 {
             self.connection.received(frames);
-            if let Some(session) = self.connection.session() {
-                self.edge.router.touch(session);
-            }
+            self.touch();
             if self.connection.kind() == Kind::Global {
                 // It may just have become one: then the leader counts its silence.
                 self.socket.silent = None;
             }
         }
         Ok(pressed)
+    }
+
+    /// A sign of life of its session's client.
+    fn touch(&self) {
+        if let Some(session) = self.connection.session()
+            && self.edge.router.touch(session)
+        {
+            self.connection.touch_counted_here();
+        }
     }
 
     fn holds_much(&self) -> bool {
@@ -412,7 +423,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<'_, R, W> {
             socket.prepare();
             tokio::select! {
                 biased;
-                sent = socket.writer.write_buf(&mut socket.sending),
+                sent = send(&mut socket.writer, &mut socket.sending, &self.connection),
                     if !socket.sending.is_empty() =>
                 {
                     let sent = sent?;
@@ -465,19 +476,37 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<'_, R, W> {
                 if self.socket.sending.is_empty() {
                     self.connection.take_output(&mut self.socket.sending);
                 }
-                if self.socket.sending.is_empty() {
-                    return self.socket.writer.shutdown().await;
+                let socket = &mut self.socket;
+                if socket.sending.is_empty() {
+                    return Ok(socket.writer.shutdown().await?);
                 }
-                self.socket
-                    .writer
-                    .write_all_buf(&mut self.socket.sending)
-                    .await?;
+                if send(&mut socket.writer, &mut socket.sending, &self.connection).await? == 0 {
+                    return Err(End::Hangup);
+                }
             }
         };
         if let Ok(Err(error)) = timeout(FAREWELL_DEADLINE, last).await {
             tracing::debug!(%error, "the last bytes of a connection were not sent");
         }
     }
+}
+
+/// Sends some of it, unless the client is not to be told anything any more: the clock is looked at right before the
+/// bytes go, since this process may have stood still after they were made (rule W4).
+async fn send<W: AsyncWrite + Unpin>(
+    writer: &mut W,
+    sending: &mut BytesMut,
+    connection: &Connection,
+) -> Result<usize, End> {
+    poll_fn(|context| {
+        if !connection.may_speak() {
+            return Poll::Ready(Err(End::CutOff));
+        }
+        let sent = ready!(Pin::new(&mut *writer).poll_write(context, sending))?;
+        sending.advance(sent);
+        Poll::Ready(Ok(sent))
+    })
+    .await
 }
 
 struct Socket<R, W> {

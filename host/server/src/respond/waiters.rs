@@ -16,6 +16,8 @@ use crate::route::Waiter;
 pub(super) struct Handshake {
     pub(super) connection: Arc<Connection>,
     pub(super) request: ConnectRequest,
+    /// When its server sent it on, in that server's monotonic milliseconds.
+    pub(super) asked_ms: u64,
 }
 
 impl Waiter for Handshake {
@@ -23,7 +25,7 @@ impl Waiter for Handshake {
         !self.connection.inner.lock().is_closed()
     }
 
-    fn settle(self: Box<Self>, _state: &State, _zxid: Zxid, outcome: &Outcome) {
+    fn settle(self: Box<Self>, _state: &State, zxid: Zxid, outcome: &Outcome) {
         let connection = &self.connection;
         let mut inner = connection.inner.lock();
         if inner.is_closed() {
@@ -36,6 +38,10 @@ impl Waiter for Handshake {
                 timeout_ms,
             } => {
                 inner.session = Some(*session);
+                let since = (self.asked_ms, zxid.epoch());
+                let lease =
+                    (connection.silence).lease(*session, connection.number(), *timeout_ms, since);
+                connection.lease.get_or_init(|| lease);
                 inner.phase = Phase::Open;
                 let out = &mut inner.output;
                 welcome(&self.request, *session, password, *timeout_ms, false, out);

@@ -160,14 +160,14 @@ impl Acceptor {
                 } => {
                     // One that was removed and goes on keeps no session alive: what it has of it may never end there.
                     let is_member = self.is_member(server);
+                    let mut not_counted = Vec::new();
                     if is_member {
                         self.clock.heard(server, machine_ms);
                         let now_ms = self.clock.monotonic_ms();
                         self.versions.heard(server, reads, now_ms);
                         self.readiness.heard(server, ready_at, now_ms);
-                        for session in sessions {
-                            self.touches.touch(session);
-                        }
+                        not_counted = sessions;
+                        not_counted.retain(|session| !self.touches.count(*session));
                     }
                     // Always answered: the next report waits for it, and a quorum may be there by then.
                     // Who is no member hears of no quorum: what it has may be ever so old.
@@ -176,6 +176,7 @@ impl Acceptor {
                         None => None,
                         Some(age) => Some(Lead {
                             quorum_age_ms: age.as_millis() as u64,
+                            not_counted,
                             wrong_at: self.wrong_at(server, state)?,
                             now: self.clock.now(),
                         }),

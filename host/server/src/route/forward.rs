@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use quorate_consensus::{Consensus, PeerReceiver, PeerSender, PeerStream, ReconfigureError};
-use quorate_model::id::{ServerId, Zxid};
+use quorate_model::id::{ServerId, SessionId, Zxid};
 use quorate_model::recipe::RecipeDigest;
 use quorate_model::write_set::ENSEMBLE_VERSION;
 use quorate_tree::SharedState;
@@ -155,6 +155,7 @@ impl Forwarder {
                     if let FromLeader::Expect { epoch: of, next } = message?
                         && of == epoch
                     {
+                        self.silence.stream_begins(epoch);
                         self.router.resume(epoch, next);
                         expected = true;
                         self.serving.send_replace(true);
@@ -204,14 +205,16 @@ impl Forwarder {
         let mut report = 0;
         loop {
             every.tick().await;
-            let mut sessions = self.touches.take_touched();
             // A queued request is a sign of life, however long it waits.
-            sessions.extend(self.router.sessions_in_flight());
+            let mut in_flight = self.router.sessions_in_flight();
+            in_flight.remove(&SessionId::NONE);
+            // Touches that are not counted, for whatever reason, are in the next report.
+            let reported = self.touches.report(in_flight);
             let sent_ms = self.clock.monotonic_ms();
             report += 1;
             let touched = ToLeader::Touched {
                 report,
-                sessions,
+                sessions: reported.sessions(),
                 state: self.digests.newest(),
                 machine_ms: self.clock.machine_ms(),
                 reads: ENSEMBLE_VERSION,
@@ -246,8 +249,10 @@ impl Forwarder {
                      remove its data directory and let it join again under a new id"
                 ));
             }
-            self.silence
-                .heard(sent_ms.saturating_sub(lead.quorum_age_ms));
+            let at_ms = sent_ms.saturating_sub(lead.quorum_age_ms);
+            let counted = reported.counted(&lead.not_counted);
+            self.silence.touches_counted(&counted, at_ms);
+            self.silence.heard(at_ms);
         }
     }
 }

@@ -90,11 +90,14 @@ pub(super) enum FromLeader {
 }
 
 /// What a leader says to a report.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Lead {
     /// How long ago a quorum confirmed it, in milliseconds (rule W4): it may be cut off together with whom it
     /// tells this.
     pub(super) quorum_age_ms: u64,
+    /// The reported sessions whose touches it did not count: their ends are asked for, or it does not know them, or
+    /// does not count yet. Nobody is to rely on these (rule W4).
+    pub(super) not_counted: Vec<SessionId>,
     /// The receiver's state differs from the leader's at this transaction: it is to stop.
     pub(super) wrong_at: Option<Zxid>,
     /// The ensemble's time (rule E3).
