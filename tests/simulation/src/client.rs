@@ -175,7 +175,7 @@ impl Client {
         }
         self.session = answer.session;
         self.password = answer.password;
-        if let Some(watches) = self.watches.to_be_set(self.told) {
+        if let Some(watches) = self.watches.unset(self.told) {
             self.set_watches(&mut link, watches)
                 .await
                 .map_err(|_| None)?;

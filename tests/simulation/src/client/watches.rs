@@ -85,7 +85,7 @@ impl Watches {
     }
 
     /// There is a new connection: what is to be asked there first, if anything.
-    pub(super) fn to_be_set(&mut self, since: Zxid) -> Option<SetWatches> {
+    pub(super) fn unset(&mut self, since: Zxid) -> Option<SetWatches> {
         if self.armed.is_empty() {
             self.set = true;
             return None;
