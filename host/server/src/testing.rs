@@ -118,6 +118,7 @@ impl TestServer {
                 activity: Arc::default(),
                 read_only: Arc::default(),
                 local: local_sessions::Table::new(|| 0),
+                room: Default::default(),
                 quorum_age_ms: Box::new(|| 0),
                 mode: Box::new(|| Mode::Standalone),
             }),
