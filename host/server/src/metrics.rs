@@ -56,8 +56,10 @@ pub struct Metrics {
     pub outstanding: Gauge,
     /// Their bytes.
     pub outstanding_bytes: Gauge,
-    /// Requests refused because the server had too many.
-    pub overloaded: Counter,
+    /// Large requests that were not read before there was room for them.
+    pub room_waits: Counter,
+    /// Bytes of answers and events that wait to be sent.
+    pub unsent_bytes: Gauge,
     /// Four-letter words answered.
     pub four_letter_words: Counter,
     /// HTTP requests answered.
@@ -278,10 +280,15 @@ impl Metrics {
             late_answers: counter(r, "late_answers", "Answers of parked calls sent as events"),
             outstanding: gauge(r, "outstanding", "Requests that wait for their answer"),
             outstanding_bytes: gauge(r, "outstanding_bytes", "Bytes of the requests that wait"),
-            overloaded: counter(
+            room_waits: counter(
                 r,
-                "overloaded",
-                "Requests refused because the server had too many",
+                "room_waits",
+                "Large requests that were not read before there was room for them",
+            ),
+            unsent_bytes: gauge(
+                r,
+                "unsent_bytes",
+                "Bytes of answers and events that wait to be sent",
             ),
             four_letter_words: counter(r, "four_letter_words", "Four-letter words answered"),
             http_requests: counter(r, "http_requests", "HTTP requests answered"),

@@ -9,6 +9,7 @@ mod connection;
 mod frames;
 mod listener;
 pub(crate) mod places;
+pub(crate) mod room;
 
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ use quorate_tree::SharedState;
 pub(crate) use call_path::{CallPath, Standing};
 pub(crate) use connection::new_password;
 pub use listener::{converse, serve};
+pub use room::{Room, Size};
 
 use crate::activity::Activity;
 use crate::local_sessions;
@@ -25,6 +27,7 @@ use crate::metrics::Metrics;
 use crate::mode::Mode;
 use crate::notify::Watches;
 use crate::read_only::ReadOnly;
+use crate::respond::MAX_UNSENT_BYTES_OF_ALL;
 use crate::route::{MAX_IN_FLIGHT, Router};
 use crate::silence::Silence;
 
@@ -52,12 +55,14 @@ pub struct Edge {
     pub silence: Arc<Silence>,
     /// How long ago a quorum was last heard of, in milliseconds; 0 at a server that is alone.
     pub quorum_age_ms: Box<dyn Fn() -> u64 + Send + Sync>,
+    /// For all connections together.
+    pub room: Room,
     /// What this server is in its ensemble.
     pub mode: Box<dyn Fn() -> Mode + Send + Sync>,
 }
 
 /// The most that [`Limits::max_outstanding_requests`] may be, and its default: half of what the stream to the
-/// leader takes, so that clients are slowed down and not closed.
+/// leader takes, so that clients leave room for requests over HTTP.
 pub const MAX_OUTSTANDING_REQUESTS: usize = MAX_IN_FLIGHT / 2;
 
 /// What the operator decides for clients.
@@ -96,6 +101,15 @@ impl Default for Limits {
             reconfig_enabled: false,
             linearizable_reads: false,
             local_sessions: local_sessions::Setting::Off,
+        }
+    }
+}
+
+impl Edge {
+    /// If too much is unsent: closes who reads slowest.
+    fn relieve(&self) {
+        if self.metrics.unsent_bytes.get() >= MAX_UNSENT_BYTES_OF_ALL {
+            self.room.relieve(&self.watches, &self.metrics);
         }
     }
 }

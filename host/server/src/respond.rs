@@ -16,6 +16,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use parking_lot::Mutex;
@@ -32,7 +33,7 @@ pub use read::{Read, SetWatches};
 
 use crate::metrics::Metrics;
 use crate::notify::{AnswerForm, Watches};
-use crate::receive::Edge;
+use crate::receive::{Edge, Size};
 use crate::route::{Barrier, Barriers, MAX_IN_FLIGHT_BYTES, Waiter};
 use crate::silence::{Lease, Silence};
 use waiters::{Handshake, Upgrade, Write};
@@ -66,6 +67,15 @@ pub const PAUSE_UNSENT_BYTES: usize = 1 << 20;
 /// and since the reads between two writes are answered together ([`MAX_PENDING_READS`]).
 pub const MAX_UNSENT_BYTES: usize = 64 << 20;
 
+/// How many bytes of all connections may wait to be sent before no more requests are read from a socket that has
+/// any unsent: whoever reads has none soon.
+pub const PAUSE_UNSENT_BYTES_OF_ALL: i64 = 64 << 20;
+
+/// How many bytes of all connections may wait to be sent before the connections that drain slowest are closed
+/// ([`Room::relieve`](crate::receive::Room)); nobody is answered before. Twice as many, since each may have one
+/// large answer unsent, and since events come without being asked for.
+pub const MAX_UNSENT_BYTES_OF_ALL: i64 = 128 << 20;
+
 /// The most memory that an idle connection keeps for its output.
 const IDLE_OUTPUT_BYTES: usize = 4096;
 
@@ -84,6 +94,8 @@ pub struct Connection {
     wake: Notify,
     received: AtomicU64,
     sent: AtomicU64,
+    /// How many bytes its socket has taken.
+    drained: AtomicU64,
     inner: Mutex<Inner>,
 }
 
@@ -117,6 +129,19 @@ struct Inner {
     frames: u64,
     /// What it has taken and not sent yet, in bytes.
     sending: usize,
+    /// How many bytes of it all the metric counts as unsent.
+    counted: usize,
+    /// Since when there is something unsent, and what the socket had taken by then; as of when that was last counted.
+    behind: (Instant, u64),
+}
+
+/// How fast a connection is sent what waits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Drain {
+    /// For how long something waits.
+    pub(crate) age: Duration,
+    /// What its client has taken meanwhile.
+    pub(crate) bytes_a_second: u64,
 }
 
 /// Who knows of a connection's session.
@@ -158,7 +183,7 @@ enum Pending {
         xid: i32,
         read: Read,
         barrier: Barrier,
-        bytes: usize,
+        size: Size,
         answer_bytes: usize,
         since: Instant,
     },
@@ -235,6 +260,7 @@ impl Connection {
             wake: Notify::new(),
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
+            drained: AtomicU64::new(0),
             inner: Mutex::new(Inner {
                 session: None,
                 kind: Kind::Global,
@@ -251,6 +277,8 @@ impl Connection {
                 output: BytesMut::new(),
                 frames: 0,
                 sending: 0,
+                counted: 0,
+                behind: (Instant::now(), 0),
             }),
         });
         connection.watches.register(&connection);
@@ -378,9 +406,16 @@ impl Connection {
         self.end_locked(inner);
     }
 
-    /// Answers a read of so many bytes, or lets it wait for the write before it and for its barrier. `state`
+    /// Answers a read of that size, or lets it wait for the write before it and for its barrier. `state`
     /// is locked for reading.
-    pub fn read(&self, state: &State, xid: i32, read: Read, barrier: Barrier, bytes: usize) {
+    pub fn read(
+        &self,
+        state: &State,
+        xid: i32,
+        read: Read,
+        barrier: Barrier,
+        size: impl Into<Size>,
+    ) {
         let mut inner = self.inner.lock();
         if inner.is_closed() || self.close_if_vacant(&mut inner, state) {
             return;
@@ -394,7 +429,7 @@ impl Connection {
                 xid,
                 read,
                 barrier,
-                bytes,
+                size: size.into(),
                 answer_bytes,
                 since,
             };
@@ -461,9 +496,11 @@ impl Connection {
         }
     }
 
-    /// A write of so many bytes is about to be submitted: [`Connection::answer_due`] comes first, since
+    /// A write of that size is about to be submitted: [`Connection::answer_due`] comes first, since
     /// no read before it may see it. Whoever settles it answers the client.
-    pub fn write(self: &Arc<Self>, xid: i32, form: Form, bytes: usize) -> Box<dyn Waiter> {
+    pub fn write(self: &Arc<Self>, xid: i32, form: Form, size: impl Into<Size>) -> Box<dyn Waiter> {
+        let size = size.into();
+        let bytes = size.bytes;
         let mut inner = self.inner.lock();
         inner.writes += 1;
         let number = inner.writes;
@@ -481,6 +518,7 @@ impl Connection {
         Box::new(Write {
             connection: self.clone(),
             number,
+            _size: size,
         })
     }
 
@@ -570,7 +608,10 @@ impl Connection {
         }
         self.forget_pending(inner);
         inner.phase = Phase::Closed(reason);
+        // What is being sent goes with the task, at once.
         inner.output = BytesMut::new();
+        inner.sending = 0;
+        self.count_unsent(inner);
         self.wake.notify_one();
     }
 
@@ -610,14 +651,14 @@ impl Connection {
         Some(pending)
     }
 
-    /// A connection with nothing pending is always read from: nothing would wake it later.
+    /// However much all have pending, a connection with nothing pending is read from: nothing would wake it later.
     fn is_pressed(&self, inner: &Inner) -> bool {
         let crowded = || {
             self.metrics.outstanding.get() >= self.max_outstanding
                 || self.metrics.outstanding_bytes.get() >= MAX_PENDING_BYTES_OF_ALL
         };
         inner.last_taken
-            || inner.unsent() >= PAUSE_UNSENT_BYTES
+            || self.is_behind(inner)
             || inner.pending.len() >= MAX_PENDING
             || inner.pending_reads >= MAX_PENDING_READS
             || inner.pending_answer_bytes >= MAX_PENDING_ANSWER_BYTES
@@ -625,7 +666,34 @@ impl Connection {
             || (!inner.pending.is_empty() && crowded())
     }
 
+    fn is_due(&self, inner: &Inner, passed: Barrier) -> bool {
+        !inner.waits(passed) && !self.is_behind(inner)
+    }
+
+    /// Whether nothing more is to be answered before something is sent: here, or if all have much, anywhere.
+    fn is_behind(&self, inner: &Inner) -> bool {
+        let of_all = self.metrics.unsent_bytes.get();
+        inner.unsent() >= PAUSE_UNSENT_BYTES
+            || (of_all >= PAUSE_UNSENT_BYTES_OF_ALL && inner.unsent() > 0)
+            || of_all >= MAX_UNSENT_BYTES_OF_ALL
+    }
+
+    /// Has the metric count what is unsent here.
+    fn count_unsent(&self, inner: &mut Inner) {
+        let unsent = inner.unsent();
+        let counted = std::mem::replace(&mut inner.counted, unsent);
+        if counted == unsent {
+            return;
+        }
+        if counted == 0 {
+            inner.behind = (Instant::now(), self.drained.load(Ordering::Relaxed));
+        }
+        let more = unsent.cast_signed() - counted.cast_signed();
+        self.metrics.unsent_bytes.inc_by(more as i64);
+    }
+
     fn check_unsent(&self, inner: &mut Inner) {
+        self.count_unsent(inner);
         if inner.unsent() > MAX_UNSENT_BYTES {
             self.metrics.connections_stuck.inc();
             self.close_locked(inner, "the client does not read its answers");
@@ -657,6 +725,27 @@ impl Connection {
         std::mem::replace(&mut inner.raised, barrier) != barrier
     }
 
+    /// The socket has taken so many bytes.
+    pub(crate) fn drained(&self, bytes: u64) {
+        self.drained.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// How fast what waits is sent; none if nothing waits.
+    pub(crate) fn drain(&self) -> Option<Drain> {
+        let drained = self.drained.load(Ordering::Relaxed);
+        let inner = self.inner.lock();
+        if inner.counted == 0 {
+            return None;
+        }
+        let (since, before) = inner.behind;
+        let age = since.elapsed();
+        let per_second = drained.saturating_sub(before) as f64 / age.as_secs_f64().max(0.001);
+        Some(Drain {
+            age,
+            bytes_a_second: per_second as u64,
+        })
+    }
+
     /// Swaps what is to be sent into `sending`, which is empty. What was taken before counts as sent.
     pub fn take_output(&self, sending: &mut BytesMut) {
         debug_assert!(
@@ -676,6 +765,7 @@ impl Connection {
             self.metrics.sent.inc_by(frames);
         }
         inner.sending = sending.len();
+        self.count_unsent(&mut inner);
     }
 
     /// What the task has to do besides sending.
@@ -683,7 +773,7 @@ impl Connection {
         let inner = self.inner.lock();
         match inner.phase {
             Phase::Opening => Progress::Opening,
-            Phase::Open if inner.is_due(self.barriers.passed()) => Progress::Due,
+            Phase::Open if self.is_due(&inner, self.barriers.passed()) => Progress::Due,
             Phase::Open if self.is_pressed(&inner) => Progress::Pressed,
             Phase::Open => Progress::Open,
             Phase::Ending => Progress::Ending,
@@ -727,10 +817,6 @@ impl Inner {
         }
     }
 
-    fn is_due(&self, passed: Barrier) -> bool {
-        !self.waits(passed) && self.unsent() < PAUSE_UNSENT_BYTES
-    }
-
     fn count(&mut self, pending: &Pending, plus: impl Fn(usize, usize) -> usize) {
         self.pending_bytes = plus(self.pending_bytes, pending.bytes());
         self.pending_barriers = plus(self.pending_barriers, pending.barriers());
@@ -757,9 +843,8 @@ impl Pending {
     /// How many bytes its request has.
     fn bytes(&self) -> usize {
         match self {
-            Pending::Write { bytes, .. }
-            | Pending::Read { bytes, .. }
-            | Pending::Reply { bytes, .. } => *bytes,
+            Pending::Write { bytes, .. } | Pending::Reply { bytes, .. } => *bytes,
+            Pending::Read { size, .. } => size.bytes,
             Pending::Last { .. } => 0,
         }
     }
@@ -853,7 +938,7 @@ impl Connection {
     fn answer_waiting(&self, inner: &mut Inner, state: &State, zxid: Zxid, passed: Barrier) {
         while !inner.is_closed()
             && !inner.waits(passed)
-            && (inner.pending_writes > 0 || inner.is_due(passed))
+            && (inner.pending_writes > 0 || self.is_due(inner, passed))
         {
             match self.pop(inner) {
                 Some(Pending::Read {

@@ -7,8 +7,9 @@
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use quorate_model::id::{Incarnation, Origin, Owner, ServerId, SessionId, Zxid};
 use quorate_model::outcome::Outcome;
 use quorate_model::request::{Operation, Request, ZnodeOperation};
@@ -16,6 +17,7 @@ use quorate_tree::State;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
 
 use crate::evaluate::ALONE_AFTER;
 use crate::expiry::Touches;
@@ -32,12 +34,20 @@ pub use forward::Forwarder;
 pub(crate) use forward::{ask_for_change, ask_for_look, ask_for_recipe};
 pub use inbox::Inbox;
 
-/// How many requests of all clients may be in flight: far above what one entry takes, so that the
-/// bound is met only by a server that has no leader or no disk.
+/// While so many requests are in flight, none is taken that comes by itself: over HTTP, or of the server's own. It
+/// is far above what one entry takes, so that it is met only by a server that has no leader or no disk.
+/// Connections are not read from instead ([`Router::submit_held`]).
 pub const MAX_IN_FLIGHT: usize = 100_000;
 
-/// How many bytes of requests may be in flight.
+/// The same for their bytes.
 pub const MAX_IN_FLIGHT_BYTES: usize = 256 << 20;
+
+/// So many requests in flight are looked through for such as nobody waits for any more, and then when they are
+/// twice as many as were left.
+const LOOK_THROUGH_FROM: usize = MAX_IN_FLIGHT / 10;
+
+/// How often they are looked through at the most, for somebody who waits for room.
+const LOOK_THROUGH_EVERY: Duration = Duration::from_millis(100);
 
 /// Who is told what a request came to.
 pub trait Waiter: Send {
@@ -82,6 +92,10 @@ struct Stream {
     /// The last epoch that opened here.
     epoch: u32,
     stopped: Option<String>,
+    /// At how many in flight they are looked through next.
+    look_through_at: usize,
+    /// When they were last.
+    looked_through: Option<Instant>,
 }
 
 struct InFlight {
@@ -130,6 +144,7 @@ impl Router {
             barriers: Arc::default(),
             stream: Mutex::new(Stream {
                 next_number: 1,
+                look_through_at: LOOK_THROUGH_FROM,
                 ..Stream::default()
             }),
             arrived: Notify::new(),
@@ -170,23 +185,45 @@ impl Router {
         &self.0.barriers
     }
 
-    /// Sends a request. The order of calls is the order of evaluation.
+    /// Sends a request of no connection's. The order of calls is the order of evaluation.
     ///
     /// # Errors
     /// [`Overloaded`]; the waiter is dropped untold.
     pub fn submit(&self, request: Request, waiter: Box<dyn Waiter>) -> Result<(), Overloaded> {
         let bytes = request_bytes(&request);
-        let mut stream = self.0.stream.lock();
-        if let Some(reason) = &stream.stopped {
-            let reason = reason.clone();
-            drop(stream);
-            waiter.abandon(&reason);
-            return Ok(());
-        }
+        let stream = self.0.stream.lock();
         if stream.in_flight.len() >= MAX_IN_FLIGHT
             || stream.in_flight_bytes + bytes > MAX_IN_FLIGHT_BYTES
         {
             return Err(Overloaded);
+        }
+        self.push(stream, request, bytes, waiter);
+        Ok(())
+    }
+
+    /// Sends a request of a connection, in order with the others. It is always taken: what all connections have
+    /// in flight is bounded where they are read from, one request for each connection aside that is small.
+    pub fn submit_held(&self, request: Request, waiter: Box<dyn Waiter>) {
+        let bytes = request_bytes(&request);
+        let stream = self.0.stream.lock();
+        let many = stream.in_flight.len() >= stream.look_through_at;
+        self.push(stream, request, bytes, waiter);
+        if many {
+            self.forget_dead();
+        }
+    }
+
+    fn push(
+        &self,
+        mut stream: MutexGuard<'_, Stream>,
+        request: Request,
+        bytes: usize,
+        waiter: Box<dyn Waiter>,
+    ) {
+        if let Some(reason) = &stream.stopped {
+            let reason = reason.clone();
+            drop(stream);
+            return waiter.abandon(&reason);
         }
         let numbered = Numbered {
             origin: self.origin(stream.next_number),
@@ -204,7 +241,55 @@ impl Router {
         });
         drop(stream);
         self.0.arrived.notify_one();
-        Ok(())
+    }
+
+    /// Somebody waits for room: what requests hold that nobody waits for any more is given back, from time to time.
+    pub(crate) fn make_room(&self) {
+        let now = Instant::now();
+        {
+            let mut stream = self.0.stream.lock();
+            let last = stream.looked_through;
+            if last.is_some_and(|then| now - then < LOOK_THROUGH_EVERY) {
+                return;
+            }
+            stream.looked_through = Some(now);
+        }
+        self.forget_dead();
+    }
+
+    /// Drops requests of clients that have gone, and which no leader has been sent in this epoch: nobody has seen
+    /// their numbers, so those behind take them. The end of a session stays, as it is sent by clients that go.
+    fn forget_dead(&self) {
+        let mut stream = self.0.stream.lock();
+        let taken = stream
+            .in_flight
+            .partition_point(|in_flight| in_flight.taken);
+        let untaken = stream.in_flight.split_off(taken);
+        let sent_again = stream.outbox.len().saturating_sub(untaken.len());
+        stream.outbox.truncate(sent_again);
+        if let Some(first) = untaken.front() {
+            stream.next_number = first.numbered.origin.number;
+        }
+        let mut dead = Vec::new();
+        for mut in_flight in untaken {
+            let ends = matches!(
+                in_flight.numbered.request.operation,
+                Operation::CloseSession
+            );
+            if !ends && !in_flight.waiter.alive() {
+                stream.in_flight_bytes -= in_flight.bytes;
+                dead.push(in_flight);
+                continue;
+            }
+            in_flight.numbered.origin = self.origin(stream.next_number);
+            stream.next_number += 1;
+            stream.outbox.push_back(in_flight.numbered.clone());
+            stream.in_flight.push_back(in_flight);
+        }
+        stream.look_through_at = LOOK_THROUGH_FROM.max(2 * stream.in_flight.len());
+        drop(stream);
+        // They give back what they hold, and wake who waits for it.
+        drop(dead);
     }
 
     /// Sends a request and waits for what it comes to.
@@ -545,6 +630,72 @@ mod tests {
             router.settle(numbered.origin, &state, Zxid(2), &outcome);
         }
         assert_eq!(told.try_iter().collect::<Vec<_>>(), [0, 1, 3]);
+    }
+
+    #[test]
+    fn s1_requests_of_those_who_have_gone_are_forgotten_and_leave_no_gap() {
+        let router = router();
+        let (sender, told) = std::sync::mpsc::sync_channel(10);
+        let submit = |name, alive, operation| {
+            let request = Request {
+                operation,
+                ..request()
+            };
+            let sender = sender.clone();
+            router.submit_held(
+                request,
+                Box::new(Told {
+                    alive,
+                    sender,
+                    name,
+                }),
+            );
+        };
+        let acknowledge = || Operation::Acknowledge { key: 1 };
+        submit(0, false, acknowledge());
+        submit(1, true, acknowledge());
+        let taken = router.take(10).1;
+        submit(2, false, acknowledge());
+        submit(3, true, acknowledge());
+        submit(4, false, Operation::CloseSession);
+        submit(5, false, acknowledge());
+        router.make_room();
+        assert_eq!(router.in_flight(), 4, "whose number the leader knows stays");
+        submit(6, true, acknowledge());
+        let more = router.take(10).1;
+        let numbers = more.iter().map(|n| n.origin.number);
+        assert_eq!(numbers.collect::<Vec<_>>(), [3, 4, 5]);
+        for numbered in taken.iter().chain(&more) {
+            router.settle(
+                numbered.origin,
+                &State::new(),
+                Zxid(1),
+                &Outcome::Acknowledged,
+            );
+        }
+        assert_eq!(told.try_iter().collect::<Vec<_>>(), [0, 1, 3, 4, 6]);
+        assert_eq!(router.0.stream.lock().in_flight_bytes, 0);
+    }
+
+    #[test]
+    fn many_requests_of_those_who_have_gone_do_not_pile_up() {
+        let router = router();
+        let (sender, _told) = std::sync::mpsc::sync_channel(1);
+        for name in 0..3 * LOOK_THROUGH_FROM as u64 {
+            let (alive, sender) = (name == 7, sender.clone());
+            router.submit_held(
+                request(),
+                Box::new(Told {
+                    alive,
+                    sender,
+                    name,
+                }),
+            );
+        }
+        assert!(router.in_flight() <= LOOK_THROUGH_FROM);
+        router.0.stream.lock().looked_through = None;
+        router.make_room();
+        assert_eq!(router.in_flight(), 1);
     }
 
     #[test]

@@ -287,6 +287,7 @@ impl Server {
             read_only: self.read_only.clone(),
             silence: self.silence.clone(),
             local: local_sessions::Table::new(quorum_age_ms.clone()),
+            room: Default::default(),
             quorum_age_ms: Box::new(quorum_age_ms.clone()),
             mode: Box::new({
                 let (read_only, state) = (self.read_only.clone(), self.state.clone());

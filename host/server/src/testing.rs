@@ -120,6 +120,7 @@ impl TestServer {
                 read_only: Arc::default(),
                 silence: Arc::new(Silence::alone(Arc::new(Clock::start(SystemHands::start())))),
                 local: local_sessions::Table::new(|| 0),
+                room: Default::default(),
                 quorum_age_ms: Box::new(|| 0),
                 mode: Box::new(|| Mode::Standalone),
             }),

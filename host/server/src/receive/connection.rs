@@ -20,6 +20,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Edge;
 use super::frames::{self, Taken};
+use super::room::{LARGE_FRAME_BYTES, LOOK_EVERY, Share, Waiting};
 use crate::four_letter;
 use crate::local_sessions::{Resumed, Setting};
 use crate::read_only::Admission;
@@ -44,8 +45,13 @@ pub(crate) const SEND_DEADLINE: Duration = Duration::from_secs(40);
 /// The longest handshake. ZooKeeper's own clients send 45 bytes.
 const MAX_HANDSHAKE_BYTES: usize = 1024;
 
-/// The least and the most that is read from a socket at once; in between, twice what came last.
-const READ_CHUNK_BYTES: std::ops::RangeInclusive<usize> = 1024..=65_536;
+/// How long a large request may take to come, once there is room for it: it keeps others waiting. The sessions of
+/// most clients end before.
+pub(super) const BODY_DEADLINE: Duration = Duration::from_secs(40);
+
+/// The least and the most that is read from a socket at once, but for a large request that there is room for; in
+/// between, twice what came last.
+const READ_CHUNK_BYTES: std::ops::RangeInclusive<usize> = 1024..=16_384;
 
 /// Why a connection ended.
 #[derive(Debug, Error)]
@@ -83,9 +89,6 @@ pub(super) enum End {
     /// It would open a local session, or go on with one, at a server that may show an old state.
     #[error("the server is cut off from the quorum")]
     CutOff,
-    /// The server has too much to do.
-    #[error("the server has too many requests")]
-    Overloaded,
     /// No proof of who the client is.
     #[error("the client did not prove an identity")]
     AuthFailed,
@@ -131,6 +134,7 @@ where
         },
         connection,
         edge,
+        large: Large::None,
         held: VecDeque::new(),
         identities: Arc::new(vec![Identity {
             scheme: "ip".into(),
@@ -160,13 +164,24 @@ where
 
 enum Never {}
 
+/// How far a large request is that is the next to come, and has not come whole.
+enum Large {
+    /// There is none.
+    None,
+    /// It is not read before it has its share of the room.
+    Waiting(Waiting),
+    /// It is read to its end, whatever else waits, until a time.
+    Coming { share: Share, until: Instant },
+}
+
 struct Client<'a, R, W> {
     socket: Socket<R, W>,
     connection: Arc<Connection>,
     edge: &'a Edge,
+    large: Large,
     /// Requests behind a change of the servers that is under way, which takes long; pings overtake them. Bounded
     /// as what is pending is.
-    held: VecDeque<Bytes>,
+    held: VecDeque<(Bytes, Option<Share>)>,
     /// Who it has proved to be.
     identities: Arc<Vec<Identity>>,
 }
@@ -254,10 +269,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<'_, R, W> {
             operation,
         };
         let waiter = self.connection.handshake(request);
-        self.edge
-            .router
-            .submit(request_to_leader, waiter)
-            .map_err(|_| self.overloaded())
+        self.edge.router.submit_held(request_to_leader, waiter);
+        Ok(())
     }
 
     /// Here and now. Says no if the session may be a global one, of which the leader knows.
@@ -344,11 +357,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<'_, R, W> {
                 break;
             }
             let held = (!holding).then(|| self.held.pop_front()).flatten();
-            let frame = match held {
+            let (frame, share) = match held {
                 Some(frame) => frame,
                 None => {
-                    let Some(frame) = frame::decode(&mut self.socket.received, MAX_FRAME_BYTES)?
-                    else {
+                    let Some(frame) = self.next_frame()? else {
                         pressed = false;
                         break;
                     };
@@ -357,7 +369,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<'_, R, W> {
                 }
             };
             if holding && !frames::is_ping(&frame) {
-                self.held.push_back(frame);
+                self.held.push_back((frame, share));
                 continue;
             }
             let context = frames::Context {
@@ -365,9 +377,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<'_, R, W> {
                 edge: self.edge,
                 identities: &mut self.identities,
             };
-            match frames::take(&frame, context, &mut reads)? {
+            match frames::take(&frame, share, context, &mut reads)? {
                 Taken::Done => {}
-                Taken::Overloaded => return Err(self.overloaded()),
                 Taken::AuthFailed => return Err(End::AuthFailed),
             }
         }
@@ -393,18 +404,47 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<'_, R, W> {
     }
 
     fn holds_much(&self) -> bool {
-        let bytes: usize = self.held.iter().map(Bytes::len).sum();
+        let bytes: usize = self.held.iter().map(|(frame, _)| frame.len()).sum();
         self.held.len() >= MAX_PENDING || bytes >= MAX_PENDING_BYTES
     }
 
-    fn overloaded(&self) -> End {
-        self.edge.metrics.overloaded.inc();
-        End::Overloaded
+    /// The next frame that has come whole; with its share if it is large.
+    fn next_frame(&mut self) -> Result<Option<(Bytes, Option<Share>)>, End> {
+        let length = self.socket.announced();
+        if length > LARGE_FRAME_BYTES
+            && let Large::None = self.large
+        {
+            match self.edge.room.take(length) {
+                Ok(share) => self.large = Large::coming(share),
+                Err(waiting) => {
+                    self.edge.metrics.room_waits.inc();
+                    self.large = Large::Waiting(waiting);
+                }
+            }
+        }
+        if let Large::Waiting(_) = self.large {
+            return Ok(None);
+        }
+        let frame = frame::decode(&mut self.socket.received, MAX_FRAME_BYTES)?;
+        Ok(frame.map(|frame| {
+            let share = match std::mem::replace(&mut self.large, Large::None) {
+                Large::Coming { share, .. } => Some(share),
+                Large::None | Large::Waiting(_) => None,
+            };
+            (frame, share)
+        }))
     }
 
     /// Sends what there is, and waits until something comes, from the socket or from the later stages.
     async fn exchange(&mut self, reading: bool) -> Result<(), End> {
+        let missing = match self.large {
+            Large::None => None,
+            Large::Waiting(_) => Some(0),
+            Large::Coming { .. } => Some(self.socket.missing()),
+        };
+        let reading = missing.map_or(reading, |missing| missing > 0);
         let socket = &mut self.socket;
+        let look = Instant::now() + LOOK_EVERY;
         loop {
             if socket.sending.is_empty() {
                 self.connection.take_output(&mut socket.sending);
@@ -420,7 +460,13 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<'_, R, W> {
                 Progress::Due => return Ok(()),
                 Progress::Opening | Progress::Open | Progress::Pressed => {}
             }
-            socket.prepare();
+            self.edge.relieve();
+            socket.prepare(missing.unwrap_or(0));
+            let (waiting, until) = match &mut self.large {
+                Large::None => (None, None),
+                Large::Waiting(waiting) => (Some(waiting), None),
+                Large::Coming { until, .. } => (None, Some(*until)),
+            };
             tokio::select! {
                 biased;
                 sent = send(&mut socket.writer, &mut socket.sending, &self.connection),
@@ -430,6 +476,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<'_, R, W> {
                     if sent == 0 {
                         return Err(End::Hangup);
                     }
+                    self.connection.drained(sent as u64);
                     self.edge.metrics.sent_bytes.inc_by(sent as u64);
                     socket.stuck = Instant::now() + SEND_DEADLINE;
                     if socket.sending.is_empty() {
@@ -456,6 +503,17 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<'_, R, W> {
                         return Ok(());
                     }
                 }
+                share = given(waiting) => {
+                    self.large = Large::coming(share);
+                    return Ok(());
+                }
+                () = sleep_until(look), if !reading => {
+                    self.keep_waiting();
+                    return Ok(());
+                }
+                () = sleep_until(until.unwrap_or(look)), if reading && until.is_some() => {
+                    return Err(End::Late("a large request"));
+                }
                 () = sleep_until(socket.silent.map_or(socket.stuck, |(_, then)| then)),
                     if socket.silent.is_some() =>
                 {
@@ -466,6 +524,22 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<'_, R, W> {
                     return Err(End::Stuck);
                 }
             }
+        }
+    }
+
+    /// It is not read from for now. Unless its client does not read either, that is none of the client's fault, and
+    /// the bytes that wait in the socket are a sign of life (rule W5): there may be pings among them.
+    fn keep_waiting(&mut self) {
+        if let Large::Waiting(_) = self.large {
+            self.edge.router.make_room();
+        } else if self.connection.unsent() > 0 {
+            return;
+        }
+        if let Some(session) = self.connection.session() {
+            self.edge.router.touch(session);
+        }
+        if let Some((timeout, _)) = self.socket.silent {
+            self.socket.hear(timeout);
         }
     }
 
@@ -509,6 +583,23 @@ async fn send<W: AsyncWrite + Unpin>(
     .await
 }
 
+impl Large {
+    fn coming(share: Share) -> Large {
+        Large::Coming {
+            share,
+            until: Instant::now() + BODY_DEADLINE,
+        }
+    }
+}
+
+/// The share that is waited for, if one is.
+async fn given(waiting: Option<&mut Waiting>) -> Share {
+    match waiting {
+        Some(waiting) => waiting.await,
+        None => std::future::pending().await,
+    }
+}
+
 struct Socket<R, W> {
     reader: R,
     writer: W,
@@ -527,25 +618,45 @@ impl<R, W> Socket<R, W> {
     fn hear(&mut self, timeout: Duration) {
         self.silent = Some((timeout, Instant::now() + timeout));
     }
+
+    /// The length of the next frame; 0 if that has not come, or is none.
+    fn announced(&self) -> usize {
+        let stated = self.received.first_chunk().copied();
+        let length = usize::try_from(stated.map_or(0, i32::from_be_bytes)).unwrap_or(0);
+        match length <= MAX_FRAME_BYTES {
+            true => length,
+            false => 0,
+        }
+    }
+
+    /// How much of the next frame has not come.
+    fn missing(&self) -> usize {
+        (4 + self.announced()).saturating_sub(self.received.len())
+    }
 }
 
 impl<R: AsyncRead + Unpin, W> Socket<R, W> {
     /// Waits for the client's next bytes.
     async fn receive(&mut self) -> Result<(), End> {
-        self.prepare();
+        self.prepare(0);
         match self.reader.read_buf(&mut self.received).await? {
             0 => Err(End::Hangup),
             _ => Ok(()),
         }
     }
 
-    /// Makes room for the next chunk; gives back what a larger one has left behind.
-    fn prepare(&mut self) {
+    /// Makes room for the next chunk, or for all that misses of a large request; gives back what a larger one has
+    /// left behind.
+    fn prepare(&mut self, missing: usize) {
         if self.received.is_empty() && self.received.capacity() > 2 * self.chunk {
             self.received = BytesMut::new();
         }
         if self.received.capacity() - self.received.len() < self.chunk / 2 {
             self.received.reserve(self.chunk);
+        }
+        // At once, so that it takes no more than its share: a buffer that grows step by step is up to twice as large.
+        if self.received.capacity() - self.received.len() < missing {
+            self.received.reserve(missing);
         }
     }
 

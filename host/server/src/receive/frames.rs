@@ -1,5 +1,6 @@
 //! Frames to requests: what can be answered here is, the rest goes to the leader.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -20,11 +21,12 @@ use quorate_wire::{
 };
 use sha1::{Digest as _, Sha1};
 
+use super::room::{Share, Size};
 use super::{CallPath, Edge, Standing, acl};
 use crate::local_sessions::{self, Setting};
 use crate::members::{self, Members};
 use crate::respond::{Connection, Form, Kind, Read, SetWatches};
-use crate::route::{Barrier, Overloaded};
+use crate::route::Barrier;
 
 /// How many reads of one connection are answered before `apply` gets a turn.
 const READS_PER_LOCK: u32 = 64;
@@ -50,8 +52,6 @@ pub(super) struct Context<'a> {
 pub(super) enum Taken {
     /// It is answered, or will be.
     Done,
-    /// The leader has too much to do.
-    Overloaded,
     /// No such scheme, or no proof: ZooKeeper closes the connection.
     AuthFailed,
 }
@@ -102,9 +102,10 @@ enum Asked {
     Reconfig(Members, MembersChange),
 }
 
-/// Takes a frame of a connection whose session is open.
+/// Takes a frame of a connection whose session is open, and its share of the room if it is large.
 pub(super) fn take(
     frame: &Bytes,
+    share: Option<Share>,
     context: Context<'_>,
     reads: &mut Reads<'_>,
 ) -> Result<Taken, RequestError> {
@@ -165,7 +166,8 @@ pub(super) fn take(
                 true => context.edge.router.barriers().raise(connection),
                 false => Barrier::NONE,
             };
-            reads.with(|state| connection.read(state, xid, read, barrier, frame.len()));
+            let size = Size::new(frame.len(), share);
+            reads.with(|state| connection.read(state, xid, read, barrier, size));
         }
         Ok(Asked::Write(operation, form)) => {
             let Some(session) = connection.session() else {
@@ -173,9 +175,8 @@ pub(super) fn take(
             };
             reads.release();
             let edge = context.edge;
-            if needs_upgrade(edge, kind, &operation) && upgrade(edge, connection, session).is_err()
-            {
-                return Ok(Taken::Overloaded);
+            if needs_upgrade(edge, kind, &operation) {
+                upgrade(edge, connection, session);
             }
             let local = matches!(connection.kind(), Kind::Local { .. });
             let request = Request {
@@ -184,17 +185,15 @@ pub(super) fn take(
                 identities: context.identities.clone(),
                 operation,
             };
-            let waiter = connection.write(xid, form, frame.len());
+            let waiter = connection.write(xid, form, Size::new(frame.len(), share));
             connection.answer_due(&edge.state);
-            let submit = || edge.router.submit(request, waiter);
+            let submit = || edge.router.submit_held(request, waiter);
             let submitted = match local {
                 true => edge.local.send(session, connection.number(), submit),
                 false => Some(submit()),
             };
-            match submitted {
-                Some(Ok(())) => {}
-                Some(Err(Overloaded)) => return Ok(Taken::Overloaded),
-                None => connection.close(MOVED),
+            if submitted.is_none() {
+                connection.close(MOVED);
             }
         }
         Ok(Asked::Reconfig(members, change)) => {
@@ -208,7 +207,8 @@ pub(super) fn take(
                 identities: context.identities.clone(),
                 operation: Operation::ReadConfiguration,
             };
-            let waiter = connection.write(xid, Form::Reconfig { failed: None }, frame.len());
+            let size = Size::new(frame.len(), share);
+            let waiter = connection.write(xid, Form::Reconfig { failed: None }, size);
             connection.answer_due(&context.edge.state);
             tokio::spawn(members.reconfigure(change, ask, connection.clone(), waiter));
         }
@@ -234,13 +234,9 @@ fn needs_upgrade(edge: &Edge, kind: Kind, operation: &Operation) -> bool {
 }
 
 /// Has the connection's session made a global one, in front of the request that needs it.
-fn upgrade(
-    edge: &Edge,
-    connection: &Arc<Connection>,
-    session: SessionId,
-) -> Result<(), Overloaded> {
+fn upgrade(edge: &Edge, connection: &Arc<Connection>, session: SessionId) {
     let Kind::Local { timeout_ms } = connection.kind() else {
-        return Ok(());
+        return;
     };
     let submit = |password| {
         let request = Request {
@@ -252,16 +248,13 @@ fn upgrade(
                 password,
             },
         };
-        edge.router.submit(request, connection.upgrade())
+        edge.router.submit_held(request, connection.upgrade());
+        Ok::<(), Infallible>(())
     };
     match edge.local.upgrade(session, connection.number(), submit) {
-        Some(submitted) => {
-            submitted?;
-            connection.upgraded();
-        }
+        Some(Ok(())) => connection.upgraded(),
         None => connection.close(MOVED),
     }
-    Ok(())
 }
 
 /// What needs no state and no leader to be answered.

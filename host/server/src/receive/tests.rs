@@ -18,9 +18,10 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::connection::{self, End, GREETING_DEADLINE, SEND_DEADLINE};
+use super::connection::{self, BODY_DEADLINE, End, GREETING_DEADLINE, SEND_DEADLINE};
+use super::room::{MAX_LARGE_BYTES, Size};
 use super::{Limits, serve};
-use crate::respond::{Connection, Progress};
+use crate::respond::{Connection, Form, Progress};
 use crate::testing::{TestServer, connect_request};
 
 mod local;
@@ -576,6 +577,107 @@ async fn a_slow_reader_gets_every_answer_in_order() {
         assert_eq!(frame.len() > data.len(), xid % 10 != 0);
     }
     assert_eq!(client.connection.closed(), None);
+}
+
+/// A request of half a megabyte.
+fn large_set(xid: i32) -> BytesMut {
+    let set = RequestBody::SetData {
+        path: "/a".into(),
+        data: vec![7; 500_000].into(),
+        version: -1,
+    };
+    encoded(xid, set)
+}
+
+#[tokio::test]
+async fn a_large_request_is_not_read_before_there_is_room_and_others_go_on() {
+    let server = running();
+    let room = &server.edge.room;
+    let mut client = Client::open(&server).await;
+    client.request(-3, create("/a", "", Acl::open())).await;
+    let all = room.take(MAX_LARGE_BYTES).ok().expect("there is room");
+    let Client {
+        stream,
+        mut received,
+        connection,
+        ..
+    } = client;
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let sending = tokio::spawn(async move {
+        writer.write_all(&large_set(1)).await.unwrap();
+        writer
+    });
+    let waits = async {
+        while server.edge.metrics.room_waits.get() == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, waits).await.expect("it waits");
+    let mut other = Client::open(&server).await;
+    let small = create("/b", "small", Acl::open());
+    assert_eq!(other.request(1, small).await.header.error, 0);
+    assert!(!sending.is_finished(), "its bytes stay in the socket");
+    assert_eq!(connection.closed(), None);
+    drop(all);
+    let answered = async {
+        loop {
+            if let Some(frame) = frame::decode(&mut received, usize::MAX).unwrap() {
+                return Response::decode(opcode::SET_DATA, &frame).unwrap();
+            }
+            assert!(reader.read_buf(&mut received).await.unwrap() > 0);
+        }
+    };
+    let answer = timeout(PATIENCE, answered).await.expect("it is answered");
+    assert_eq!((answer.header.xid, answer.header.error), (1, 0));
+    let _writer = sending.await.unwrap();
+    // The answer is sent a moment before the request is let go.
+    let back = async {
+        while room.take(MAX_LARGE_BYTES).is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, back).await.expect("its share comes back");
+}
+
+#[tokio::test]
+async fn the_share_of_a_client_that_has_gone_comes_back() {
+    // Nobody takes its request to a leader.
+    let server = TestServer::new();
+    let room = &server.edge.room;
+    let connection = server.open_session();
+    let share = room.take(MAX_LARGE_BYTES).ok().expect("there is room");
+    let waiter = connection.write(1, Form::Plain, Size::new(1_000_000, Some(share)));
+    let request = quorate_model::request::Request {
+        session: connection.session().unwrap(),
+        owner: None,
+        identities: Arc::default(),
+        operation: quorate_model::request::Operation::Acknowledge { key: 1 },
+    };
+    server.edge.router.submit_held(request, waiter);
+    connection.close("its client goes");
+    assert!(room.take(1).is_err());
+    server.edge.router.make_room();
+    assert_eq!(server.edge.router.in_flight(), 0);
+    assert!(room.take(MAX_LARGE_BYTES).is_ok());
+}
+
+#[tokio::test]
+async fn a_large_request_that_does_not_come_gives_its_room_up() {
+    let server = running();
+    let room = &server.edge.room;
+    let mut client = Client::open(&server).await;
+    client.send(&large_set(1)[..10_000]).await;
+    let begun = async {
+        while room.take(MAX_LARGE_BYTES).is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, begun).await.expect("it has its share");
+    tokio::time::pause();
+    let end = timeout(2 * BODY_DEADLINE, client.end).await;
+    let end = end.expect("it is closed").unwrap();
+    assert!(matches!(end, End::Late(_)), "{end}");
+    assert!(room.take(MAX_LARGE_BYTES).is_ok());
 }
 
 #[tokio::test]

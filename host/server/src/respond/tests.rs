@@ -749,6 +749,31 @@ fn too_many_pending_requests_stop_the_reading() {
 }
 
 #[test]
+fn while_much_is_unsent_in_all_who_has_any_unsent_is_not_read_from() {
+    let server = TestServer::new();
+    let unsent = &server.edge.metrics.unsent_bytes;
+    let (behind, idle) = (server.open_session(), server.open_session());
+    behind.tell(b"an event");
+    assert_eq!(unsent.get(), 8);
+    assert_eq!(behind.progress(), Progress::Open);
+    unsent.inc_by(PAUSE_UNSENT_BYTES_OF_ALL);
+    assert_eq!(behind.progress(), Progress::Pressed);
+    assert_eq!(idle.progress(), Progress::Open);
+    let mut sending = BytesMut::new();
+    behind.take_output(&mut sending);
+    assert_eq!(behind.progress(), Progress::Pressed, "it is not sent yet");
+    sending.clear();
+    behind.take_output(&mut sending);
+    assert_eq!(behind.progress(), Progress::Open);
+    unsent.inc_by(MAX_UNSENT_BYTES_OF_ALL - PAUSE_UNSENT_BYTES_OF_ALL);
+    assert_eq!(idle.progress(), Progress::Pressed, "nobody is answered");
+    unsent.dec_by(MAX_UNSENT_BYTES_OF_ALL);
+    behind.tell(b"an event");
+    behind.close("the test is over");
+    assert_eq!(unsent.get(), 0);
+}
+
+#[test]
 fn a_connection_with_much_pending_is_not_read_from_while_all_wait() {
     let limit = 10;
     let server = TestServer::with_limits(Limits {

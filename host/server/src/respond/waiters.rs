@@ -10,6 +10,7 @@ use quorate_tree::State;
 use quorate_wire::{ConnectRequest, ConnectResponse};
 
 use super::{Connection, Phase};
+use crate::receive::Size;
 use crate::route::Waiter;
 
 /// The handshake's request, on its way to the leader.
@@ -110,6 +111,8 @@ impl Waiter for Upgrade {
 pub(super) struct Write {
     pub(super) connection: Arc<Connection>,
     pub(super) number: u64,
+    /// Held as long as the request is.
+    pub(super) _size: Size,
 }
 
 impl Waiter for Write {

@@ -213,3 +213,26 @@ async fn s3_a_read_finds_its_connection_closed_while_a_snapshot_is_installed() {
     assert_eq!(resumed.session, opened.session);
     again_here.request(1, get("/zookeeper", false)).await;
 }
+
+#[tokio::test]
+async fn w5_a_session_lives_while_its_large_request_waits_for_room() {
+    let server = serving(Setting::On);
+    let room = &server.edge.room;
+    let mut client = Client::open(&server).await;
+    let all = room.take(MAX_LARGE_BYTES).ok().expect("there is room");
+    client.send(&large_set(1)[..10_000]).await;
+    let waits = async {
+        while server.edge.metrics.room_waits.get() == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, waits).await.expect("it waits");
+    tokio::time::pause();
+    let session = Duration::from_millis(connect_request().timeout_ms.cast_unsigned().into());
+    let ended = timeout(3 * session, &mut client.end).await;
+    assert!(ended.is_err(), "{ended:?}");
+    drop(all);
+    let end = timeout(2 * session, client.end).await;
+    let end = end.expect("now it is the client that is silent").unwrap();
+    assert!(matches!(end, End::Late("a sign of life")), "{end}");
+}
