@@ -19,6 +19,7 @@ pub(crate) use connection::new_password;
 pub use listener::{converse, serve};
 
 use crate::activity::Activity;
+use crate::four_letter::Words;
 use crate::local_sessions;
 use crate::members::Members;
 use crate::metrics::Metrics;
@@ -26,6 +27,7 @@ use crate::mode::Mode;
 use crate::notify::Watches;
 use crate::read_only::ReadOnly;
 use crate::route::{MAX_IN_FLIGHT, Router};
+use crate::waiting::Waiting;
 
 /// What the stages that face clients share.
 pub struct Edge {
@@ -45,12 +47,21 @@ pub struct Edge {
     pub members: Option<Members>,
     /// Whether reads are all that it answers now.
     pub read_only: Arc<ReadOnly>,
+    /// Why it does not serve yet, if so.
+    pub waiting: Arc<Waiting>,
     /// The sessions that only this server knows.
     pub local: local_sessions::Table,
     /// How long ago a quorum was last heard of, in milliseconds; 0 at a server that is alone.
     pub quorum_age_ms: Box<dyn Fn() -> u64 + Send + Sync>,
     /// What this server is in its ensemble.
     pub mode: Box<dyn Fn() -> Mode + Send + Sync>,
+}
+
+impl Edge {
+    /// Why clients are turned away now, if they are: the server has not begun to serve, and does not answer reads either.
+    pub(crate) fn waits(&self) -> Option<String> {
+        self.waiting.reason().filter(|_| !self.read_only.is())
+    }
 }
 
 /// The most that [`Limits::max_outstanding_requests`] may be, and its default: half of what the stream to the
@@ -77,6 +88,8 @@ pub struct Limits {
     pub linearizable_reads: bool,
     /// Which new sessions over ZooKeeper's protocol only this server knows.
     pub local_sessions: local_sessions::Setting,
+    /// Which four-letter words are answered: ZooKeeper's `4lw.commands.whitelist`.
+    pub four_letter_words: Words,
 }
 
 impl Default for Limits {
@@ -93,6 +106,7 @@ impl Default for Limits {
             reconfig_enabled: false,
             linearizable_reads: false,
             local_sessions: local_sessions::Setting::Off,
+            four_letter_words: Words::ALL,
         }
     }
 }

@@ -117,6 +117,7 @@ impl TestServer {
                 members: None,
                 activity: Arc::default(),
                 read_only: Arc::default(),
+                waiting: Arc::default(),
                 local: local_sessions::Table::new(|| 0),
                 quorum_age_ms: Box::new(|| 0),
                 mode: Box::new(|| Mode::Standalone),
