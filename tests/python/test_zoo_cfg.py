@@ -1,5 +1,6 @@
-"""Three servers that are configured by ZooKeeper's own files, as they are."""
+"""Servers that are configured by ZooKeeper's own files, as they are: an ensemble of three, and what is said of a file."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from kazoo.client import KazooClient
 
 from harness.servers import QuorateServer, binary, free_port
 from harness.waiting import DEADLINE_S, until
+from harness.wire import Closed, Wire
 
 pytestmark = [pytest.mark.quorate, pytest.mark.timeout(120)]
 
@@ -64,3 +66,70 @@ def test_an_ensemble_of_zoo_cfg_files(tmp_path):
     finally:
         for server in servers:
             server.kill()
+
+
+class SingleServer(QuorateServer):
+    """Knows nothing but a file, whatever its name, and where its HTTP port is to be."""
+
+    def __init__(self, directory: Path, lines: str, name: str = "zoo.cfg") -> None:
+        super().__init__(directory)
+        self.config = directory / name
+        self.config.write_text(f"dataDir={directory / 'data'}\n{lines}")
+
+    def command(self) -> list:
+        http = f"{self.http_address[0]}:{self.http_address[1]}"
+        return [str(binary()), "serve", "--config", str(self.config), "--http", http]
+
+    def refusal(self) -> str:
+        done = subprocess.run(self.command(), capture_output=True, text=True, timeout=DEADLINE_S)
+        assert done.returncode != 0, done
+        return done.stderr
+
+
+def test_what_has_no_effect_is_named_and_the_whitelist_and_the_limit_are_kept(tmp_path):
+    port = free_port()
+    server = SingleServer(
+        tmp_path,
+        f"clientPort={port}\nclientPortAddress=::1\ndataLogDir=/fast/disk\n4lw.commands.whitelist=ruok\n"
+        "admin.enableServer=false\ninitLimit=10\nsyncLimit=5\nstandaloneEnabled=false\nauthProvider.1=x\n",
+        name="zookeeper.properties",
+    )
+    server.address = ("::1", port)
+    server.start()
+    clients = []
+    try:
+        for said in (
+            "dataLogDir has no effect: the log goes into dataDir",
+            "admin.enableServer has no effect",
+            "authProvider.1 has no meaning here",
+        ):
+            assert said in server.log
+        for quiet in ("initLimit", "syncLimit", "standaloneEnabled"):
+            assert quiet not in server.log
+        assert server.four_letter_word("ruok") == "imok"
+        assert "whitelist" in server.four_letter_word("mntr")
+        # ZooKeeper's default for connections of one address.
+        with pytest.raises((Closed, OSError)):
+            while len(clients) < 70:
+                clients.append(Wire(server.address))
+        # The words' connections may just be ending.
+        assert 57 <= len(clients) <= 60
+    finally:
+        for client in clients:
+            client.socket.close()
+        server.kill()
+
+
+@pytest.mark.parametrize(
+    "name, lines, said",
+    [
+        ("zoo.cfg", "clientPort=1\nserver.0=a:1:2\n", "line 3: no server has the id 0 here"),
+        ("zk.conf", "clientPort=1\ngroup.1=1:2:3\n", "line 3: hierarchical quorums are not supported"),
+        ("kafka.properties", "clientPort=fast\n", "line 2: not a port: clientPort=fast"),
+        ("zoo.cfg", "clientPort=1\nclientPortAddress=a:b\n", "line 3: not an address"),
+    ],
+)
+def test_what_is_wrong_is_named_by_file_line_and_key(tmp_path, name, lines, said):
+    message = SingleServer(tmp_path, lines, name).refusal()
+    assert said in message and str(tmp_path / name) in message, message
+    assert "--listen" not in message

@@ -21,6 +21,43 @@ const VERSION: &str = concat!(
 /// What tools look for.
 const NOT_SERVING: &str = "This ZooKeeper instance is not currently serving requests\n";
 
+/// The words that are served here.
+const WORDS: [&str; 6] = ["ruok", "isro", "envi", "srvr", "stat", "mntr"];
+
+/// Which of them are open to clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Words(u8);
+
+impl Words {
+    /// Every one.
+    pub const ALL: Words = Words(u8::MAX);
+
+    /// Those of a list, as ZooKeeper's `4lw.commands.whitelist` has it: `*` stands for all, `srvr` is always among
+    /// them, and those that are not served here do not count.
+    pub fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> Words {
+        let listed = names.into_iter().map(|name| match name.trim() {
+            "*" => Words::ALL,
+            name => Words::of(name),
+        });
+        listed.fold(Words::of("srvr"), Words::and)
+    }
+
+    /// These, and those.
+    pub fn and(self, others: Words) -> Words {
+        Words(self.0 | others.0)
+    }
+
+    /// Only this one; none if it is not served here.
+    pub fn of(name: &str) -> Words {
+        let place = WORDS.iter().position(|word| *word == name);
+        Words(place.map_or(0, |place| 1 << place))
+    }
+
+    fn open(self, word: &str) -> bool {
+        self.0 & Words::of(word).0 != 0
+    }
+}
+
 /// What a word is answered with, before the connection is closed. Those of ZooKeeper's that are not
 /// served here are answered as in ZooKeeper one that is not on its whitelist.
 pub fn answer(word: &str, edge: &Edge) -> String {
@@ -28,6 +65,7 @@ pub fn answer(word: &str, edge: &Edge) -> String {
         Report::of(edge).map_or_else(|| NOT_SERVING.to_owned(), |report| text(&report))
     };
     match word {
+        word if !edge.limits.four_letter_words.open(word) => closed(word),
         "ruok" => "imok".into(),
         "isro" => match (edge.mode)() {
             // As ZooKeeper's `IsroCommand` answers while its server does not run.
@@ -39,8 +77,12 @@ pub fn answer(word: &str, edge: &Edge) -> String {
         "srvr" => report(Report::srvr),
         "stat" => report(Report::stat),
         "mntr" => report(Report::mntr),
-        _ => format!("{word} is not executed because it is not in the whitelist.\n"),
+        _ => closed(word),
     }
+}
+
+fn closed(word: &str) -> String {
+    format!("{word} is not executed because it is not in the whitelist.\n")
 }
 
 /// What the words tell.
@@ -247,6 +289,26 @@ mod tests {
         assert_eq!(answer("ruok", &server.edge), "imok");
         *server.edge.state.write() = whole;
         assert!(answer("mntr", &server.edge).contains("\nzk_znode_count\t"));
+    }
+
+    #[test]
+    fn only_the_words_that_are_listed_are_open_and_srvr() {
+        let limits = crate::receive::Limits {
+            four_letter_words: Words::listed(["ruok", " conf ", ""]),
+            ..crate::receive::Limits::default()
+        };
+        let server = TestServer::with_limits(limits);
+        assert_eq!(answer("ruok", &server.edge), "imok");
+        assert!(answer("srvr", &server.edge).contains("\nMode: "));
+        for word in ["stat", "mntr", "envi", "isro", "conf"] {
+            let closed = answer(word, &server.edge);
+            assert!(closed.ends_with("is not in the whitelist.\n"), "{closed}");
+        }
+        assert_eq!(Words::listed(["*"]), Words::ALL);
+        let all = TestServer::new();
+        for word in WORDS {
+            assert!(!answer(word, &all.edge).contains("whitelist"), "{word}");
+        }
     }
 
     #[test]

@@ -260,6 +260,7 @@ type Answered = Result<Answer, Problem>;
 async fn around(State(http): State<Arc<Http>>, request: Request, next: Next) -> Response {
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let seen = async {
+        http.may_serve(&method, &uri)?;
         http.may_read(&method, &uri)?;
         http.wait_for_at_least(&method, &uri).await?;
         http.wait_for_newest(&method, &uri).await
@@ -304,6 +305,19 @@ impl Http {
         match state.is_vacant() {
             true => Err(Problem::installing()),
             false => Ok(state),
+        }
+    }
+
+    /// A server that was started and does not serve yet says how it is and who the members are, and nothing else.
+    fn may_serve(&self, method: &Method, uri: &Uri) -> Result<(), Problem> {
+        let of_itself = match uri.path() {
+            "/health" | "/metrics" => true,
+            "/v1/cluster" => method == Method::GET,
+            _ => false,
+        };
+        match self.edge.waits().filter(|_| !of_itself) {
+            Some(reason) => Err(Problem::waiting(&reason)),
+            None => Ok(()),
         }
     }
 

@@ -28,6 +28,7 @@ pub mod read_only;
 pub mod readiness;
 pub mod silence;
 pub mod version;
+pub mod waiting;
 
 pub mod command;
 pub mod serve;

@@ -144,6 +144,11 @@ impl Members {
             }
             Change::Client { server, client } => {
                 consensus.announce_client(server, client)?;
+                // One that was removed while it was away learns so by asking.
+                if !consensus.members().borrow().addresses.contains_key(&server) {
+                    let why = format!("server {server} is no member");
+                    return Err(ReconfigureError::Refused(why));
+                }
                 return Ok(Changed::default());
             }
         }

@@ -21,6 +21,7 @@ pub use listener::{converse, serve};
 pub use room::{Room, Size};
 
 use crate::activity::Activity;
+use crate::four_letter::Words;
 use crate::local_sessions;
 use crate::members::Members;
 use crate::metrics::Metrics;
@@ -30,6 +31,7 @@ use crate::read_only::ReadOnly;
 use crate::respond::MAX_UNSENT_BYTES_OF_ALL;
 use crate::route::{MAX_IN_FLIGHT, Router};
 use crate::silence::Silence;
+use crate::waiting::Waiting;
 
 /// What the stages that face clients share.
 pub struct Edge {
@@ -49,6 +51,8 @@ pub struct Edge {
     pub members: Option<Members>,
     /// Whether reads are all that it answers now.
     pub read_only: Arc<ReadOnly>,
+    /// Why it does not serve yet, if so.
+    pub waiting: Arc<Waiting>,
     /// The sessions that only this server knows.
     pub local: local_sessions::Table,
     /// Until when its clients may be served.
@@ -59,6 +63,13 @@ pub struct Edge {
     pub room: Room,
     /// What this server is in its ensemble.
     pub mode: Box<dyn Fn() -> Mode + Send + Sync>,
+}
+
+impl Edge {
+    /// Why clients are turned away now, if they are: the server has not begun to serve, and does not answer reads either.
+    pub(crate) fn waits(&self) -> Option<String> {
+        self.waiting.reason().filter(|_| !self.read_only.is())
+    }
 }
 
 /// The most that [`Limits::max_outstanding_requests`] may be, and its default: half of what the stream to the
@@ -85,6 +96,8 @@ pub struct Limits {
     pub linearizable_reads: bool,
     /// Which new sessions over ZooKeeper's protocol only this server knows.
     pub local_sessions: local_sessions::Setting,
+    /// Which four-letter words are answered: ZooKeeper's `4lw.commands.whitelist`.
+    pub four_letter_words: Words,
 }
 
 impl Default for Limits {
@@ -101,6 +114,7 @@ impl Default for Limits {
             reconfig_enabled: false,
             linearizable_reads: false,
             local_sessions: local_sessions::Setting::Off,
+            four_letter_words: Words::ALL,
         }
     }
 }

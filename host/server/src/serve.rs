@@ -1,6 +1,5 @@
 //! Serve: one server from its data directory to its listeners, and down again.
 
-use std::convert::Infallible;
 use std::future::Future;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -20,6 +19,7 @@ use crate::evaluate::administration;
 use crate::http::Http;
 use crate::receive::Limits;
 use crate::server::{Machine, Server};
+use crate::waiting::Inquiry;
 use crate::{http, receive, recipes, upload};
 
 /// What an operator decides about one server.
@@ -52,6 +52,14 @@ pub struct Ensemble {
     pub members: Vec<FirstMember>,
     /// At its first start it waits to be added by the others.
     pub join: bool,
+}
+
+impl Ensemble {
+    /// Where the others reach this server: as the members say, or where it listens.
+    fn address(&self) -> &str {
+        let own = self.members.iter().find(|one| one.server == self.server);
+        own.map_or(&self.listen, |own| &own.address)
+    }
 }
 
 /// Where a server that is ready is found.
@@ -92,11 +100,7 @@ pub async fn serve(
     let mut transport: Option<Arc<dyn Transport>> = None;
     if let Some(ensemble) = &settings.ensemble {
         let peers = bind(&ensemble.listen, "--peer-listen").await?;
-        let own = ensemble
-            .members
-            .iter()
-            .find(|member| member.server == server);
-        config.address = own.map_or_else(|| ensemble.listen.clone(), |own| own.address.clone());
+        config.address = ensemble.address().to_owned();
         config.members = ensemble.members.clone();
         config.join = ensemble.join;
         transport = Some(Arc::new(Tcp::new(Some(peers))));
@@ -122,7 +126,8 @@ pub async fn serve(
         let runtime = tokio::runtime::Handle::current();
         move || runtime.block_on(leader.run())
     })?;
-    if settings.ensemble.is_some() {
+    server.waiting.begin("it has just been started");
+    if let Some(ensemble) = &settings.ensemble {
         let members = server.members.clone();
         tokio::spawn(members.clone().keep_published(server.state.clone()));
         let host = settings
@@ -130,69 +135,74 @@ pub async fn serve(
             .rsplit_once(':')
             .map_or("", |(host, _)| host);
         let client = format!("{host}:{}", addresses.zookeeper.port());
-        tokio::spawn(members.announce(client));
+        tokio::spawn(members.announce(client.clone()));
+        let inquiry = Inquiry {
+            waiting: server.waiting.clone(),
+            consensus: server.consensus.clone(),
+            address: ensemble.address().to_owned(),
+            client,
+        };
+        tokio::spawn(inquiry.run());
     }
 
     if settings.read_only_mode && settings.ensemble.is_some() {
         tokio::spawn(server.read_only_keeper().run());
     }
+    // Whoever looks after the server is answered from here on; clients are turned away until it serves.
     let (stopping, stopped) = watch::channel(false);
+    let edge = server.edge(settings.limits);
+    let health = server.consensus.health();
+    let http_service = Http::new(
+        edge.clone(),
+        Arc::new(server.recipes.clone()),
+        Some(server.consensus.clone()),
+        move || is_well(&health.borrow()),
+    );
+    let zookeeper = tokio::spawn(receive::serve(zookeeper, edge, stopped.clone()));
+    let http = tokio::spawn(http::serve(http, http_service, stopped));
+
+    let mut beginning = tokio::spawn(begin(server.clone()));
     let mut stop = std::pin::pin!(stop);
     let begun = tokio::select! {
-        begun = begin(&server) => {
-            begun?;
-            true
-        }
-        never = turn_away(&zookeeper, &http) => match never {},
-        () = server.read_only.entered() => true,
-        () = &mut stop => false,
+        begun = &mut beginning => begun?.map(|()| true),
+        () = server.read_only.entered() => Ok(true),
+        () = &mut stop => Ok(false),
     };
-    if begun {
-        let keep = tokio::spawn(keep_standard_recipes(server.clone()));
-        let edge = server.edge(settings.limits);
-        let health = server.consensus.health();
-        let http_service = Http::new(
-            edge.clone(),
-            Arc::new(server.recipes.clone()),
-            Some(server.consensus.clone()),
-            move || is_well(&health.borrow()),
-        );
-        let zookeeper = tokio::spawn(receive::serve(zookeeper, edge, stopped.clone()));
-        let http = tokio::spawn(http::serve(http, http_service, stopped));
-        ready(addresses);
-
-        stop.await;
-        stopping.send_replace(true);
-        server.router.stop("the server is stopping");
+    let keep = match begun {
+        Ok(true) => {
+            let keep = tokio::spawn(keep_standard_recipes(server.clone()));
+            ready(addresses);
+            stop.await;
+            Some(keep)
+        }
+        Ok(false) | Err(_) => None,
+    };
+    stopping.send_replace(true);
+    server.router.stop("the server is stopping");
+    beginning.abort();
+    if let Some(keep) = keep {
         keep.abort();
-        zookeeper.await?;
-        http.await?;
     }
+    zookeeper.await?;
+    http.await?;
     server.consensus.shutdown().await;
     // Its lead is over with consensus.
     tokio::task::spawn_blocking(move || leader.join())
         .await?
         .ok();
-    Ok(())
+    begun.map(drop)
 }
 
-/// Waits until the server has begun; one that leads keeps the standard recipes first.
-async fn begin(server: &Server) -> anyhow::Result<()> {
+/// Waits until the server has begun; one that leads keeps the standard recipes first. Then it serves.
+async fn begin(server: Arc<Server>) -> anyhow::Result<()> {
     server.begun().await?;
-    if server.consensus.leadership().borrow().leading {
-        push_standard_recipes(server).await?;
-    }
-    Ok(())
-}
-
-/// Closes the connections of clients as long as the server has not begun, so that they try another.
-async fn turn_away(zookeeper: &TcpListener, http: &TcpListener) -> Infallible {
-    loop {
-        let (Ok(_) | Err(_)) = tokio::select! {
-            client = zookeeper.accept() => client,
-            client = http.accept() => client,
-        };
-    }
+    let leads = server.consensus.leadership().borrow().leading;
+    let kept = match leads {
+        true => push_standard_recipes(&server).await,
+        false => Ok(()),
+    };
+    server.waiting.end();
+    kept
 }
 
 /// Keeps the standard recipes whenever this server begins to lead, until consensus has stopped.

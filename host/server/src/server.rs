@@ -1,7 +1,6 @@
 //! Assemble: one server's stages put together, on whatever machine it is given, real or simulated.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::bail;
 use parking_lot::RwLock;
@@ -28,9 +27,7 @@ use crate::recipes::Recipes;
 use crate::route::{Acceptor, Asker, Forwarder, Inbox, Router};
 use crate::silence::{self, Silence};
 use crate::version::{self, Versions};
-
-/// Between two words to an operator whose server waits to begin.
-const STILL_WAITING: Duration = Duration::from_secs(10);
+use crate::waiting::Waiting;
 
 /// Given the server's state machine, what consensus is to apply to: a simulation looks on there.
 pub type Apply = Box<dyn FnOnce(Arc<dyn StateMachine>) -> Arc<dyn StateMachine> + Send>;
@@ -69,6 +66,8 @@ pub struct Server {
     pub members: Members,
     /// Whether reads are all that it answers.
     pub read_only: Arc<ReadOnly>,
+    /// Why it does not serve yet, if whoever assembles it has it wait.
+    pub waiting: Arc<Waiting>,
     several: bool,
     silence: Arc<Silence>,
     clock: Arc<Clock>,
@@ -213,6 +212,7 @@ impl Server {
             consensus,
             members,
             read_only: Arc::default(),
+            waiting: Arc::default(),
             several,
             silence,
             clock,
@@ -231,20 +231,13 @@ impl Server {
     pub async fn begun(&self) -> anyhow::Result<()> {
         let (mut opened, mut serves) = (self.opened.clone(), self.serves.clone());
         let mut health = self.consensus.health();
-        loop {
-            tokio::select! {
-                Ok(_) = opened.wait_for(|opened| opened.nonce == self.nonce) => return Ok(()),
-                Ok(_) = serves.wait_for(|serves| *serves) => return Ok(()),
-                failed = health.wait_for(|health| matches!(health, Health::Failed(_))) => {
-                    match failed.as_deref() {
-                        Ok(Health::Failed(why)) => bail!("the server cannot begin: {why}"),
-                        _ => bail!("the server stops before it has begun"),
-                    }
-                }
-                () = tokio::time::sleep(STILL_WAITING) => {
-                    let members = self.consensus.members().borrow().clone();
-                    let voters = members.voters.len();
-                    tracing::warn!("waiting for {} of {voters} voters to agree on a leader", voters / 2 + 1);
+        tokio::select! {
+            Ok(_) = opened.wait_for(|opened| opened.nonce == self.nonce) => Ok(()),
+            Ok(_) = serves.wait_for(|serves| *serves) => Ok(()),
+            failed = health.wait_for(|health| matches!(health, Health::Failed(_))) => {
+                match failed.as_deref() {
+                    Ok(Health::Failed(why)) => bail!("the server cannot begin: {why}"),
+                    _ => bail!("the server stops before it has begun"),
                 }
             }
         }
@@ -286,18 +279,20 @@ impl Server {
             activity: self.recipes.activity(),
             read_only: self.read_only.clone(),
             silence: self.silence.clone(),
+            waiting: self.waiting.clone(),
             local: local_sessions::Table::new(quorum_age_ms.clone()),
             room: Default::default(),
             quorum_age_ms: Box::new(quorum_age_ms.clone()),
             mode: Box::new({
                 let (read_only, state) = (self.read_only.clone(), self.state.clone());
+                let waiting = self.waiting.clone();
                 move || {
                     let failed = matches!(*consensus.health().borrow(), Health::Failed(_));
                     if failed || state.read().is_vacant() {
                         Mode::NotServing
                     } else if read_only.is() {
                         Mode::ReadOnly
-                    } else if quorum_age_ms() >= NO_QUORUM_AFTER_MS {
+                    } else if waiting.is() || quorum_age_ms() >= NO_QUORUM_AFTER_MS {
                         Mode::NotServing
                     } else {
                         Mode::of(&consensus, server)

@@ -119,6 +119,7 @@ impl TestServer {
                 activity: Arc::default(),
                 read_only: Arc::default(),
                 silence: Arc::new(Silence::alone(Arc::new(Clock::start(SystemHands::start())))),
+                waiting: Arc::default(),
                 local: local_sessions::Table::new(|| 0),
                 room: Default::default(),
                 quorum_age_ms: Box::new(|| 0),

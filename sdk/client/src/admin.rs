@@ -225,6 +225,9 @@ pub struct Cluster {
     pub mode: String,
     /// Who leads, if that is known; none where no quorum was heard of for two seconds.
     pub leader: Option<u64>,
+    /// Why the server that was asked does not serve yet, if it was started and has not found a quorum.
+    #[serde(default)]
+    pub waiting: Option<String>,
     /// How long ago the server that was asked last heard of a quorum, in milliseconds.
     pub quorum_age_ms: u64,
     /// Raft's term.

@@ -44,6 +44,7 @@ pub(super) struct Status {}
 #[derive(Args, Debug)]
 pub(super) struct Add {
     /// The new server's id
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     id: u64,
     /// Where the others reach it
     #[arg(value_name = "HOST:PORT")]
@@ -70,6 +71,7 @@ pub(super) struct Replace {
     /// Whose place
     old: u64,
     /// The new server's id
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     new: u64,
     /// Where the others reach it
     #[arg(value_name = "HOST:PORT")]
@@ -133,13 +135,15 @@ fn text(cluster: &Shown) -> String {
     }
     lines.push(
         match (
+            &cluster.waiting,
             &cluster.state_digest,
             &cluster.state_zxid,
             cluster.ensemble_version,
         ) {
-            (Some(digest), Some(zxid), Some(version)) => format!(
+            (_, Some(digest), Some(zxid), Some(version)) => format!(
                 "  its state is {digest} at zxid {zxid}; the ensemble is at version {version}"
             ),
+            (Some(reason), ..) => format!("  it does not serve yet: {reason}"),
             _ => "  its state is being read from a snapshot".into(),
         },
     );

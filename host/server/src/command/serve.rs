@@ -1,5 +1,6 @@
 //! `quorate serve`: flags and configuration file of a server.
 
+use std::ffi::OsStr;
 use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -9,13 +10,14 @@ use clap::Args;
 use quorate_consensus::FirstMember;
 use quorate_model::id::ServerId;
 use quorate_sandbox::{CompileLimits, Compiler};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::json;
 
 use super::output::Output;
 use super::session::interrupted;
 use super::zoo_cfg::{self, ZooCfg};
 use super::{DEFAULT_HTTP, Global, Usage};
+use crate::four_letter::Words;
 use crate::local_sessions;
 use crate::members::ServerLine;
 use crate::receive::{Limits, MAX_OUTSTANDING_REQUESTS};
@@ -40,7 +42,8 @@ pub(super) struct Serve {
     /// Where ZooKeeper's protocol is served; port 0 chooses one [default: 127.0.0.1:2181]
     #[arg(long, env = "QUORATE_LISTEN", value_name = "HOST:PORT")]
     listen: Option<String>,
-    /// A configuration file: TOML, or ZooKeeper's own if its name ends in .cfg; flags win over it
+    /// A configuration file: TOML, or ZooKeeper's own, whose name ends in .cfg or .properties, or which has
+    /// ZooKeeper's keys; flags win over it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// The shortest timeout that a session may have [default: 4000]
@@ -58,6 +61,9 @@ pub(super) struct Serve {
     /// While so many requests wait for their answers, no more are read of clients that have one waiting [default: 50000]
     #[arg(long, value_name = "N")]
     max_outstanding_requests: Option<usize>,
+    /// Which four-letter words are answered, beside srvr: such as ruok,mntr. * stands for all [default: *]
+    #[arg(long, value_name = "WORDS", value_delimiter = ',')]
+    four_letter_words: Option<Vec<String>>,
     /// How many seconds of a processor compiling a recipe may take; what takes more is refused [default: 60]
     #[arg(long, value_name = "S")]
     compile_seconds: Option<u64>,
@@ -126,6 +132,8 @@ struct File {
     max_connections: Option<usize>,
     max_connections_per_address: Option<usize>,
     max_outstanding_requests: Option<usize>,
+    #[serde(default, deserialize_with = "words")]
+    four_letter_words: Option<Words>,
     compile_seconds: Option<u64>,
     compile_memory_mib: Option<u64>,
     #[serde(default)]
@@ -144,6 +152,12 @@ struct File {
     peer_listen: Option<String>,
     #[serde(default)]
     join: bool,
+}
+
+/// A list of four-letter words.
+fn words<'d, D: Deserializer<'d>>(list: D) -> Result<Option<Words>, D::Error> {
+    let names = Vec::<String>::deserialize(list)?;
+    Ok(Some(Words::listed(names.iter().map(String::as_str))))
 }
 
 impl Serve {
@@ -208,6 +222,11 @@ impl Serve {
                 self.local_sessions || file.local_sessions,
                 self.local_sessions_upgrading || file.local_sessions_upgrading,
             ),
+            four_letter_words: self
+                .four_letter_words
+                .map(|names| Words::listed(names.iter().map(String::as_str)))
+                .or(file.four_letter_words)
+                .unwrap_or(default.four_letter_words),
         };
         if !(1..=MAX_OUTSTANDING_REQUESTS).contains(&limits.max_outstanding_requests) {
             return Err(Usage(format!(
@@ -405,14 +424,14 @@ async fn read(path: &Path) -> anyhow::Result<File> {
     let text = tokio::fs::read_to_string(path)
         .await
         .with_context(|| format!("cannot read the configuration file {shown}"))?;
-    if path.extension().is_some_and(|extension| extension == "cfg") {
+    if is_zookeepers(path, &text) {
         let read = zoo_cfg::parse(&text)
             .and_then(zoo_cfg::ZooCfg::with_dynamic_file)
             .and_then(|read| zookeeper(&read));
-        let (file, unknown) =
+        let (file, notes) =
             read.map_err(|error| Usage(format!("in the configuration file {shown}: {error}")))?;
-        for key in unknown {
-            tracing::warn!("in the configuration file {shown}: {key} has no meaning here");
+        for note in notes {
+            tracing::warn!("in the configuration file {shown}: {note}");
         }
         return Ok(file);
     }
@@ -420,7 +439,16 @@ async fn read(path: &Path) -> anyhow::Result<File> {
         .map_err(|error| Usage(format!("in the configuration file {shown}: {error}")).into())
 }
 
-/// What ZooKeeper's configuration means here, and which keys of it are left aside.
+/// Whether a file is ZooKeeper's: by its name, or by its keys unless its name says that it is ours.
+fn is_zookeepers(path: &Path, text: &str) -> bool {
+    match path.extension().and_then(OsStr::to_str) {
+        Some("cfg" | "properties") => true,
+        Some("toml") => false,
+        _ => zoo_cfg::is_one(text),
+    }
+}
+
+/// What ZooKeeper's configuration means here, and what an operator has to know of what has no effect.
 fn zookeeper(read: &ZooCfg) -> Result<(File, Vec<String>), String> {
     let id = read.id()?;
     let own = read.servers.iter().find(|line| Some(line.server.0) == id);
@@ -433,7 +461,7 @@ fn zookeeper(read: &ZooCfg) -> Result<(File, Vec<String>), String> {
         min_session_timeout_ms: read.min_session_timeout_ms,
         max_session_timeout_ms: read.max_session_timeout_ms,
         max_connections: read.max_connections,
-        max_connections_per_address: read.max_connections_per_address,
+        max_connections_per_address: Some(read.max_connections_per_address),
         max_outstanding_requests: read
             .max_outstanding_requests
             .map(|limit| limit.clamp(1, MAX_OUTSTANDING_REQUESTS)),
@@ -441,11 +469,12 @@ fn zookeeper(read: &ZooCfg) -> Result<(File, Vec<String>), String> {
         local_sessions: read.local_sessions,
         local_sessions_upgrading: read.local_sessions_upgrading,
         read_only_mode: read.read_only_mode,
+        four_letter_words: read.four_letter_words,
         id,
         peers: read.servers.iter().map(peer).collect(),
         ..File::default()
     };
-    Ok((file, read.unknown.clone()))
+    Ok((file, read.notes(own)))
 }
 
 fn parse(text: &str) -> Result<File, toml::de::Error> {
@@ -482,6 +511,14 @@ mod tests {
         let read = settings(&["--linearizable-reads", "--read-only-mode"], "").unwrap();
         assert!(read.limits.linearizable_reads && read.read_only_mode);
 
+        assert_eq!(plain.limits.four_letter_words, Words::ALL);
+        let named = Words::listed(["ruok", "mntr"]);
+        let file = "four_letter_words = ['ruok', 'mntr']";
+        let words = |flags: &[&str], file| settings(flags, file).unwrap().limits.four_letter_words;
+        assert_eq!(words(&[], file), named);
+        assert_eq!(words(&["--four-letter-words", "ruok,mntr"], ""), named);
+        assert_eq!(words(&["--four-letter-words", "*"], file), Words::ALL);
+
         assert_eq!(plain.limits.local_sessions, local_sessions::Setting::Off);
         let local = |flags: &[&str], file| settings(flags, file).unwrap().limits.local_sessions;
         assert_eq!(
@@ -510,9 +547,9 @@ mod tests {
             "dataDir={}\nserver.1=a:2888:3888;2181\nserver.2=b:2888:3888;2182\nfoo=1\n",
             dir.display()
         );
-        let (file, unknown) = zookeeper(&zoo_cfg::parse(&text).unwrap()).unwrap();
+        let (file, notes) = zookeeper(&zoo_cfg::parse(&text).unwrap()).unwrap();
         std::fs::remove_dir_all(&dir).unwrap();
-        assert_eq!(unknown, ["foo"]);
+        assert_eq!(notes, ["foo has no meaning here"]);
         assert_eq!(file.listen.as_deref(), Some("0.0.0.0:2182"));
         assert_eq!(file.data_dir, Some(dir.join("quorate")));
         let ensemble = ensemble(file.id, &file.peers, None, false)
@@ -522,6 +559,14 @@ mod tests {
             (ensemble.server, &*ensemble.listen),
             (ServerId(2), "b:2888")
         );
+    }
+
+    #[test]
+    fn zookeepers_file_is_known_by_its_name_or_its_keys() {
+        let is = |name: &str, text| is_zookeepers(Path::new(name), text);
+        assert!(is("zoo.cfg", "") && is("zookeeper.properties", ""));
+        assert!(is("zk.conf", "dataDir=/d\nclientPort=2181") && is("zk", "tickTime=2000"));
+        assert!(!is("quorate.toml", "tickTime=2000") && !is("quorate.conf", "listen = 'a:1'"));
     }
 
     #[test]

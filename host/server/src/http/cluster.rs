@@ -39,7 +39,7 @@ pub(super) async fn show(State(http): State<Arc<Http>>) -> Answered {
 pub(super) async fn add(State(http): State<Arc<Http>>, body: Body) -> Answered {
     let shape = r#"{"server": 4, "address": "10.0.0.4:2888"}"#;
     let Add { server, address } = body::json(body, shape).await?;
-    let server = ServerId(server);
+    let server = new_id(server)?;
     changed(&http, Change::Add { server, address }).await
 }
 
@@ -56,7 +56,7 @@ pub(super) async fn replace(
 ) -> Answered {
     let shape = r#"{"server": 4, "address": "10.0.0.4:2888"}"#;
     let Add { server, address } = body::json(body, shape).await?;
-    let (old, server) = (ServerId(old), ServerId(server));
+    let (old, server) = (ServerId(old), new_id(server)?);
     let members = consensus(&http)?.members().borrow().clone();
     if !members.addresses.contains_key(&old) && !members.addresses.contains_key(&server) {
         let text = format!("server {} is no member", old.0);
@@ -85,6 +85,16 @@ pub(super) async fn remove(State(http): State<Arc<Http>>, Path(server): Path<u64
 pub(super) async fn lead(State(http): State<Arc<Http>>, body: Body) -> Answered {
     let Lead { server } = body::json(body, r#"{"server": 2}"#).await?;
     changed(&http, Change::Lead(ServerId(server))).await
+}
+
+/// A server's id, which no server could be started with if it were 0.
+fn new_id(server: u64) -> Result<ServerId, Problem> {
+    match server {
+        0 => Err(Problem::bad_request(
+            "a server's id is 1 or more: none can be started as server 0",
+        )),
+        server => Ok(ServerId(server)),
+    }
 }
 
 fn consensus(http: &Http) -> Result<&Consensus, Problem> {
@@ -136,7 +146,8 @@ fn shown(http: &Http) -> Answered {
     let learners = members.learners.iter().map(|server| (server, false));
     let state = {
         let state = http.edge.state.read();
-        (!state.is_vacant()).then(|| (state.last_zxid(), state.digest(), state.version()))
+        let is_shown = !state.is_vacant() && http.edge.waits().is_none();
+        is_shown.then(|| (state.last_zxid(), state.digest(), state.version()))
     };
     let quorum_age_ms = (http.edge.quorum_age_ms)();
     // One that has lost its quorum does not know yet that another may lead, and goes on calling itself the leader.
@@ -146,6 +157,7 @@ fn shown(http: &Http) -> Answered {
         "server": http.edge.router.server().0,
         "mode": (http.edge.mode)().name(),
         "leader": leader.map(|leader| leader.0),
+        "waiting": http.edge.waiting.reason(),
         "quorum_age_ms": quorum_age_ms,
         "term": status.leadership.term,
         "changing": members.changing,

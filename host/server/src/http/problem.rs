@@ -113,6 +113,15 @@ impl Problem {
         )
     }
 
+    /// The server was started, and has not begun to serve.
+    pub(super) fn waiting(reason: &str) -> Problem {
+        Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "unavailable",
+            format!("this server does not serve yet: {reason}; nothing was done, so try another"),
+        )
+    }
+
     /// The server's old state is gone, and its new one is not there yet.
     pub(super) fn installing() -> Problem {
         Problem::new(

@@ -33,6 +33,9 @@ pub(super) async fn health(State(http): State<Arc<Http>>) -> Response {
 /// Why this server takes no writes now, if so.
 fn takes_writes(http: &Http) -> Result<(), String> {
     (http.health)()?;
+    if let Some(reason) = http.edge.waiting.reason() {
+        return Err(reason);
+    }
     if http.edge.state.read().is_vacant() {
         return Err("it installs a snapshot".into());
     }
@@ -48,7 +51,8 @@ fn takes_writes(http: &Http) -> Result<(), String> {
 pub(super) async fn metrics(State(http): State<Arc<Http>>) -> Response {
     let state = {
         let state = http.edge.state.read();
-        (!state.is_vacant()).then(|| {
+        // Before it serves, it holds what its newest snapshot does.
+        (!state.is_vacant() && http.edge.waits().is_none()).then(|| {
             let counts = state.counts();
             OfState {
                 znodes: counts.znodes,

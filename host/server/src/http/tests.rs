@@ -681,6 +681,48 @@ async fn health_and_metrics() {
 }
 
 #[tokio::test]
+async fn a_server_that_waits_says_why_and_does_nothing() {
+    let api = Api::new();
+    let waiting = &api.server.edge.waiting;
+    waiting.begin("nobody is there");
+    let (status, body) = api.get("/health").await;
+    assert_eq!((status, &body["reason"]), (503, &json!("nobody is there")));
+    let (_, _, text) = api.bytes(Method::GET, "/metrics", Body::empty()).await;
+    let text = String::from_utf8(text.to_vec()).unwrap();
+    assert!(text.contains("quorate_takes_writes 0\n"), "{text}");
+    assert!(!text.contains("quorate_sessions "), "what it holds is old");
+    for (method, uri) in [
+        (Method::GET, "/v1/tree"),
+        (Method::GET, "/v1/activity"),
+        (Method::POST, "/v1/sessions"),
+        (Method::POST, "/v1/cluster/members"),
+        (Method::GET, "/nowhere"),
+    ] {
+        let (status, body) = api.ask(method, uri, Body::empty()).await;
+        assert_eq!(
+            (status, &body["error"]["code"]),
+            (503, &json!("unavailable")),
+            "{uri}"
+        );
+        let message = body["error"]["message"].as_str().unwrap();
+        assert!(message.contains("nobody is there"), "{message}");
+    }
+    waiting.end();
+    assert_eq!(api.get("/health").await.0, 200);
+    api.open().await;
+}
+
+#[tokio::test]
+async fn no_server_has_the_id_0() {
+    let api = Api::new();
+    let zero = json!({"server": 0, "address": "a:1"}).to_string();
+    let (status, body) = api.ask(Method::POST, "/v1/cluster/members", zero).await;
+    assert_eq!(status, 400, "{body}");
+    let message = body["error"]["message"].as_str().unwrap();
+    assert!(message.contains("1 or more"), "{message}");
+}
+
+#[tokio::test]
 async fn it_is_served_over_a_socket_and_stops() {
     let api = Api::new();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();

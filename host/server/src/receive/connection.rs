@@ -89,6 +89,9 @@ pub(super) enum End {
     /// It would open a local session, or go on with one, at a server that may show an old state.
     #[error("the server is cut off from the quorum")]
     CutOff,
+    /// The server was started, and has not found a quorum yet.
+    #[error("the server does not serve yet")]
+    Waiting,
     /// No proof of who the client is.
     #[error("the client did not prove an identity")]
     AuthFailed,
@@ -228,6 +231,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<'_, R, W> {
         }
         .map_err(End::Handshake)?;
         self.connection.received(1);
+        if self.edge.waits().is_some() {
+            return Err(End::Waiting);
+        }
         self.catch_up(request.last_zxid_seen).await?;
         self.submit_handshake(request)
     }

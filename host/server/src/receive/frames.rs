@@ -189,10 +189,16 @@ pub(super) fn take(
             connection.answer_due(&edge.state);
             let submit = || edge.router.submit_held(request, waiter);
             let submitted = match local {
-                true => edge.local.send(session, connection.number(), submit),
-                false => Some(submit()),
+                true => edge
+                    .local
+                    .send(session, connection.number(), submit)
+                    .is_some(),
+                false => {
+                    submit();
+                    true
+                }
             };
-            if submitted.is_none() {
+            if !submitted {
                 connection.close(MOVED);
             }
         }
