@@ -113,7 +113,7 @@ impl Inquiry {
     async fn reason(&self) -> String {
         let here = self.consensus.server();
         let members = self.consensus.members().borrow().clone();
-        let leader = self.consensus.leadership().borrow().leader;
+        let leads = self.consensus.leadership().borrow().leading;
         if members.index.is_none() {
             return format!(
                 "it is no member of an ensemble yet, and waits to be added: by whoever of --peer leads at the ensemble's \
@@ -121,12 +121,10 @@ impl Inquiry {
                 self.address
             );
         }
-        if let Some(leader) = leader.filter(|leader| *leader != here) {
-            return format!("server {leader} leads, and this one is about to follow it");
-        }
-        if leader.is_some() {
+        if leads {
             return "this server leads, and is about to serve".into();
         }
+        // Also if a leader is known: that may be the one of before its start, which has no word for it any more.
         let mut asked = JoinSet::new();
         for server in members.addresses.keys().copied() {
             let inquiry = self.clone();
@@ -181,7 +179,8 @@ fn explain(
             }
             Found::Leads { member: true } => {
                 return format!(
-                    "server {server} leads, and has not reached this one yet at the address that it knows"
+                    "server {server} leads, and this one, a member, has not caught up with it yet; if that lasts, it is not \
+                     reached at {address}"
                 );
             }
             Found::Follows(_) | Found::NotReached(_) => {}

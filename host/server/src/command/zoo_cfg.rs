@@ -234,7 +234,7 @@ impl ZooCfg {
     /// What is wrong with it.
     fn add_server(&mut self, id: &str, value: &str) -> Result<(), String> {
         let id = id
-            .parse()
+            .parse::<u64>()
             .map_err(|_| "the server's id is no number".to_owned())?;
         if id == 0 {
             return Err(
