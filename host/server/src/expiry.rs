@@ -400,8 +400,9 @@ mod tests {
             touches.open(session, 1000);
             touches.touch(session);
         }
-        drop(touches.report([]));
+        let lost = touches.report([]);
         touches.remove(ended);
+        drop(lost);
         let again = touches.report([SessionId(98)]);
         assert!(
             [one, two]
