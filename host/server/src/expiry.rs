@@ -20,6 +20,9 @@ const MAX_TICK_MS: u64 = 500;
 /// Instead of when a session's client was last heard of: its end is asked for, and no touch puts that off any more.
 const ENDING: u64 = u64::MAX;
 
+/// The same at a server that does not lead, of a session that is new: its first touch is reported at once.
+const UNTOUCHED: u64 = u64::MAX - 1;
+
 /// When each session's client was last heard of, in the expiry's own milliseconds.
 #[derive(Debug, Default)]
 pub struct Touches {
@@ -120,10 +123,10 @@ impl Touches {
 
     /// A session is there from now on, or has another timeout.
     pub(crate) fn open(&self, session: SessionId, timeout_ms: u32) {
-        self.last
-            .write()
-            .insert(session, AtomicU64::new(self.next_ms()));
-        if self.leading.load(Ordering::Relaxed) {
+        let leading = self.leading.load(Ordering::Relaxed);
+        let last = if leading { self.next_ms() } else { UNTOUCHED };
+        self.last.write().insert(session, AtomicU64::new(last));
+        if leading {
             self.opened.lock().push((session, timeout_ms));
         }
     }
@@ -397,8 +400,9 @@ mod tests {
             touches.open(session, 1000);
             touches.touch(session);
         }
-        drop(touches.report([]));
+        let lost = touches.report([]);
         touches.remove(ended);
+        drop(lost);
         let again = touches.report([SessionId(98)]);
         assert!(
             [one, two]
