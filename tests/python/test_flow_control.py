@@ -21,8 +21,8 @@ MEBIBYTE = 1 << 20
 LARGE = b"y" * 1_000_000
 
 WRITERS = 300
-#: Nobody pings for them while they wait.
-WRITER_TIMEOUT_MS = 20_000
+#: Nobody pings for them while they wait. Long, since a busy machine takes its time to have a leader again.
+WRITER_TIMEOUT_MS = 40_000
 #: 64 MiB of large requests, and 160 as for a slow follower (``test_slow_follower``); of 300 that are sent at once.
 WRITTEN_BYTES = (64 + 160) * MEBIBYTE
 
