@@ -87,7 +87,8 @@ impl Bound {
             Bound::ParkedCalls => 100_000,
             Bound::ParkedBytes => 256 << 20,
             Bound::WakesPerSecond => 100_000,
-            Bound::ChainDepth => 1_000,
+            // As many as may get their turn one after another out of one cause.
+            Bound::ChainDepth => 10_000,
             Bound::Failures => 100,
         }
     }

@@ -179,7 +179,7 @@ fn of_compilations() -> [Bound; 4] {
     })
 }
 
-fn of_what_is_kept() -> [Bound; 13] {
+fn of_what_is_kept() -> [Bound; 14] {
     let bounds = Bounds::default();
     let rows = [
         ("components", bounds.components),
@@ -201,6 +201,7 @@ fn of_what_is_kept() -> [Bound; 13] {
             OfMount::ParkedBytes.default_value(),
         ),
         ("ephemeral-bytes-per-session", EPHEMERAL_BYTES_PER_SESSION),
+        ("dry-runs", bounds.dry_run_fuel),
     ];
     rows.map(|(name, default)| Bound {
         name,

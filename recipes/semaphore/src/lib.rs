@@ -66,6 +66,8 @@ fn set_permits(name: String, permits: u64) {
 
 fn acquire(name: String, permits: u64) -> Grant {
     let limit = limit(&name);
+    // Also of one that has waited: there may be fewer by now, and those behind it are not to wait for ever.
+    require_possible(&name, permits, limit);
     if call::memo_bytes().is_none()
         && let Some(granted) = take_at_once(&name, permits, limit)
     {
@@ -87,6 +89,7 @@ fn acquire(name: String, permits: u64) -> Grant {
 
 fn try_acquire(name: String, permits: u64) -> Option<Grant> {
     let limit = limit(&name);
+    require_possible(&name, permits, limit);
     take_at_once(&name, permits, limit)
 }
 
@@ -128,11 +131,15 @@ fn limit(name: &str) -> u64 {
     }
 }
 
-/// If nobody waits and there is room.
-fn take_at_once(name: &str, permits: u64, limit: u64) -> Option<Grant> {
+/// Refuses what can never be given.
+fn require_possible(name: &str, permits: u64, limit: u64) {
     if permits == 0 || permits > limit {
         refuse!("{permits} permits are asked for, and {name:?} has 1 to {limit} to give");
     }
+}
+
+/// If nobody waits and there is room.
+fn take_at_once(name: &str, permits: u64, limit: u64) -> Option<Grant> {
     let holders = path!(name, "holders");
     let is_first = tree::children(&path!(name, "line"), &Range::first(1)).is_empty();
     (is_first && has_room(&holders, permits, limit)).then(|| {

@@ -17,12 +17,26 @@ pub fn mine() -> Lifetime {
     Lifetime::Session(call::session())
 }
 
-/// Refuses a name that is empty or has a slash: such a name is no single child, and what a recipe keeps
-/// below one name must not be what it keeps below another.
+/// The longest name that a caller may give, in bytes: with what a recipe adds, a path has 4096 at most.
+const MAX_NAME_BYTES: usize = 1024;
+
+/// Refuses a name that is no single child: what a recipe keeps below one name must not be what it keeps below another.
+/// ZooKeeper's rules for names hold; whoever gives another is refused, which is no failure of the recipe.
 pub fn require_name(name: &str) {
-    if name.is_empty() || name.contains('/') {
-        call::refuse(&format!("{name:?} is no name: it is empty or has a /"));
-    }
+    let forbidden = |c: char| matches!(c, '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' | '\u{e000}'..='\u{f8ff}' | '\u{fff0}'..);
+    let reason = if name.is_empty() || name.contains('/') {
+        "it is empty or has a /"
+    } else if matches!(name, "." | "..") {
+        "relative names are not allowed"
+    } else if name.len() > MAX_NAME_BYTES {
+        "it is longer than 1024 bytes"
+    } else if name.chars().any(forbidden) {
+        "it has a control character, or one beyond U+FFEF such as an emoji"
+    } else {
+        return;
+    };
+    let shown: String = name.chars().take(100).collect();
+    call::refuse(&format!("{shown:?} is no name: {reason}"));
 }
 
 /// A znode's data and stat; none if there is no such znode.

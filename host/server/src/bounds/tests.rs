@@ -18,6 +18,7 @@ use quorate_model::request::{
     CreateLifetime, CreatePath, Operation, Password, Request, ZnodeOperation,
 };
 use quorate_model::run::{Invocation, RunEnding, RunInput, RunReport, RunWatch, Runner};
+use quorate_model::trial::{TrialOf, TrialRequest};
 use quorate_model::write_set::{Entry, EpochStart};
 use quorate_sandbox::{Sandbox, SandboxConfig};
 use quorate_tree::{Bounds, Evaluator, RunTree, SharedState, State};
@@ -293,15 +294,20 @@ impl World {
     }
 
     fn call(&mut self, operation: &str) -> Outcome {
+        let call = self.next_call(operation);
+        self.ask(Operation::Call(call))
+    }
+
+    fn next_call(&mut self, operation: &str) -> CallRequest {
         self.keys += 1;
-        self.ask(Operation::Call(CallRequest {
+        CallRequest {
             key: self.keys,
             mount: path("/mount-0"),
             operation: operation.into(),
             arguments: "[]".into(),
             timeout_ms: None,
             acknowledged: 0,
-        }))
+        }
     }
 
     fn upload(&mut self) -> Outcome {
@@ -352,6 +358,16 @@ fn reach(bound: &str) -> World {
         "recipes" => {
             let mut world = World::new(|it| it.recipes = 0);
             world.mount(0, Vec::new());
+            world
+        }
+        "dry-runs" => {
+            let mut world = World::new(|it| it.dry_run_fuel = 0);
+            world.mount(0, Vec::new());
+            let call = world.next_call("echo");
+            world.ask(Operation::Try(TrialRequest {
+                of: TrialOf::Call(call),
+                record: false,
+            }));
             world
         }
         "versions" => {
