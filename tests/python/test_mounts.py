@@ -167,7 +167,7 @@ def test_c4_a_recipe_that_keeps_failing_is_suspended_until_it_is_resumed(http, s
     assert (refused.status, refused.body["error"]["code"]) == (503, "suspended")
     assert f"quorate resume {base}" in refused.body["error"]["message"]
     assert "as asked" in shown(http, base)["suspended"]
-    assert "suspended: 3 runs" in command(server, "mounts")
+    assert "suspended: bound failures: 3 runs" in command(server, "mounts")
     assert "quorate_suspensions_total" in http.get("/metrics").body
     assert "runs again" in command(server, "resume", base)
     assert session.call(4, base, "sent", []).body["result"] == 0
