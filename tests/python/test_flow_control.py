@@ -23,7 +23,8 @@ LARGE = b"y" * 1_000_000
 WRITERS = 300
 #: Nobody pings for them while they wait. Long, since a busy machine takes its time to have a leader again.
 WRITER_TIMEOUT_MS = 40_000
-#: 64 MiB of large requests, and 160 as for a slow follower (``test_slow_follower``); of 300 that are sent at once.
+#: 64 MiB of large requests, and what log, stream and allocator take of those that go through: of 300 MB sent at once,
+#: which took 800 MiB without a bound.
 WRITTEN_BYTES = (64 + 336) * MEBIBYTE
 
 #: Connections that each ask for much, and read a trickle of it.
@@ -31,7 +32,7 @@ TRICKLERS = 250
 ASKED = 24
 READERS = 2
 #: 128 MiB may be unsent; a connection's buffers are as large again while they grow; and room for the allocator. They
-#: ask for 6000.
+#: ask for 6000 MB.
 UNSENT_BYTES = (2 * 128 + 256) * MEBIBYTE
 
 
