@@ -87,7 +87,10 @@ fn fair_lock_is_reentrant_and_refuses_who_does_not_hold_it() {
     assert_refused(&locks.call(1, "acquire", r#"["a/b"]"#), "is no name");
     assert_refused(&locks.call(1, "acquire", r#"[""]"#), "is no name");
     // What ZooKeeper's paths do not allow is no name either, and says why.
-    assert_traps(&locks.call(1, "acquire", r#"[".."]"#), "relative names");
+    assert_refused(&locks.call(1, "acquire", r#"[".."]"#), "relative names");
+    assert_refused(&locks.call(1, "acquire", "[\"\u{1f600}\"]"), "an emoji");
+    let long = format!("[\"{}\"]", "x".repeat(2000));
+    assert_refused(&locks.call(1, "acquire", &long), "longer than 1024 bytes");
     assert_eq!(locks.tree.paths(), [""]);
 }
 
