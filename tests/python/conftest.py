@@ -11,6 +11,7 @@ from typing import Callable, Iterator
 import pytest
 from kazoo.client import KazooClient
 
+from harness.ensemble import Ensemble
 from harness.proxy import Proxy
 from harness.servers import REPOSITORY, QuorateServer, Server, ZookeeperServer, binary
 from harness.wire import Wire
@@ -48,6 +49,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list) -> None:
 def server_kind(request: pytest.FixtureRequest) -> Callable[[Path], Server]:
     against = request.config.getoption("--against")
     return QuorateServer if against == "quorate" else ZookeeperServer
+
+
+@pytest.fixture
+def ensemble(tmp_path: Path) -> Iterator[Ensemble]:
+    """Three servers of the test's own. A file whose tests want others has a fixture of that name itself."""
+    running = Ensemble(tmp_path).start()
+    yield running
+    running.close()
 
 
 @pytest.fixture(scope="session")

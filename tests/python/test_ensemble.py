@@ -5,7 +5,7 @@ import statistics
 import struct
 import subprocess
 import time
-from typing import Iterator, List
+from typing import List
 
 import pytest
 
@@ -16,13 +16,6 @@ from harness.waiting import until
 from harness.wire import PARKED, RETURNED, Closed
 
 pytestmark = [pytest.mark.quorate, pytest.mark.timeout(300)]
-
-
-@pytest.fixture
-def ensemble(tmp_path) -> Iterator[Ensemble]:
-    running = Ensemble(tmp_path).start()
-    yield running
-    running.kill()
 
 
 def test_any_server_reads_and_writes(ensemble):

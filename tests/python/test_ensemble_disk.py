@@ -49,13 +49,6 @@ def on_small_disks(tmp_path) -> Iterator[Ensemble]:
             assert as_root("umount", str(disk))
 
 
-@pytest.fixture
-def ensemble(tmp_path) -> Iterator[Ensemble]:
-    running = Ensemble(tmp_path).start()
-    yield running
-    running.close()
-
-
 @pytest.mark.parametrize("whose", ["follower", "leader"])
 def test_a_full_disk_of_one_server_stops_no_other(on_small_disks, whose):
     ensemble = on_small_disks

@@ -2,23 +2,14 @@
 
 import random
 import time
-from typing import Iterator
 
 import pytest
 
-from harness.ensemble import Ensemble
 from harness.load import all_agree, connect
 from harness.remembering import Writer, check_each_call_ran_once, kill_under_load
 from harness.waiting import until
 
 pytestmark = [pytest.mark.quorate, pytest.mark.timeout(170)]
-
-
-@pytest.fixture
-def ensemble(tmp_path) -> Iterator[Ensemble]:
-    running = Ensemble(tmp_path).start()
-    yield running
-    running.close()
 
 
 def test_all_servers_killed_under_load_and_started_in_any_order(ensemble, request):

@@ -4,13 +4,13 @@ import asyncio
 import re
 import threading
 import time
-from typing import Iterator, List
+from typing import List
 
 import pytest
 
 from harness import wire as w
 from harness.async_wire import AsyncWire
-from harness.ensemble import Ensemble, Member
+from harness.ensemble import Member
 from harness.load import connect, memory_bytes
 from harness.waiting import DEADLINE_S, until
 from harness.wire import Wire
@@ -34,13 +34,6 @@ READERS = 2
 #: 128 MiB may be unsent; a connection's buffers are as large again while they grow; and room for the allocator. They
 #: ask for 6000 MB.
 UNSENT_BYTES = (2 * 128 + 256) * MEBIBYTE
-
-
-@pytest.fixture
-def ensemble(tmp_path) -> Iterator[Ensemble]:
-    running = Ensemble(tmp_path).start()
-    yield running
-    running.close()
 
 
 def metric(server: Member, name: str) -> int:

@@ -9,7 +9,7 @@ import pytest
 
 from harness import wire as w
 from harness.ensemble import Ensemble, Member
-from harness.load import Load, all_agree, connect, sync
+from harness.load import PAUSE_S, Load, all_agree, connect, sync
 from harness.waiting import until
 from harness.wire import Closed, Wire
 
@@ -19,8 +19,6 @@ pytestmark = [pytest.mark.quorate, pytest.mark.timeout(120)]
 TIMEOUT_MS = 3000
 #: Of a client that is to keep its connection: a server lets go of it after two thirds, without a quorum.
 LONG_TIMEOUT_MS = 9000
-#: Longer than any pause, and shorter than a client's patience. How long pauses are, tests/bench/failover judges.
-PAUSE_S = 5.0
 
 
 @pytest.fixture

@@ -23,13 +23,6 @@ BOUND_BYTES = 160 * MEBIBYTE
 
 
 @pytest.fixture
-def ensemble(tmp_path) -> Iterator[Ensemble]:
-    running = Ensemble(tmp_path).start()
-    yield running
-    running.close()
-
-
-@pytest.fixture
 def linked(tmp_path) -> Iterator[Ensemble]:
     running = Ensemble(tmp_path, linked=True).start()
     yield running

@@ -10,21 +10,11 @@ import pytest
 
 from harness import wire as w
 from harness.ensemble import Ensemble, Member
-from harness.load import Load, all_agree, cluster, connect, sync
+from harness.load import PAUSE_S, Load, all_agree, cluster, connect, sync
 from harness.waiting import until
 from harness.wire import PARKED, RETURNED
 
 pytestmark = [pytest.mark.quorate, pytest.mark.timeout(170)]
-
-#: Longer than any pause, and shorter than a client's patience. How long pauses are, tests/bench/failover judges.
-PAUSE_S = 5.0
-
-
-@pytest.fixture
-def ensemble(tmp_path) -> Iterator[Ensemble]:
-    running = Ensemble(tmp_path).start()
-    yield running
-    running.kill()
 
 
 @pytest.fixture

@@ -70,6 +70,13 @@ impl Edge {
     pub(crate) fn waits(&self) -> Option<String> {
         self.waiting.reason().filter(|_| !self.read_only.is())
     }
+
+    /// If too much is unsent: closes who reads slowest.
+    fn relieve(&self) {
+        if self.metrics.unsent_bytes.get() >= MAX_UNSENT_BYTES_OF_ALL {
+            self.room.relieve(&self.watches, &self.metrics);
+        }
+    }
 }
 
 /// The most that [`Limits::max_outstanding_requests`] may be, and its default: half of what the stream to the
@@ -115,15 +122,6 @@ impl Default for Limits {
             linearizable_reads: false,
             local_sessions: local_sessions::Setting::Off,
             four_letter_words: Words::ALL,
-        }
-    }
-}
-
-impl Edge {
-    /// If too much is unsent: closes who reads slowest.
-    fn relieve(&self) {
-        if self.metrics.unsent_bytes.get() >= MAX_UNSENT_BYTES_OF_ALL {
-            self.room.relieve(&self.watches, &self.metrics);
         }
     }
 }

@@ -14,6 +14,8 @@ from harness.waiting import DEADLINE_S, until
 from harness.wire import RETURNED, Wire
 
 SESSION_MS = 20_000
+#: Longer than any pause, and shorter than a client's patience. How long pauses are, tests/bench/failover judges.
+PAUSE_S = 5.0
 
 
 def connect(server: Member, timeout_ms: int = SESSION_MS, **more) -> Wire:

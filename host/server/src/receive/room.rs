@@ -153,20 +153,23 @@ mod tests {
         assert_eq!(edge.metrics.unsent_bytes.get(), 2 * event.len() as i64);
     }
 
+    /// Of what does not fit, and has taken its place among those that wait.
+    async fn waiting(room: &Room, bytes: usize) -> Waiting {
+        let Err(mut large) = room.take(bytes) else {
+            panic!("there is none");
+        };
+        let given = tokio::time::timeout(Duration::ZERO, &mut large).await;
+        assert!(given.is_err());
+        large
+    }
+
     #[tokio::test]
     async fn room_for_large_requests_is_given_in_the_order_of_asking() {
         let room = Room::default();
         let Ok(most) = room.take(MAX_LARGE_BYTES - 10) else {
             panic!("there is room");
         };
-        let Err(mut large) = room.take(1000) else {
-            panic!("there is none");
-        };
-        assert!(
-            tokio::time::timeout(Duration::ZERO, &mut large)
-                .await
-                .is_err()
-        );
+        let large = waiting(&room, 1000).await;
         assert!(room.take(10).is_err(), "it does not overtake the large one");
         drop(most);
         drop(large.await);
@@ -177,14 +180,7 @@ mod tests {
     async fn who_gives_up_waiting_gives_up_its_part() {
         let room = Room::default();
         let most = room.take(MAX_LARGE_BYTES - 10);
-        let Err(mut large) = room.take(1000) else {
-            panic!("there is none");
-        };
-        assert!(
-            tokio::time::timeout(Duration::ZERO, &mut large)
-                .await
-                .is_err()
-        );
+        let large = waiting(&room, 1000).await;
         drop(large);
         assert!(room.take(10).is_ok());
         drop(most);
