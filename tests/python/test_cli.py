@@ -422,13 +422,14 @@ def test_ctrl_c_ends_commands_at_once_when_the_server_does_not_answer(stopped):
     mounts = quorate.start("mount", "/other", "counter")
     # The kernel takes the connection; then the command waits for the answer.
     until(lambda: connected(mounts, quorate.server.http_address[1]), "mount has sent its request")
+    # First, since it has a deadline of its own.
+    said = interrupt(mounts)
+    assert said.status == 1 and "nobody knows whether it was done" in said.err
     said = interrupt(held)
     assert said.status == 1 and "not known whether the session has ended" in said.err
     said = interrupt(waits)
     assert said.status == 1 and "not known whether the call was executed" in said.err
     assert interrupt(watches).status == 0
-    said = interrupt(mounts)
-    assert said.status == 1 and "nobody knows whether it was done" in said.err
 
 
 def connected(process: subprocess.Popen, port: int) -> bool:
