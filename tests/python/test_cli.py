@@ -404,9 +404,9 @@ def test_holding_ends_plainly_when_the_server_was_stopped_too_long(own_quorate):
 
 @pytest.fixture
 def stopped(own_quorate) -> Iterator[CommandLine]:
-    """The command line; call `.server.process.send_signal(SIGSTOP)` to freeze its server."""
+    """The command line; call `.server.pause()` to freeze its server."""
     yield own_quorate
-    own_quorate.server.process.send_signal(signal.SIGCONT)
+    own_quorate.server.go_on()
 
 
 def test_ctrl_c_ends_commands_at_once_when_the_server_does_not_answer(stopped):
@@ -418,7 +418,7 @@ def test_ctrl_c_ends_commands_at_once_when_the_server_does_not_answer(stopped):
     line(waits, "waiting")
     watches = quorate.start("watch", "/locks")
     assert watches.stdout.readline()
-    quorate.server.process.send_signal(signal.SIGSTOP)
+    quorate.server.pause()
     mounts = quorate.start("mount", "/other", "counter")
     # The kernel takes the connection; then the command waits for the answer.
     until(lambda: connected(mounts, quorate.server.http_address[1]), "mount has sent its request")
@@ -445,7 +445,7 @@ def connected(process: subprocess.Popen, port: int) -> bool:
 
 
 def test_http_commands_have_a_deadline(stopped):
-    stopped.server.process.send_signal(signal.SIGSTOP)
+    stopped.server.pause()
     begin = time.monotonic()
     said = stopped.fails("mounts")
     assert 4 < time.monotonic() - begin < 5 + AT_ONCE_S

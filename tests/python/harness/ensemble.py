@@ -1,7 +1,6 @@
 """Several servers as one ensemble, on loopback."""
 
 import re
-import signal
 from pathlib import Path
 from typing import List, Optional
 
@@ -44,16 +43,6 @@ class Member(QuorateServer):
         except OSError:
             return ""
         return answer.body["reason"] if answer.status == 503 else ""
-
-    def pause(self) -> None:
-        """SIGSTOP."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGSTOP)
-
-    def go_on(self) -> None:
-        """SIGCONT."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGCONT)
 
 
 class Ensemble:

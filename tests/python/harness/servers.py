@@ -119,6 +119,27 @@ class Server:
             self.process.wait(DEADLINE_S)
             self.process = None
 
+    def pause(self) -> None:
+        """SIGSTOP; every thread stands when this returns, which is later than the signal was sent."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+        until(self._stands, "the server stands")
+
+    def _stands(self) -> bool:
+        assert self.process is not None
+        threads = Path(f"/proc/{self.process.pid}/task").glob("*/stat")
+        try:
+            # The state stands behind the name, which is in brackets.
+            return all(thread.read_text().rsplit(")", 1)[1].split()[0] == "T" for thread in threads)
+        except OSError:
+            # A thread has ended meanwhile.
+            return False
+
+    def go_on(self) -> None:
+        """SIGCONT."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+
     def stop(self) -> int:
         """SIGTERM; gives the exit status."""
         assert self.process is not None
