@@ -82,8 +82,8 @@ def project(made, tmp_path) -> Project:
     """A copy of it, to change; its component is built."""
     copy = tmp_path / "turnstile"
     shutil.copytree(made.folder, copy, symlinks=True, ignore=shutil.ignore_patterns("target"))
-    (copy / "target/wasm32-unknown-unknown/release").mkdir(parents=True)
-    shutil.copy(made.folder / COMPONENT, copy / COMPONENT)
+    # With all that was built, so that only what changes is built again.
+    shutil.copytree(made.folder / "target", copy / "target")
     return Project(copy)
 
 

@@ -76,6 +76,10 @@ def test_a_restart_while_starting(own_server):
     assert {f"n{i}" for i in range(200)} <= set(again.children("/"))
 
 
+#: Writes that are sent before the first is answered: few syncs, so that half a gigabyte is soon written.
+PIPELINED = 400
+
+
 @pytest.mark.quorate
 @pytest.mark.parametrize("nodes, size", [(40, 500_000), (4000, 5000)])
 def test_kill_9_while_snapshots_are_written(own_server, capsys, nodes, size):
@@ -89,8 +93,8 @@ def test_kill_9_while_snapshots_are_written(own_server, capsys, nodes, size):
     largest = 0
     for written in range(1, rounds + 1):
         data = b"%d " % written + b"x" * size
-        for start in range(0, nodes, 40):
-            window = range(start, min(start + 40, nodes))
+        for start in range(0, nodes, PIPELINED):
+            window = range(start, min(start + PIPELINED, nodes))
             burst = [zk.frame(w.SET_DATA, w.set_body(f"/big/{number}", data)) for number in window]
             zk.send_raw(b"".join(burst))
             for number in window:
