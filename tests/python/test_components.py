@@ -4,7 +4,7 @@ import pytest
 
 from harness import component
 from harness.ensemble import Ensemble
-from harness.load import cluster, connect
+from harness.load import cluster, connect, give_lead
 from harness.waiting import until
 
 pytestmark = [pytest.mark.quorate, pytest.mark.timeout(300)]
@@ -49,7 +49,7 @@ def test_a_component_is_carried_by_snapshots_and_every_leader_runs_it(tmp_path):
 
         session = follower.http.session(timeout_ms=40_000)
         for key, server in enumerate(ensemble.servers, 1):
-            cluster(ensemble.leader(), "transfer-leader", str(server.number))
+            give_lead(ensemble.leader(), server.number)
             until(lambda: server.mode() == "leader", f"server {server.number} leads")
             answer = session.call(key, "/large", "get", [])
             assert answer.body.get("result") == 44, (server.number, answer)
@@ -67,7 +67,7 @@ def test_a_component_is_carried_by_snapshots_and_every_leader_runs_it(tmp_path):
         # Restarted, it has the state of the snapshot, component and all.
         server.kill()
         server.start()
-        cluster(ensemble.leader(), "transfer-leader", str(server.number))
+        give_lead(ensemble.leader(), server.number)
         until(lambda: server.mode() == "leader", f"server {server.number} leads again")
         assert session.call(9, "/large", "get", []).body.get("result") == 44
     finally:

@@ -11,7 +11,7 @@ import pytest
 
 from harness import wire as w
 from harness.ensemble import Ensemble, Member
-from harness.load import Writer, cluster, connect, sync
+from harness.load import Writer, cluster, connect, give_lead, sync
 from harness.waiting import until
 from harness.wire import PARKED, RETURNED, Closed
 
@@ -278,7 +278,7 @@ def test_every_member_is_replaced_under_load_and_no_client_of_a_survivor_sees_it
                 writer.start()
             until(lambda: all(len(writer.added) > 5 for writer in writers), "all write")
             if leader is old:
-                cluster(leader, "transfer-leader", str(new.number))
+                give_lead(leader, new.number)
                 leader = until(lambda: new if new.mode() == "leader" else None, "the new one leads")
             cluster(leader, "remove", str(old.number))
             old.stop()

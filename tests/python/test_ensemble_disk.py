@@ -11,7 +11,7 @@ import pytest
 
 from harness import wire as w
 from harness.ensemble import Ensemble, Member
-from harness.load import Load, all_agree, cluster, connect
+from harness.load import Load, all_agree, cluster, connect, give_lead
 from harness.servers import file_size_limit
 from harness.waiting import until
 from harness.wire import Closed
@@ -67,7 +67,7 @@ def test_a_full_disk_of_one_server_stops_no_other(on_small_disks, whose):
         full.start(limit=file_size_limit(segments(full)[-1].stat().st_size + LEFT_BYTES))
         if whose == "leader":
             all_agree(ensemble)
-            cluster(others[0], "transfer-leader", str(full.number))
+            give_lead(others[0], full.number)
         load = Load(others)
     writer = connect(others[0])
     written = 0

@@ -6,7 +6,7 @@ from typing import Callable, List
 import pytest
 
 from harness.ensemble import Ensemble, Member
-from harness.load import Load, all_agree, cluster, connect, sync
+from harness.load import Load, all_agree, cluster, connect, give_lead, sync
 from harness.waiting import until
 
 pytestmark = [pytest.mark.quorate, pytest.mark.timeout(170)]
@@ -80,8 +80,8 @@ def test_a_voter_that_lost_its_data_undoes_nothing_that_was_acknowledged(founded
 def test_a_server_with_the_data_of_another_ensemble_disturbs_nobody(founded):
     other = founded("other")
     for number in range(3, 0, -1):  # Its term is to be higher than the ensemble's.
-        cluster(other.servers[0], "transfer-leader", str(number))
-        cluster(other.servers[0], "transfer-leader", str(number % 3 + 1))
+        give_lead(other.servers[0], number)
+        give_lead(other.servers[0], number % 3 + 1)
     client = connect(other.servers[2])
     for number in range(100):
         client.create(f"/of-another-{number}")
@@ -89,7 +89,7 @@ def test_a_server_with_the_data_of_another_ensemble_disturbs_nobody(founded):
     ensemble = founded("one")
     foreign = ensemble.servers[2]
     if ensemble.leader() is foreign:
-        cluster(foreign, "transfer-leader", "1")
+        give_lead(foreign, 1)
     load = Load(ensemble.servers[:2])
     foreign.kill()
     own = foreign.directory / "own"
@@ -116,7 +116,7 @@ def test_an_ensemble_that_was_founded_anew_refuses_a_server_of_the_old_one(found
     ensemble = founded("anew")
     first, second, old = ensemble.servers
     for number in (2, 1, 2, 3):  # The old one's term is to be higher.
-        cluster(first, "transfer-leader", str(number))
+        give_lead(first, number)
     connect(old).create("/of-the-old-one")
     ensemble.kill()
     for server in (first, second):

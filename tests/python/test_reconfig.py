@@ -16,9 +16,10 @@ from kazoo.exceptions import (
 
 from harness import wire as w
 from harness.ensemble import Ensemble, Member
+from harness.load import cluster, connect, give_lead
 from harness.waiting import until
 from harness.wire import Closed, Wire
-from test_ensemble import cluster, connect, heard_ms
+from test_ensemble import heard_ms
 
 pytestmark = [pytest.mark.quorate, pytest.mark.timeout(300)]
 
@@ -258,7 +259,7 @@ def test_any_server_takes_a_change_of_the_members(ensemble, tmp_path):
         assert [member["server"] for member in added["members"]] == [1, 2, 3, 4]
         until(lambda: new.mode() == "observer", "it follows")
         cluster(new, "promote", str(new.number))
-        cluster(follower, "transfer-leader", str(new.number))
+        give_lead(follower, new.number)
         until(lambda: new.mode() == "leader", "it leads")
         removed = cluster(other, "remove", str(new.number))
         assert [member["server"] for member in removed["members"]] == [1, 2, 3]

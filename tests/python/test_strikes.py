@@ -10,7 +10,7 @@ import pytest
 
 from harness import wire as w
 from harness.ensemble import Ensemble, Member
-from harness.load import PAUSE_S, Load, all_agree, cluster, connect, sync
+from harness.load import PAUSE_S, Load, all_agree, cluster, connect, give_lead, sync
 from harness.waiting import until
 from harness.wire import PARKED, RETURNED
 
@@ -118,7 +118,7 @@ def test_the_lead_goes_round_under_load(ensemble):
                 for number, client in enumerate(ballast)
                 for _ in range(20)
             ]
-            cluster(server, "transfer-leader", str(server.number))
+            give_lead(server, server.number)
             assert ensemble.leader() is server
             for client, xid in sent:
                 assert client.receive(xid).err == w.OK

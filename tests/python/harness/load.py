@@ -162,7 +162,22 @@ def memory_bytes(server: Member, field: str = "VmRSS") -> int:
 
 
 def cluster(server: Member, *arguments: str) -> dict:
-    command = server.command_line("--json", "cluster", *arguments)
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = _cluster(server, *arguments)
     assert done.returncode == 0, (arguments, done.stderr)
     return json.loads(done.stdout)
+
+
+def give_lead(asked: Member, to: int) -> None:
+    """Hands the lead to server ``to``. On a busy machine another may be elected meanwhile: then it is handed on."""
+
+    def given() -> bool:
+        done = _cluster(asked, "transfer-leader", str(to))
+        assert done.returncode == 0 or "was elected instead" in done.stderr, done.stderr
+        return done.returncode == 0
+
+    until(given, f"server {to} leads")
+
+
+def _cluster(server: Member, *arguments: str) -> subprocess.CompletedProcess:
+    command = server.command_line("--json", "cluster", *arguments)
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
