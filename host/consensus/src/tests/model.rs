@@ -177,9 +177,19 @@ fn copy(from: &Path, to: &Path, torn: &[u8]) {
         .map(|file| file.expect("readable"))
         .collect();
     files.sort_by_key(fs::DirEntry::file_name);
+    let mut copied = Vec::new();
     for file in &files {
-        // A file may be removed while it is being listed, as it is not needed any more.
-        let _ = fs::copy(file.path(), to.join(file.file_name()));
+        let copy = to.join(file.file_name());
+        match fs::copy(file.path(), &copy) {
+            Ok(_) => copied.push(copy),
+            // It is not needed any more, and is removed meanwhile. So were those before it, as the oldest goes first: a
+            // power cut leaves no gap either.
+            Err(_) => {
+                for older in copied.drain(..) {
+                    fs::remove_file(older).expect("it was copied");
+                }
+            }
+        }
     }
     let last = to.join(files.last().expect("at least one").file_name());
     let mut last = fs::File::options().append(true).open(last).expect("there");
