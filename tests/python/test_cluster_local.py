@@ -173,3 +173,20 @@ def test_a_local_ensemble_goes_on_when_its_leader_is_killed(start):
     local.end("Ctrl-C")
     assert any(f"server {leader} has ended" in line for line in local.said), local.said
     until(lambda: not local.left(), "no server is left")
+
+
+def test_a_port_that_is_taken_is_told_with_what_this_command_can_do_about_it(tmp_path):
+    port = free_block()
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", port + 1))
+        other.listen()
+        done = subprocess.run(
+            [str(binary()), "cluster", "local", str(tmp_path / "local"), "--port", str(port)],
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE_S,
+        )
+    assert done.returncode != 0
+    assert f"server 1 has not started: cannot listen on 127.0.0.1:{port + 1}" in done.stderr, done
+    assert "here --port chooses other ports" in done.stderr, done

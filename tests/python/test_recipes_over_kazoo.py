@@ -67,6 +67,19 @@ def test_a_contended_acquire_is_one_request_too(recipes, mounted, proxy):
     assert operations(proxy.sent[0])[len(before) :] == [w.CALL]
 
 
+def test_a_queue_take_that_waits_and_a_counter_add_are_one_request_each(recipes, mounted, proxy):
+    queues, counters = mounted("queue"), mounted("counter")
+    producer, client = recipes(), recipes(hosts=proxy.hosts)
+    before = operations(proxy.sent[0])
+    assert client.call(counters, "add", "visits", 3) == 3
+    assert operations(proxy.sent[0])[len(before) :] == [w.CALL]
+    waiting = client.call_async(queues, "take", "jobs")
+    until(lambda: waiting.parked, "it is parked")
+    producer.call(queues, "offer", "jobs", "first")
+    assert waiting.get(timeout=DEADLINE_S)["content"] == "first"
+    assert operations(proxy.sent[0])[len(before) :] == [w.CALL, w.CALL]
+
+
 def test_the_lock_is_fair_and_its_tokens_grow(recipes, mounted):
     locks = mounted("fair-lock")
     holder = recipes()

@@ -71,10 +71,8 @@ impl Local {
             while let Some(ended) = all_ready.join_next().await {
                 let (id, line) = ended?;
                 let Ok(Some(line)) = line else {
-                    bail!(
-                        "server {id} has not started: {}",
-                        last_words(&log(&dir, id))
-                    );
+                    let why = last_words(&log(&dir, id));
+                    bail!("server {id} has not started: {why}{}", advice(&why, &dir));
                 };
                 let pid = servers[id - 1].child.id().unwrap_or_default();
                 let text = format!("server {id}, process {pid}, {line}");
@@ -167,9 +165,21 @@ fn start(dir: &Path, id: usize) -> anyhow::Result<Running> {
     Ok(Running { id, child })
 }
 
+/// What to do about ports that others have: the flags that a server names are not this command's.
+fn advice(why: &str, dir: &Path) -> String {
+    if !why.contains("cannot listen on") {
+        return String::new();
+    }
+    format!(
+        "; here --port chooses other ports, in a directory that is new: {} keeps those that it has",
+        dir.display()
+    )
+}
+
 /// The last line of a log, which says why its server has ended.
 fn last_words(log: &Path) -> String {
     let text = std::fs::read_to_string(log).unwrap_or_default();
     let last = text.lines().rfind(|line| !line.trim().is_empty());
-    last.map_or_else(|| format!("see {}", log.display()), str::to_owned)
+    last.map(|line| line.strip_prefix("quorate: ").unwrap_or(line))
+        .map_or_else(|| format!("see {}", log.display()), str::to_owned)
 }
