@@ -241,11 +241,12 @@ impl Consensus {
             acquaintances: acquaintances.clone(),
         };
         let tasks = vec![
-            tokio::spawn(keep),
-            tokio::spawn(keeper.run()),
-            tokio::spawn(failover.run()),
-            tokio::spawn(acceptor.run()),
+            health.spawn("upkeep", keep),
+            health.spawn("members", keeper.run()),
+            health.spawn("failover", failover.run()),
+            health.spawn("peers", acceptor.run()),
         ];
+        let watch = health.spawn("leadership", watch.run());
         Ok(Consensus(Arc::new(Inner {
             server: config.server,
             in_flight,
@@ -267,7 +268,7 @@ impl Consensus {
                 election: Duration::from_millis(config.election_ms.1),
             },
             raft,
-            watch: Mutex::new(Some(tokio::spawn(watch.run()))),
+            watch: Mutex::new(Some(watch)),
             tasks: Mutex::new(tasks),
             directory: Mutex::new(Some(directory)),
         })))
@@ -306,6 +307,11 @@ impl Consensus {
     /// How consensus is, and every change of it.
     pub fn health(&self) -> watch::Receiver<Health> {
         self.0.health.watch()
+    }
+
+    /// Whether it has failed by a panic of one of its tasks, which is a defect of ours and no state of the machine's.
+    pub fn has_panicked(&self) -> bool {
+        self.0.health.has_panicked()
     }
 
     /// Returns when this server's state holds everything that any leader before `term` acknowledged:

@@ -84,7 +84,7 @@ impl Watch {
             // The core went without a word, which is a panic; unless something had failed before.
             Ok(()) => self
                 .health
-                .failed("consensus panicked; the log says where".into()),
+                .panicked("the core of consensus has panicked".into()),
         }
     }
 

@@ -8,11 +8,12 @@ use quorate_consensus::{Chunks, Components, InstallError, StateMachine, Verdict}
 use quorate_model::id::{Incarnation, Origin, SessionId, Zxid};
 use quorate_model::recipe::{Component, Mount, Recipe, RecipeDigest};
 use quorate_model::write_set::{Change, Entry, Transaction};
-use quorate_tree::{SharedState, SnapshotError, State};
+use quorate_tree::{Diverged, SharedState, SnapshotError, State};
 use tokio::sync::watch;
 
 use crate::activity::Activity;
 use crate::digests::{Digests, Point};
+use crate::essential::Essential;
 use crate::expiry::Touches;
 use crate::metrics::Metrics;
 use crate::notify::Watches;
@@ -47,6 +48,7 @@ pub struct Applier {
     recipes: Recipes,
     activity: Arc<Activity>,
     metrics: Arc<Metrics>,
+    essential: Essential,
     opened: watch::Sender<Opened>,
     digests: Arc<Digests>,
     snapshot_written: Condvar,
@@ -63,6 +65,7 @@ impl Applier {
         touches: Arc<Touches>,
         recipes: Recipes,
         metrics: Arc<Metrics>,
+        essential: Essential,
     ) -> Applier {
         Applier {
             state,
@@ -72,6 +75,7 @@ impl Applier {
             activity: recipes.activity(),
             recipes,
             metrics,
+            essential,
             opened: watch::Sender::new(Opened::default()),
             digests: Arc::default(),
             snapshot_written: Condvar::new(),
@@ -143,15 +147,8 @@ impl Applier {
             self.recipes.prepare(*digest, component.clone());
         }
     }
-}
 
-/// Whether it has the name of a standard recipe: of these a server has many, and most are never mounted.
-fn is_standard(recipe: &Recipe) -> bool {
-    quorate_recipes::find(&recipe.name).is_some()
-}
-
-impl StateMachine for Applier {
-    fn apply(&self, entry: &Entry) -> Verdict {
+    fn apply_entry(&self, entry: &Entry) -> Result<Verdict, Diverged> {
         self.give_way_to_snapshot();
         let mut state = self.state.write();
         let mut origins = origins(entry);
@@ -165,28 +162,36 @@ impl StateMachine for Applier {
                 self.router.settle(origin, state, zxid, outcome);
             }
             self.router.precede(origins.next().flatten(), state);
-        });
+        })?;
         let point = point(&state);
         drop(state);
-        if applied == Ok(quorate_tree::Verdict::Applied) {
-            self.digests.note(point);
+        if applied == quorate_tree::Verdict::NoOp {
+            return Ok(Verdict::NoOp);
         }
-        match (applied, entry) {
-            (Ok(quorate_tree::Verdict::Applied), Entry::EpochStart(start)) => {
-                self.activity.epoch_opened(start.epoch);
-                self.watches.advance(Zxid::new(start.epoch, 0));
-                self.router.epoch_opened(start.epoch);
-                self.opened.send_replace(Opened {
-                    epoch: start.epoch,
-                    nonce: start.nonce,
-                });
-                Verdict::Applied
-            }
-            (Ok(quorate_tree::Verdict::Applied), Entry::Transactions(_)) => Verdict::Applied,
-            (Ok(quorate_tree::Verdict::NoOp), _) => Verdict::NoOp,
-            // The state of this server is wrong. Consensus stops on it, and so does serving.
-            (Err(diverged), _) => panic!("{diverged}"),
+        self.digests.note(point);
+        if let Entry::EpochStart(start) = entry {
+            self.activity.epoch_opened(start.epoch);
+            self.watches.advance(Zxid::new(start.epoch, 0));
+            self.router.epoch_opened(start.epoch);
+            self.opened.send_replace(Opened {
+                epoch: start.epoch,
+                nonce: start.nonce,
+            });
         }
+        Ok(Verdict::Applied)
+    }
+}
+
+/// Whether it has the name of a standard recipe: of these a server has many, and most are never mounted.
+fn is_standard(recipe: &Recipe) -> bool {
+    quorate_recipes::find(&recipe.name).is_some()
+}
+
+impl StateMachine for Applier {
+    fn apply(&self, entry: &Entry) -> Verdict {
+        let applied = self.essential.run("apply", || self.apply_entry(entry));
+        // The state of this server is wrong, also after another start. Consensus stops on it, and so does serving.
+        applied.unwrap_or_else(|diverged| panic!("{diverged}"))
     }
 
     fn begin_snapshot(&self) -> Vec<(RecipeDigest, Component)> {

@@ -17,6 +17,7 @@ use tokio::sync::{Notify, watch};
 use crate::activity::Activity;
 use crate::apply::Opened;
 use crate::clock::Clock;
+use crate::essential::{Essential, panic_text};
 use crate::expiry::{Expiry, Touches};
 use crate::metrics::Metrics;
 use crate::propose::{EpochLost, Proposer};
@@ -86,11 +87,18 @@ pub struct Leader<R> {
     pub compiled: Arc<Notify>,
     /// Unique to this start of the server, together with the epoch.
     pub nonce: u64,
+    /// What ends if it panics outside the evaluation of a request.
+    pub essential: Essential,
 }
 
 impl<R: Runner<RunTree> + Clone> Leader<R> {
     /// Leads whenever this server is to, until consensus has stopped.
-    pub async fn run(mut self) {
+    pub async fn run(self) {
+        let essential = self.essential.clone();
+        essential.watch("leader", self.lead_when_asked()).await;
+    }
+
+    async fn lead_when_asked(mut self) {
         let mut leadership = self.consensus.leadership();
         loop {
             let leading = leadership.wait_for(|now| now.leading).await;
@@ -396,10 +404,7 @@ enum Never {}
 /// was evaluated and not proposed yet is sent again.
 fn barrier(evaluate: impl FnOnce()) -> Result<(), EpochLost> {
     catch_unwind(AssertUnwindSafe(evaluate)).map_err(|panic| {
-        let said = panic.downcast_ref::<String>().map(String::as_str);
-        let said = said
-            .or_else(|| panic.downcast_ref::<&str>().copied())
-            .unwrap_or("no message");
+        let said = panic_text(panic.as_ref());
         EpochLost(format!("evaluation panicked: {said}"))
     })
 }

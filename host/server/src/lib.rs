@@ -20,6 +20,7 @@ pub mod activity;
 pub mod bounds;
 pub mod clock;
 pub mod digests;
+pub mod essential;
 pub mod expiry;
 pub mod local_sessions;
 pub mod metrics;

@@ -327,6 +327,7 @@ mod tests {
             sandbox: Arc::new(sandbox(data.join("compiled"), None).unwrap()),
             nonce: id,
             applies_to: Box::new(|machine| machine),
+            essential: crate::essential::Essential::nothing(),
         };
         let (server, leader) = Server::open(config, machine).await.unwrap();
         let runtime = tokio::runtime::Handle::current();

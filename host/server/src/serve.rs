@@ -15,6 +15,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::clock::SystemHands;
+use crate::essential::Essential;
 use crate::evaluate::administration;
 use crate::http::Http;
 use crate::receive::Limits;
@@ -115,12 +116,14 @@ pub async fn serve(
         )?),
         nonce: random()?,
         applies_to: Box::new(|machine| machine),
+        essential: Essential::process(),
     };
     let (server, leader) = Server::open(config, machine).await?;
     let server = Arc::new(server);
+    let essential = &server.essential;
     std::thread::Builder::new().name("compile".into()).spawn({
-        let recipes = server.recipes.clone();
-        move || recipes.compile_forever()
+        let (recipes, essential) = (server.recipes.clone(), essential.clone());
+        move || essential.run("compile", || recipes.compile_forever())
     })?;
     let leader = std::thread::Builder::new().name("evaluate".into()).spawn({
         let runtime = tokio::runtime::Handle::current();
@@ -129,24 +132,25 @@ pub async fn serve(
     server.waiting.begin("it has just been started");
     if let Some(ensemble) = &settings.ensemble {
         let members = server.members.clone();
-        tokio::spawn(members.clone().keep_published(server.state.clone()));
+        let published = members.clone().keep_published(server.state.clone());
+        essential.spawn("publish", published);
         let host = settings
             .listen
             .rsplit_once(':')
             .map_or("", |(host, _)| host);
         let client = format!("{host}:{}", addresses.zookeeper.port());
-        tokio::spawn(members.announce(client.clone()));
+        essential.spawn("announce", members.announce(client.clone()));
         let inquiry = Inquiry {
             waiting: server.waiting.clone(),
             consensus: server.consensus.clone(),
             address: ensemble.address().to_owned(),
             client,
         };
-        tokio::spawn(inquiry.run());
+        essential.spawn("inquiry", inquiry.run());
     }
 
     if settings.read_only_mode && settings.ensemble.is_some() {
-        tokio::spawn(server.read_only_keeper().run());
+        essential.spawn("read-only", server.read_only_keeper().run());
     }
     // Whoever looks after the server is answered from here on; clients are turned away until it serves.
     let (stopping, stopped) = watch::channel(false);
@@ -158,10 +162,11 @@ pub async fn serve(
         Some(server.consensus.clone()),
         move || is_well(&health.borrow()),
     );
-    let zookeeper = tokio::spawn(receive::serve(zookeeper, edge, stopped.clone()));
-    let http = tokio::spawn(http::serve(http, http_service, stopped));
+    let zookeeper = receive::serve(zookeeper, edge, stopped.clone());
+    let zookeeper = essential.spawn("receive", zookeeper);
+    let http = essential.spawn("http", http::serve(http, http_service, stopped));
 
-    let mut beginning = tokio::spawn(begin(server.clone()));
+    let mut beginning = essential.spawn("begin", begin(server.clone()));
     let mut stop = std::pin::pin!(stop);
     let begun = tokio::select! {
         begun = &mut beginning => begun?.map(|()| true),
@@ -170,7 +175,8 @@ pub async fn serve(
     };
     let keep = match begun {
         Ok(true) => {
-            let keep = tokio::spawn(keep_standard_recipes(server.clone()));
+            let keep = keep_standard_recipes(server.clone());
+            let keep = essential.spawn("standard recipes", keep);
             ready(addresses);
             stop.await;
             Some(keep)

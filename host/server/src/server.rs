@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use crate::activity::Exporter;
 use crate::apply::{Applier, Opened};
 use crate::clock::{CORRECT_EVERY, Clock, Hands};
+use crate::essential::Essential;
 use crate::evaluate::Leader;
 use crate::expiry::Touches;
 use crate::local_sessions;
@@ -46,6 +47,8 @@ pub struct Machine {
     pub nonce: u64,
     /// What consensus applies to.
     pub applies_to: Apply,
+    /// What ends if an essential task panics.
+    pub essential: Essential,
 }
 
 /// One server without its listeners.
@@ -68,6 +71,8 @@ pub struct Server {
     pub read_only: Arc<ReadOnly>,
     /// Why it does not serve yet, if whoever assembles it has it wait.
     pub waiting: Arc<Waiting>,
+    /// What ends if a task panics without which it only seems to serve.
+    pub essential: Essential,
     several: bool,
     silence: Arc<Silence>,
     clock: Arc<Clock>,
@@ -93,6 +98,7 @@ impl Server {
             sandbox,
             nonce,
             applies_to,
+            essential,
         } = machine;
         let server = config.server;
         let clock = Arc::new(Clock::start(hands));
@@ -115,6 +121,7 @@ impl Server {
             touches.clone(),
             recipes.clone(),
             metrics.clone(),
+            essential.clone(),
         ));
         let (opened, digests) = (applier.opened(), applier.digests());
         let several = transport.is_some();
@@ -135,9 +142,10 @@ impl Server {
             opened: opened.clone(),
             compiled: recipes.compiled(),
             nonce,
+            essential: essential.clone(),
         };
         let asker = Asker::new(consensus.clone(), router.barriers().clone(), server);
-        tokio::spawn(asker.run());
+        essential.spawn("barriers", asker.run());
         let members = Members::new(consensus.clone(), router.clone(), several);
         let (serving, serves) = watch::channel(false);
         let silence = Arc::new(match several {
@@ -159,8 +167,8 @@ impl Server {
                 clock: clock.clone(),
                 serving,
             };
-            tokio::spawn(forwarder.clone().forward());
-            tokio::spawn(forwarder.report());
+            essential.spawn("forward", forwarder.clone().forward());
+            essential.spawn("report", forwarder.report());
             let acceptor = Acceptor {
                 consensus: consensus.clone(),
                 inbox,
@@ -173,7 +181,7 @@ impl Server {
                 metrics: metrics.clone(),
                 recipes: recipes.clone(),
             };
-            tokio::spawn(acceptor.run());
+            essential.spawn("accept", acceptor.run());
             let keeper = readiness::Keeper {
                 readiness,
                 consensus: consensus.clone(),
@@ -182,9 +190,10 @@ impl Server {
                 clock: clock.clone(),
                 metrics: metrics.clone(),
             };
-            tokio::spawn(keeper.run());
+            essential.spawn("readiness", keeper.run());
             let (consensus, silence) = (consensus.clone(), silence.clone());
-            tokio::spawn(silence::keep(silence, consensus, watches.clone()));
+            let keep = silence::keep(silence, consensus, watches.clone());
+            essential.spawn("silence", keep);
         }
         let raiser = version::Raiser {
             versions,
@@ -196,13 +205,15 @@ impl Server {
             nonce,
             asked: None,
         };
-        tokio::spawn(raiser.run());
-        tokio::spawn(correct_clock(clock.clone(), consensus.clone()));
-        tokio::spawn(tell_health(
+        essential.spawn("version", raiser.run());
+        essential.spawn("clock", correct_clock(clock.clone(), consensus.clone()));
+        let health = tell_health(
             consensus.clone(),
             router.clone(),
             watches.clone(),
-        ));
+            essential.clone(),
+        );
+        essential.spawn("health", health);
         let server = Server {
             router,
             state,
@@ -213,6 +224,7 @@ impl Server {
             members,
             read_only: Arc::default(),
             waiting: Arc::default(),
+            essential,
             several,
             silence,
             clock,
@@ -321,12 +333,20 @@ async fn correct_clock(clock: Arc<Clock>, consensus: Consensus) {
 
 /// When consensus has failed, nothing more is acknowledged: whoever waits is told so, and clients of
 /// ZooKeeper's protocol are disconnected.
-async fn tell_health(consensus: Consensus, router: Router, watches: Arc<Watches>) {
+async fn tell_health(
+    consensus: Consensus,
+    router: Router,
+    watches: Arc<Watches>,
+    essential: Essential,
+) {
     let mut health = consensus.health();
     while health.changed().await.is_ok() {
         let now = health.borrow_and_update().clone();
         match &now {
             Health::Failed(why) => {
+                if consensus.has_panicked() {
+                    essential.end("consensus", why);
+                }
                 tracing::error!("writes have stopped: {why}");
                 router.stop(&format!("writes have stopped: {why}"));
                 watches.close_all("writes have stopped");

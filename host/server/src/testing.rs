@@ -26,6 +26,7 @@ use quorate_wire::{ConnectRequest, frame};
 
 use crate::apply::{Applier, origins};
 use crate::clock::{Clock, SystemHands};
+use crate::essential::Essential;
 use crate::expiry::Touches;
 use crate::local_sessions;
 use crate::metrics::Metrics;
@@ -191,6 +192,7 @@ impl TestServer {
             Arc::default(),
             Recipes::new(Arc::new(sandbox), edge.metrics.clone(), clock),
             edge.metrics.clone(),
+            Essential::nothing(),
         )
     }
 

@@ -156,6 +156,7 @@ pub fn run(
                 ledger: ledger.clone(),
                 running: Mutex::default(),
                 damaged: AtomicBool::new(false),
+                panicked: Mutex::default(),
                 random: Mutex::new(random.fork()),
             })
         })
@@ -207,6 +208,11 @@ pub fn run(
                 violations.push(Violation::new(kind, format!("{who}: {error}")));
             }
         }
+        violations.extend(hosts.iter().filter_map(|host| {
+            let why = host.panicked.lock().take()?;
+            let what = format!("server {}: {why}", host.server);
+            Some(Violation::new(Kind::Failed, what))
+        }));
         if ended && same(&hosts) {
             break;
         }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use quorate::essential::Essential;
 use quorate::local_sessions::Setting;
 use quorate::members::{Change, Changed, Members};
 use quorate::receive::{self, Limits};
@@ -54,6 +55,8 @@ pub struct Host {
     pub running: Mutex<Option<Running>>,
     /// Whether it has found its files damaged when it started.
     pub damaged: AtomicBool,
+    /// Why an essential task has panicked here, if one has: a process would have ended.
+    pub panicked: Mutex<Option<String>>,
     /// Random numbers for its starts.
     pub random: Mutex<fastrand::Rng>,
 }
@@ -108,6 +111,10 @@ pub async fn run(host: Arc<Host>) -> turmoil::Result {
                 ledger,
             })
         }),
+        essential: Essential::new({
+            let host = host.clone();
+            move |why| *host.panicked.lock() = Some(why.to_owned())
+        }),
     };
     let (server, leader) = match Server::open(config, machine).await {
         Ok(opened) => opened,
@@ -131,11 +138,12 @@ pub async fn run(host: Arc<Host>) -> turmoil::Result {
     tokio::task::spawn_local(change(server.members.clone(), asked));
     tokio::task::spawn_local(leader.run());
     let recipes = server.recipes.clone();
+    let essential = server.essential.clone();
     tokio::task::spawn_local(async move {
         let mut every = tokio::time::interval(Duration::from_millis(10));
         loop {
             every.tick().await;
-            recipes.compile_wanted();
+            essential.run("compile", || recipes.compile_wanted());
         }
     });
     if server.begun().await.is_err() {
@@ -154,10 +162,12 @@ pub async fn run(host: Arc<Host>) -> turmoil::Result {
     let clients = TcpListener::bind(("0.0.0.0", CLIENT_PORT)).await?;
     loop {
         let (stream, address) = clients.accept().await?;
-        let edge = edge.clone();
+        let (edge, essential) = (edge.clone(), server.essential.clone());
         tokio::task::spawn_local(async move {
             let (reader, writer) = stream.into_split();
-            receive::converse(reader, writer, address, &edge).await;
+            let conversation = receive::converse(reader, writer, address, &edge);
+            // A process goes on without it; a defect it is all the same.
+            essential.watch("connection", conversation).await;
         });
     }
 }

@@ -109,6 +109,12 @@ impl Shared {
         self.health.failed(reason.to_owned());
         self.space.notify_waiters();
     }
+
+    /// The writer has panicked.
+    pub(crate) fn panicked(&self) {
+        self.health.panicked("the log's writer has panicked".into());
+        self.fail("the log's writer has panicked");
+    }
 }
 
 impl State {
@@ -148,7 +154,7 @@ impl AtWork {
             None => false,
         };
         if panicked {
-            self.shared.fail("the log's writer panicked");
+            self.shared.panicked();
         }
     }
 }

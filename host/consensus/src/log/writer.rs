@@ -75,7 +75,7 @@ impl Writer {
     pub(crate) fn run(mut self) {
         let shared = self.shared.clone();
         if catch_unwind(AssertUnwindSafe(|| self.work())).is_err() {
-            shared.fail("the log's writer panicked");
+            shared.panicked();
         }
         self.await_removal();
     }
