@@ -172,6 +172,7 @@ impl Server {
                 readiness: readiness.clone(),
                 metrics: metrics.clone(),
                 recipes: recipes.clone(),
+                state: state.clone(),
             };
             tokio::spawn(acceptor.run());
             let keeper = readiness::Keeper {
