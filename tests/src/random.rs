@@ -181,7 +181,7 @@ impl Runner<RunTree> for Shared {
         self.0.ready(digest)
     }
 
-    fn fits(&self, digest: &RecipeDigest, operation: &str, arguments: &str) -> bool {
+    fn fits(&self, digest: &RecipeDigest, operation: &str, arguments: &str) -> Result<(), String> {
         self.0.fits(digest, operation, arguments)
     }
 

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::call::Answer;
-use crate::id::SessionId;
+use crate::id::{SessionId, Zxid};
 use crate::path::ZnodePath;
 use crate::recipe::RecipeDigest;
 use crate::request::Password;
@@ -45,19 +45,33 @@ pub enum Outcome {
     Mounted {
         /// Which component.
         digest: RecipeDigest,
-        /// How many parked calls run again, on another component.
-        woken_calls: u32,
-        /// How many of those end, since they do not fit it.
-        ending_calls: u32,
+        /// The upgrade that parked calls are still to follow: the transaction that swapped the component.
+        following: Option<Zxid>,
+    },
+    /// Parked calls have followed an upgrade.
+    Followed {
+        /// How many, all in all: they run on the new component, or have ended.
+        followed_calls: u64,
+        /// How many of those have ended since they do not fit it.
+        ended_calls: u64,
+        /// Whether all have.
+        done: bool,
     },
     /// How the recipe is mounted was changed.
     MountSet,
     /// The recipe runs again.
     Resumed,
+    /// The recipe is being unmounted.
+    Unmounting {
+        /// Which mount: the transaction that made it.
+        mounted: Zxid,
+        /// How many parked calls that has ended so far.
+        ended_calls: u64,
+    },
     /// The recipe is unmounted.
     Unmounted {
-        /// How many parked calls that ended.
-        ended_calls: u32,
+        /// How many parked calls that has ended, all in all.
+        ended_calls: u64,
     },
     /// The ensemble is at that version.
     VersionRaised,
@@ -198,6 +212,16 @@ pub enum Refusal {
         /// Since when and why.
         reason: String,
     },
+    /// The recipe is being unmounted (rule S6).
+    #[error(
+        "the recipe at {0} is being unmounted; if nobody goes on with that, `quorate unmount {0}` does"
+    )]
+    Unmounting(ZnodePath),
+    /// The calls that wait follow another upgrade than this one.
+    #[error(
+        "another upgrade of {0} has come in between, or it was unmounted: `quorate mounts {0}` shows what is there"
+    )]
+    Overtaken(ZnodePath),
     /// A mount's guard has refused the write (rule C7).
     #[error("the guard of {mount} refuses it: {reason}")]
     GuardRefused {

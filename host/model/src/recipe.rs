@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::acl::Identity;
 use crate::bound::{Bound, MountBounds};
-use crate::id::{Timestamp, Zxid};
+use crate::id::{CallId, Timestamp, Zxid};
 use crate::path::ZnodePath;
 
 /// The SHA-256 of a component: what a recipe is known by for good.
@@ -243,6 +243,30 @@ pub struct Mount {
     pub failures: u32,
     /// Why nothing runs here until an operator resumes it (rule C4).
     pub suspended: Option<String>,
+    /// The last upgrade that calls were parked at; some of them may be still to follow it.
+    pub upgrade: Option<Upgrade>,
+    /// It is being unmounted, in steps: how many parked calls that has ended so far. Nothing runs here any more (rule S6).
+    pub unmounting: Option<u64>,
+}
+
+/// Another component has been mounted, and the calls that were parked follow it, in steps (rule S6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upgrade {
+    /// The transaction that swapped the component: the calls that were parked before it follow.
+    pub swapped: Zxid,
+    /// The calls up to this one have followed, in the order of their age; none once all have.
+    pub behind: Option<(Zxid, CallId)>,
+    /// How many have: they have run on the new component, are marked to, or have ended since they do not fit it.
+    pub followed_calls: u64,
+    /// How many of those have ended since they do not fit it.
+    pub ended_calls: u64,
+}
+
+impl Upgrade {
+    /// Whether a call of this age is still to follow.
+    pub fn awaits(&self, age: Zxid, call: CallId) -> bool {
+        age < self.swapped && self.behind.is_some_and(|behind| behind < (age, call))
+    }
 }
 
 impl Mount {

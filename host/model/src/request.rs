@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::acl::{Acl, Identity};
 use crate::call::CallRequest;
-use crate::id::{CallId, Owner, SessionId};
+use crate::id::{CallId, Owner, SessionId, Zxid};
+use crate::outcome::Outcome;
 use crate::path::{PathError, ZnodePath};
 use crate::recipe::{Component, Exports, MountSettings, RecipeDigest};
 use crate::trial::TrialRequest;
@@ -114,8 +115,16 @@ pub enum Operation {
         digest: Option<RecipeDigest>,
         /// How.
         settings: MountSettings,
-        /// Whether another component that is mounted there gives way; its tree and its parked calls stay.
+        /// Whether another component that is mounted there gives way; its tree and its parked calls stay. The calls
+        /// follow by [`Operation::FollowUpgrade`].
         upgrade: bool,
+    },
+    /// The next of the parked calls follow an upgrade: a bounded number of them (rule S6).
+    FollowUpgrade {
+        /// Where.
+        path: ZnodePath,
+        /// Which upgrade: the transaction that swapped the component.
+        swapped: Zxid,
     },
     /// Change how a recipe is mounted.
     SetMount {
@@ -129,10 +138,19 @@ pub enum Operation {
         /// Where.
         path: ZnodePath,
     },
-    /// Unbind it. Parked calls end; the znodes stay.
-    Unmount {
+    /// Begin to unbind it: from now on nothing runs there. It is unbound by [`Operation::ContinueUnmount`]; the znodes
+    /// stay.
+    BeginUnmount {
         /// Where.
         path: ZnodePath,
+    },
+    /// End the next of the parked calls of a mount that is being unmounted, a bounded number of them; with the last,
+    /// unbind it (rule S6).
+    ContinueUnmount {
+        /// Where.
+        path: ZnodePath,
+        /// Which mount: the transaction that made it.
+        mounted: Zxid,
     },
     /// Changes nothing: answered, in its place among its session's requests, with `/zookeeper/config`.
     ReadConfiguration,
@@ -151,6 +169,34 @@ pub enum Operation {
 }
 
 impl Operation {
+    /// What whoever asked this has to ask next, for as long as there is something: what concerns all parked calls of a
+    /// mount goes in steps, each a request of its own, so that others' go in between (rule S6).
+    pub fn next_step(&self, outcome: &Outcome) -> Option<Operation> {
+        match (self, outcome) {
+            (
+                Operation::BeginUnmount { path } | Operation::ContinueUnmount { path, .. },
+                Outcome::Unmounting { mounted, .. },
+            ) => Some(Operation::ContinueUnmount {
+                path: path.clone(),
+                mounted: *mounted,
+            }),
+            (
+                Operation::Mount { path, .. },
+                Outcome::Mounted {
+                    following: Some(swapped),
+                    ..
+                },
+            ) => Some(Operation::FollowUpgrade {
+                path: path.clone(),
+                swapped: *swapped,
+            }),
+            (Operation::FollowUpgrade { .. }, Outcome::Followed { done: false, .. }) => {
+                Some(self.clone())
+            }
+            _ => None,
+        }
+    }
+
     /// What uploads a component and keeps it under a name, in order, if nobody else does so meanwhile.
     pub fn upload(
         name: &str,

@@ -302,7 +302,10 @@ pub trait Runner<T: TreeAccess> {
     /// Whether a component is compiled here; if not, a run of it ends as [`RunEnding::NotReady`].
     fn ready(&self, digest: &RecipeDigest) -> bool;
 
-    /// Whether a component that is ready has an operation and takes these arguments; if not, a run of it ends
-    /// as [`RunEnding::BadCall`].
-    fn fits(&self, digest: &RecipeDigest, operation: &str, arguments: &str) -> bool;
+    /// Whether a component that is ready has an operation and takes these arguments. Never panics over what the
+    /// component says of itself.
+    ///
+    /// # Errors
+    /// Why it does not, for people: a run of it would end as [`RunEnding::BadCall`].
+    fn fits(&self, digest: &RecipeDigest, operation: &str, arguments: &str) -> Result<(), String>;
 }

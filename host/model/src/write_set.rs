@@ -13,7 +13,7 @@ use crate::call::{Answer, ParkedCall};
 use crate::id::{CallId, Incarnation, Origin, Owner, ServerId, SessionId, Timestamp};
 use crate::outcome::Outcome;
 use crate::path::ZnodePath;
-use crate::recipe::{Mount, Recipe, RecipeDigest, Upload};
+use crate::recipe::{Mount, Recipe, RecipeDigest, Upgrade, Upload};
 use crate::request::Password;
 use crate::znode::Lifetime;
 
@@ -21,7 +21,7 @@ use crate::znode::Lifetime;
 ///
 /// It goes up when what is there already gets another form: servers before and after that cannot be mixed,
 /// and the peers' hello says so. What is only added goes by [`ENSEMBLE_VERSION`].
-pub const FORMAT_VERSION: u32 = 7;
+pub const FORMAT_VERSION: u32 = 8;
 
 /// The newest version of the changes that this build can apply (rule S7). The state keeps the version that its
 /// ensemble is at: the leader raises it once every member reads more, and nothing lowers it.
@@ -32,7 +32,7 @@ pub const FORMAT_VERSION: u32 = 7;
 /// version or above. An entry that has it then always stands behind the one that raised the version, and a build that cannot
 /// read it has stopped there.
 ///
-/// Versions: 1, everything that [`FORMAT_VERSION`] 7 began with.
+/// Versions: 1, everything that [`FORMAT_VERSION`] 8 began with.
 pub const ENSEMBLE_VERSION: u32 = 1;
 
 /// The ensemble is at a version that this build does not read: it may neither serve nor vote on what it cannot apply.
@@ -263,5 +263,19 @@ pub enum Change {
         timeout_ms: u32,
         /// The connection that owns it.
         owner: Owner,
+    },
+    /// A mount is being unmounted, and has come so far.
+    SetUnmounting {
+        /// Which mount.
+        mount: ZnodePath,
+        /// How many parked calls that has ended, all in all.
+        ended_calls: u64,
+    },
+    /// Parked calls of a mount have followed its upgrade.
+    SetUpgrade {
+        /// Which mount.
+        mount: ZnodePath,
+        /// The upgrade afterwards.
+        upgrade: Upgrade,
     },
 }

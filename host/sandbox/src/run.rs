@@ -372,9 +372,10 @@ impl<T: TreeAccess> Runner<T> for Sandbox<T> {
         self.find(digest).is_some()
     }
 
-    fn fits(&self, digest: &RecipeDigest, operation: &str, arguments: &str) -> bool {
-        self.find(digest)
-            .is_some_and(|ready| ready.interface.accepts(operation, arguments).is_ok())
+    fn fits(&self, digest: &RecipeDigest, operation: &str, arguments: &str) -> Result<(), String> {
+        let ready = self.find(digest);
+        let ready = ready.ok_or_else(|| RunEnding::NotReady.to_string())?;
+        ready.interface.accepts(operation, arguments)
     }
 
     fn run(&self, input: RunInput, tree: T) -> RunReport<T> {

@@ -69,6 +69,8 @@ pub struct Http {
     descriptions: Arc<Semaphore>,
     /// Answers to mounts that wait for a recipe to be compiled.
     compilations: Semaphore,
+    /// One permit per unmount or upgrade that goes in steps.
+    steps: Arc<Semaphore>,
 }
 
 /// Who is at the other end.
@@ -92,6 +94,7 @@ impl Http {
             uploads: Arc::new(Semaphore::new(MAX_UPLOADS)),
             descriptions: Arc::new(Semaphore::new(recipes::MAX_DESCRIPTIONS)),
             compilations: Semaphore::new(recipes::MAX_COMPILATIONS),
+            steps: Arc::new(Semaphore::new(mounts::MAX_IN_STEPS)),
         })
     }
 

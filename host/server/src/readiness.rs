@@ -35,9 +35,10 @@ const HAND_OVER_EVERY_MS: u64 = 30_000;
 /// A server that has not reported for so long, in milliseconds, is away: some reports.
 const RECENT_MS: u64 = 1_000;
 
-/// Whether every recipe that is mounted in `state` can be run here.
+/// Whether every recipe that is mounted in `state`, and not being unmounted, can be run here.
 pub(crate) fn is_ready(state: &State, runner: &impl Runner<RunTree>) -> bool {
-    state.mounts().all(|mount| runner.ready(&mount.digest))
+    let mut mounts = state.mounts();
+    mounts.all(|mount| mount.unmounting.is_some() || runner.ready(&mount.digest))
 }
 
 /// What a server has said of its recipes.

@@ -99,11 +99,21 @@ impl Recipes {
         self.0.compiled.clone()
     }
 
-    /// Waits a while for a component to be compiled, and says whether it is.
-    pub(crate) async fn is_ready_soon(&self, digest: &RecipeDigest) -> bool {
+    /// Waits a while for a component to be compiled, and says whether it is. `component` finds it: nobody may have
+    /// had it compiled here yet, as of what was never mounted.
+    pub(crate) async fn is_ready_soon(
+        &self,
+        digest: &RecipeDigest,
+        component: impl Fn() -> Option<Component>,
+    ) -> bool {
+        let mut asked = false;
         for _ in 0..READY_LOOKS {
             if Runner::ready(self, digest) {
                 return true;
+            }
+            if !asked && let Some(component) = component() {
+                self.prepare(*digest, component);
+                asked = true;
             }
             tokio::time::sleep(READY_LOOK_EVERY).await;
         }
@@ -240,7 +250,7 @@ impl Runner<RunTree> for Recipes {
         Runner::ready(self.0.sandbox.as_ref(), digest)
     }
 
-    fn fits(&self, digest: &RecipeDigest, operation: &str, arguments: &str) -> bool {
+    fn fits(&self, digest: &RecipeDigest, operation: &str, arguments: &str) -> Result<(), String> {
         self.0.sandbox.fits(digest, operation, arguments)
     }
 

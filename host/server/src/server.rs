@@ -180,6 +180,7 @@ impl Server {
                 readiness: readiness.clone(),
                 metrics: metrics.clone(),
                 recipes: recipes.clone(),
+                state: state.clone(),
             };
             essential.spawn("accept", acceptor.run());
             let keeper = readiness::Keeper {

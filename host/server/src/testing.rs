@@ -50,6 +50,9 @@ pub(crate) struct TestServer {
     session: SessionId,
 }
 
+/// The component whose recipe has no operation `wait`.
+pub(crate) const WAITLESS: &[u8] = b"good, without wait";
+
 /// `echo` returns its arguments; `wait` parks until the znode `gate` is there.
 pub(crate) struct TestRecipe;
 
@@ -58,8 +61,13 @@ impl Runner<RunTree> for TestRecipe {
         true
     }
 
-    fn fits(&self, _: &RecipeDigest, operation: &str, _: &str) -> bool {
-        matches!(operation, "echo" | "wait")
+    fn fits(&self, digest: &RecipeDigest, operation: &str, _: &str) -> Result<(), String> {
+        let waits = *digest != RecipeDigest::of(WAITLESS);
+        match operation {
+            "echo" => Ok(()),
+            "wait" if waits => Ok(()),
+            other => Err(format!("there is no operation {other:?}")),
+        }
     }
 
     fn run(&self, input: RunInput, mut tree: RunTree) -> RunReport<RunTree> {

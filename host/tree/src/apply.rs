@@ -376,6 +376,22 @@ pub(crate) fn apply_change(
             mount.suspended = reason.clone();
             records.put_mount(path, Some(&mount));
         }
+        Change::SetUnmounting {
+            mount: path,
+            ended_calls,
+        } => {
+            let mut mount = records.mount(path).ok_or_else(|| missing(path))?;
+            mount.unmounting = Some(*ended_calls);
+            records.put_mount(path, Some(&mount));
+        }
+        Change::SetUpgrade {
+            mount: path,
+            upgrade,
+        } => {
+            let mut mount = records.mount(path).ok_or_else(|| missing(path))?;
+            mount.upgrade = Some(*upgrade);
+            records.put_mount(path, Some(&mount));
+        }
         Change::RemoveMount { path } => {
             let mount = records.mount(path).ok_or_else(|| missing(path))?;
             let floor = records.sequence_floor().max(mount.next_sequence);

@@ -105,7 +105,7 @@ mod tests {
     use quorate_model::id::{CallId, Incarnation, Owner, ServerId, SessionId, Timestamp, Zxid};
     use quorate_model::path::ZnodePath;
     use quorate_model::recipe::{
-        Component, Exports, Mount, Recipe, RecipeDigest, RecipeVersion, Upload,
+        Component, Exports, Mount, Recipe, RecipeDigest, RecipeVersion, Upgrade, Upload,
     };
     use quorate_model::request::Password;
     use quorate_model::znode::{Lifetime, Stat};
@@ -235,6 +235,8 @@ mod tests {
             callers: Arc::new(Vec::new()),
             failures: 0,
             suspended: None,
+            upgrade: None,
+            unmounting: None,
         }
     }
 
@@ -274,6 +276,19 @@ mod tests {
         let mut mount = mount();
         edit(&mut mount);
         state.put_mount(&path("/m"), Some(&mount));
+    }
+
+    const UPGRADE: Upgrade = Upgrade {
+        swapped: Zxid(9),
+        behind: Some((Zxid(3), CALL)),
+        followed_calls: 2,
+        ended_calls: 1,
+    };
+
+    fn reupgrade(state: &mut State, edit: impl FnOnce(&mut Upgrade)) {
+        let mut upgrade = UPGRADE;
+        edit(&mut upgrade);
+        remount(state, |mount| mount.upgrade = Some(upgrade));
     }
 
     /// One field of one record each.
@@ -419,6 +434,14 @@ mod tests {
         },
         |state| remount(state, |mount| mount.failures = 1),
         |state| remount(state, |mount| mount.suspended = Some(String::new())),
+        |state| remount(state, |mount| mount.unmounting = Some(0)),
+        |state| remount(state, |mount| mount.unmounting = Some(1)),
+        |state| remount(state, |mount| mount.upgrade = Some(UPGRADE)),
+        |state| reupgrade(state, |upgrade| upgrade.swapped = Zxid(10)),
+        |state| reupgrade(state, |upgrade| upgrade.behind = None),
+        |state| reupgrade(state, |upgrade| upgrade.behind = Some((Zxid(4), CALL))),
+        |state| reupgrade(state, |upgrade| upgrade.followed_calls = 3),
+        |state| reupgrade(state, |upgrade| upgrade.ended_calls = 0),
     ];
 
     #[test]

@@ -32,7 +32,6 @@ use crate::operations::{configuration, mount, multi, recipe, session, version, z
 use crate::run::RunTree;
 use crate::state::{SharedState, answer_bytes, parked_bytes};
 use crate::view::{Progress, View};
-use mounts::Woken;
 use trials::{DryRuns, Recorded};
 use wakes::Wakes;
 
@@ -63,8 +62,10 @@ pub struct Bounds {
     pub guard_fuel: u64,
     /// Fuel of all dry runs within a second, in which others are refused then (rule C5).
     pub dry_run_fuel: u64,
-    /// Parked calls that one transaction of an unmount ends, or of an upgrade marks (rule S6).
+    /// Parked calls that one request of an unmount ends, or of an upgrade marks (rule S6).
     pub mount_step: usize,
+    /// About how many bytes that may change, and look at; one call that has more goes alone.
+    pub mount_step_bytes: usize,
     /// A parked call over whose run so many epochs ended is ended (rule S5).
     pub lost_epochs: u32,
     /// Components that are being uploaded (rule C2).
@@ -98,6 +99,7 @@ impl Default for Bounds {
             // A fifth of each second, and one run more, about.
             dry_run_fuel: 200_000_000,
             mount_step: 100,
+            mount_step_bytes: 256 << 10,
             lost_epochs: 3,
             uploads: 8,
             upload_bytes: 128 << 20,
@@ -308,19 +310,8 @@ impl<R: Runner<RunTree>> Evaluator<R> {
     /// found out (rule S5).
     pub fn evaluate_alone(&mut self, request: &Request, origin: Option<Origin>, now: Timestamp) {
         self.time = self.time.max(now);
-        let (ended_calls, woken) = match &request.operation {
-            Operation::Unmount { path } => (self.end_parked_calls(path), Woken::default()),
-            Operation::Mount { .. } => (0, self.mark_for_upgrade(&request.operation)),
-            _ => (0, Woken::default()),
-        };
         let start = self.begin();
         let outcome = match self.decide(request) {
-            Ok(Outcome::Unmounted { .. }) => Outcome::Unmounted { ended_calls },
-            Ok(Outcome::Mounted { digest, .. }) => Outcome::Mounted {
-                digest,
-                woken_calls: woken.calls,
-                ending_calls: woken.ending,
-            },
             Ok(outcome) => outcome,
             Err(refusal) => {
                 self.view.roll_back(start);
@@ -418,7 +409,9 @@ impl<R: Runner<RunTree>> Evaluator<R> {
             Operation::Mount { .. } => self.mount(&request.operation),
             Operation::SetMount { path, settings } => mount::set(view, path, settings),
             Operation::Resume { path } => mount::resume(view, path),
-            Operation::Unmount { path } => mount::unmount(view, path),
+            Operation::FollowUpgrade { path, swapped } => self.follow_upgrade(path, *swapped),
+            Operation::BeginUnmount { path } => mount::begin_unmount(view, path),
+            Operation::ContinueUnmount { path, mounted } => self.continue_unmount(path, *mounted),
             Operation::Configure { members, version } => {
                 configuration::set(view, members, *version)
             }

@@ -51,8 +51,11 @@ impl Runner<RunTree> for Steps {
     }
 
     /// Components that begin with 9 have no operation `wait`.
-    fn fits(&self, digest: &RecipeDigest, operation: &str, _: &str) -> bool {
-        operation != "wait" || *digest != RecipeDigest::of(&component(9))
+    fn fits(&self, digest: &RecipeDigest, operation: &str, _: &str) -> Result<(), String> {
+        match operation == "wait" && *digest == RecipeDigest::of(&component(9)) {
+            true => Err("there is no operation \"wait\"".into()),
+            false => Ok(()),
+        }
     }
 
     fn run(&self, input: RunInput, mut tree: RunTree) -> RunReport<RunTree> {
@@ -61,9 +64,8 @@ impl Runner<RunTree> for Steps {
             Invocation::Standing => return stand(&input, tree),
             Invocation::Guard(changes) => return guard(changes, tree),
         };
-        if !self.fits(&input.digest, name, arguments) {
-            let ending = RunEnding::BadCall(format!("there is no operation {name:?}"));
-            return report(tree, ending);
+        if let Err(why) = self.fits(&input.digest, name, arguments) {
+            return report(tree, RunEnding::BadCall(why));
         }
         let path = RelativePath::parse(arguments).unwrap();
         let mine = Lifetime::Session(input.session);
@@ -93,6 +95,11 @@ impl Runner<RunTree> for Steps {
             "ticket-trap" => {
                 let _ = tree.create_sequential(&path, "t-", Bytes::new(), mine);
                 park(RunWatch::Children(path))
+            }
+            // A ticket of its own, and others' do not wake it.
+            "hold" if !woken => {
+                let _ = tree.create_sequential(&path, "h-", Bytes::new(), mine);
+                park(RunWatch::Node(path))
             }
             "set" => {
                 let _ = tree.set(&path, Bytes::from_static(b"set by a run"));
@@ -349,6 +356,8 @@ pub(super) enum Ask {
     Upgrade,
     Resume,
     Unmount,
+    /// The next step of the upgrade or unmount that was asked for last.
+    Continue,
 }
 
 fn ask() -> impl Strategy<Value = Ask> {
@@ -380,6 +389,7 @@ fn ask() -> impl Strategy<Value = Ask> {
         2 => Just(Ask::Upgrade),
         1 => Just(Ask::Resume),
         1 => Just(Ask::Unmount),
+        4 => Just(Ask::Continue),
     ]
 }
 
@@ -535,9 +545,10 @@ pub(super) fn operation(ask: &Ask) -> Operation {
         Ask::Resume => Operation::Resume {
             path: ZnodePath::parse("/m").unwrap(),
         },
-        Ask::Unmount => Operation::Unmount {
+        Ask::Unmount => Operation::BeginUnmount {
             path: ZnodePath::parse("/m").unwrap(),
         },
+        Ask::Continue => unreachable!("the world knows what is next"),
     }
 }
 
@@ -546,7 +557,12 @@ pub(super) struct World {
     pub(super) base: crate::SharedState,
     pub(super) replica: State,
     pub(super) evaluator: Evaluator<Steps>,
+    bounds: Bounds,
     proposed: VecDeque<(Zxid, Entry)>,
+    /// What was asked last.
+    asked: Option<Operation>,
+    /// The next step of the last that goes in steps.
+    next: Option<Operation>,
     pub(super) sessions: Vec<SessionId>,
     pub(super) now: Timestamp,
     snapshot: Option<Taking>,
@@ -578,14 +594,18 @@ impl World {
         let base = Arc::new(RwLock::new(base));
         let bounds = Bounds {
             upload_patience_ms: 100,
+            mount_step: 3,
             ..Bounds::default()
         };
-        let evaluator = Evaluator::new(base.clone(), Steps, bounds);
+        let evaluator = Evaluator::new(base.clone(), Steps, bounds.clone());
         World {
             base,
             replica,
             evaluator,
+            bounds,
             proposed: VecDeque::new(),
+            asked: None,
+            next: None,
             sessions: Vec::new(),
             now: Timestamp(1000),
             snapshot: None,
@@ -603,7 +623,14 @@ impl World {
                         .copied()
                         .unwrap_or(SessionId(99)),
                 };
-                let operation = operation(ask);
+                let operation = match ask {
+                    Ask::Continue => match self.next.clone() {
+                        Some(next) => next,
+                        None => return,
+                    },
+                    ask => operation(ask),
+                };
+                self.asked = Some(operation.clone());
                 let request = Request {
                     session,
                     owner: None,
@@ -648,7 +675,8 @@ impl World {
         while !self.proposed.is_empty() {
             self.apply();
         }
-        self.evaluator = Evaluator::new(self.base.clone(), Steps, bounds);
+        self.evaluator = Evaluator::new(self.base.clone(), Steps, bounds.clone());
+        self.bounds = bounds;
     }
 
     /// What is proposed is applied, the rest is lost; gives the epoch's suspect.
@@ -671,7 +699,7 @@ impl World {
         if let Some(taking) = &mut self.snapshot {
             taking.since.push(start);
         }
-        self.evaluator = Evaluator::new(self.base.clone(), Steps, Bounds::default());
+        self.evaluator = Evaluator::new(self.base.clone(), Steps, self.bounds.clone());
         suspect
     }
 
@@ -685,7 +713,7 @@ impl World {
         let last = batch.first_counter + batch.transactions.len() as u32 - 1;
         let zxid = Zxid::new(batch.epoch, last);
         let entry = Entry::Transactions(batch);
-        let sessions = &mut self.sessions;
+        let (sessions, asked, next) = (&mut self.sessions, &self.asked, &mut self.next);
         let verdict = self.replica.apply(&entry, |_, zxid, transaction| {
             if let Some(quorate_model::outcome::Outcome::Session { session, .. }) =
                 &transaction.outcome
@@ -695,6 +723,9 @@ impl World {
                 if sessions.len() > 3 {
                     sessions.remove(0);
                 }
+            }
+            if let (Some(asked), Some(outcome)) = (asked, &transaction.outcome) {
+                *next = asked.next_step(outcome).or(next.take());
             }
         });
         assert_eq!(verdict, Ok(Verdict::Applied));

@@ -6,6 +6,7 @@ mod sharing;
 mod standing;
 mod suspension;
 mod trials;
+mod unmounting;
 mod upgrades;
 
 use quorate_model::acl::Acl;
@@ -72,6 +73,26 @@ impl World {
         outcome.unwrap()
     }
 
+    /// The same, with all further steps of it; gives the last outcome.
+    fn ask_through(&mut self, session: SessionId, operation: Operation) -> Outcome {
+        let outcome = self.ask(session, operation.clone());
+        match operation.next_step(&outcome) {
+            Some(next) => self.ask_through(session, next),
+            None => outcome,
+        }
+    }
+
+    /// What is proposed is in the base too.
+    fn apply_all(&mut self) {
+        while self.base.read().last_zxid() < self.replica.last_zxid() {
+            self.apply();
+        }
+    }
+
+    fn unmount(&mut self, session: SessionId) -> Outcome {
+        self.ask_through(session, unmount())
+    }
+
     fn call(&mut self, session: SessionId, key: u64, operation: &str) -> Outcome {
         let call = CallRequest {
             key,
@@ -109,7 +130,7 @@ impl World {
 }
 
 fn unmount() -> Operation {
-    Operation::Unmount {
+    Operation::BeginUnmount {
         path: ZnodePath::parse("/m").unwrap(),
     }
 }
@@ -168,8 +189,8 @@ impl Runner<RunTree> for Looks {
         true
     }
 
-    fn fits(&self, _: &RecipeDigest, _: &str, _: &str) -> bool {
-        true
+    fn fits(&self, _: &RecipeDigest, _: &str, _: &str) -> Result<(), String> {
+        Ok(())
     }
 
     fn run(&self, _: RunInput, tree: RunTree) -> RunReport<RunTree> {
@@ -186,9 +207,7 @@ impl Runner<RunTree> for Looks {
 #[test]
 fn e2_no_lock_is_held_across_a_run() {
     let (mut world, session) = mounted(true);
-    while world.base.read().last_zxid() < world.replica.last_zxid() {
-        world.apply();
-    }
+    world.apply_all();
     let base = world.base.clone();
     let mut evaluator = Evaluator::new(base.clone(), Looks(base), Bounds::default());
     let call = CallRequest {
@@ -210,9 +229,7 @@ fn e2_no_lock_is_held_across_a_run() {
 #[test]
 fn e2_a_record_leaves_the_overlay_only_when_its_change_is_in_the_base() {
     let (mut world, session) = mounted(true);
-    while world.base.read().last_zxid() < world.replica.last_zxid() {
-        world.apply();
-    }
+    world.apply_all();
     world.ask(session, create("/first"));
     world.ask(session, create("/second"));
     let exists = |world: &mut World, path| match world.ask(session, create(path)) {
@@ -399,7 +416,7 @@ fn a_mount_never_gives_a_number_twice_also_after_an_unmount() {
     }
     let path = ZnodePath::parse("/m/x").unwrap();
     let before = world.replica.children(&path).unwrap();
-    world.step(&Step::Ask(0, Ask::Unmount));
+    world.unmount(session);
     world.step(&Step::Ask(0, Ask::Mount { sealed: true }));
     world.call(session, 4, "ticket");
     let after = world.replica.children(&path).unwrap();

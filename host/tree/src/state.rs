@@ -509,7 +509,7 @@ impl State {
         }
     }
 
-    /// The parked call whose run is due first, of those whose mount is not suspended and whose component is `ready` here.
+    /// The parked call whose run is due first, of those whose mount runs calls and whose component is `ready` here.
     pub fn first_marked(&self, ready: impl Fn(&RecipeDigest) -> bool) -> Option<CallId> {
         let least = CallId {
             session: SessionId::NONE,
@@ -526,7 +526,9 @@ impl State {
                     .calls
                     .get(call)
                     .and_then(|call| self.mount(&call.mount));
-                mount.is_some_and(|mount| mount.suspended.is_none() && ready(&mount.digest))
+                mount.is_some_and(|mount| {
+                    mount.suspended.is_none() && mount.unmounting.is_none() && ready(&mount.digest)
+                })
             })
     }
 

@@ -204,6 +204,11 @@ impl View {
             Change::SetData { path, .. } => (path, false),
             _ => return Vec::new(),
         };
+        // Only calls of the mount there watch it. While that is being unmounted they all end, and none runs again:
+        // else the first that ends, with what it leaves, might mark all others in one transaction (rule S6).
+        if self.is_unmounting(path) {
+            return Vec::new();
+        }
         let parent = path.parent().filter(|_| children_changed);
         let watches = [Watch::Node(path.clone())]
             .into_iter()
@@ -493,7 +498,7 @@ impl View {
         matches!(overlaid, Some((Key::Mount(_), _))) || self.base.read().mounts.len() > 0
     }
 
-    /// The marked calls of the committed state, by age.
+    /// The marked calls of the committed state, by age; none of a mount that is being unmounted.
     pub(crate) fn committed_marks(&self) -> Vec<(ZnodePath, (Zxid, CallId))> {
         let least = CallId {
             session: SessionId::NONE,
@@ -506,7 +511,11 @@ impl View {
                 IndexKey::Mark(age, call) => Some((*age, *call)),
                 _ => None,
             })
-            .filter_map(|mark| Some((base.parked(mark.1)?.mount.clone(), mark)))
+            .filter_map(|mark| {
+                let mount = base.mount(&base.parked(mark.1)?.mount)?;
+                let stays = mount.unmounting.is_none();
+                stays.then(|| (mount.path.clone(), mark))
+            })
             .collect()
     }
 
@@ -517,6 +526,18 @@ impl View {
             return self.base.read().mount_above(path).cloned();
         }
         path.upwards().find_map(|path| Records::mount(self, &path))
+    }
+
+    /// Whether the mount at this znode or above it is being unmounted.
+    fn is_unmounting(&self, path: &ZnodePath) -> bool {
+        let overlaid = self.overlay.from(Key::Mount(ZnodePath::root())).next();
+        if !matches!(overlaid, Some((Key::Mount(_), _))) {
+            let base = self.base.read();
+            let mount = base.mount_above(path);
+            return mount.is_some_and(|mount| mount.unmounting.is_some());
+        }
+        let mount = self.mount_above(path);
+        mount.is_some_and(|mount| mount.unmounting.is_some())
     }
 
     /// All mounts.

@@ -126,6 +126,8 @@ impl ErrorCode {
             | Refusal::Acknowledged { .. }
             | Refusal::KeyReused { .. }
             | Refusal::Suspended { .. }
+            | Refusal::Unmounting(_)
+            | Refusal::Overtaken(_)
             | Refusal::NoCall { .. }
             | Refusal::NeedsKey(_)
             | Refusal::NoRecipe(_)

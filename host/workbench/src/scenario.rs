@@ -79,7 +79,7 @@ impl Runner<RunTree> for Shared {
         self.0.ready(digest)
     }
 
-    fn fits(&self, digest: &RecipeDigest, operation: &str, arguments: &str) -> bool {
+    fn fits(&self, digest: &RecipeDigest, operation: &str, arguments: &str) -> Result<(), String> {
         self.0.fits(digest, operation, arguments)
     }
 
@@ -107,6 +107,8 @@ pub(crate) struct Scene<'a> {
     opened: Option<SessionId>,
     /// What the last request was refused for, before anything ran.
     pub(crate) refused: Option<Refusal>,
+    /// What the last request came to.
+    answered: Option<Outcome>,
     history: History,
     checker: Option<Checker>,
 }
@@ -157,6 +159,7 @@ impl Scene<'_> {
             busy: false,
             opened: None,
             refused: None,
+            answered: None,
             history: History::default(),
             checker: None,
         })
@@ -234,12 +237,9 @@ impl Scene<'_> {
                     path: ZnodePath::parse(path)?,
                 },
             ),
-            ["unmount", path] => self.evaluate(
-                SessionId::NONE,
-                Operation::Unmount {
-                    path: ZnodePath::parse(path)?,
-                },
-            ),
+            ["unmount", path] => self.in_steps(Operation::BeginUnmount {
+                path: ZnodePath::parse(path)?,
+            }),
             ["expire", name] => {
                 let session = self.session(name)?;
                 self.crashed.remove(name);
@@ -363,7 +363,20 @@ impl Scene<'_> {
             settings: MountSettings::default(),
             upgrade,
         };
-        self.evaluate(SessionId::NONE, mount)
+        self.in_steps(mount)
+    }
+
+    /// What goes in steps, one right behind the other.
+    fn in_steps(&mut self, first: Operation) -> Result<String> {
+        let mut said = String::new();
+        let mut next = Some(first);
+        while let Some(operation) = next {
+            self.answered = None;
+            said += &self.evaluate(SessionId::NONE, operation.clone())?;
+            let answered = self.answered.as_ref();
+            next = answered.and_then(|outcome| operation.next_step(outcome));
+        }
+        Ok(said)
     }
 
     pub(crate) fn session(&self, name: &str) -> Result<SessionId> {
@@ -514,6 +527,9 @@ impl Scene<'_> {
             Some(Outcome::Refused(refusal)) => self.refused = Some(refusal.clone()),
             _ => {}
         }
+        if transaction.outcome.is_some() {
+            self.answered.clone_from(&transaction.outcome);
+        }
         let History {
             asked,
             parked,
@@ -558,24 +574,48 @@ impl Scene<'_> {
     }
 
     fn tell(&self, transaction: &Transaction, said: &mut String) {
-        let _ = match &transaction.outcome {
-            Some(outcome) => writeln!(said, "{}", self.outcome(outcome)),
-            None => Ok(()),
+        // Of others' calls: a step of an unmount or an upgrade ends them, or nobody has asked for it at all.
+        let of_others = match &transaction.outcome {
+            None => true,
+            Some(
+                Outcome::Unmounting { .. } | Outcome::Unmounted { .. } | Outcome::Followed { .. },
+            ) => true,
+            Some(outcome) => {
+                let _ = writeln!(said, "{}", self.outcome(outcome));
+                false
+            }
         };
         for change in &transaction.changes {
             let _ = match change {
-                Change::PutAnswer { call, answer } if transaction.origin.is_none() => {
+                Change::PutAnswer { call, answer } if of_others => {
                     writeln!(said, "  {} {}", self.call(*call), ending(&answer.ending))
                 }
-                Change::Park(parked) if transaction.origin.is_none() => {
+                Change::Park(parked) if of_others => {
                     writeln!(said, "  {} waits again", self.call(parked.id))
                 }
-                Change::DeleteNode { path } if transaction.origin.is_none() => {
+                Change::DeleteNode { path } if of_others => {
                     writeln!(said, "  {path} is gone")
                 }
                 _ => Ok(()),
             };
         }
+        let _ = match &transaction.outcome {
+            Some(Outcome::Unmounted { ended_calls }) => {
+                writeln!(said, "unmounted, parked calls ended: {ended_calls}")
+            }
+            Some(Outcome::Followed {
+                followed_calls,
+                ended_calls,
+                done: true,
+            }) => {
+                writeln!(
+                    said,
+                    "parked calls that follow: {}, that end: {ended_calls}",
+                    followed_calls - ended_calls
+                )
+            }
+            _ => Ok(()),
+        };
     }
 
     pub(crate) fn name(&self, session: SessionId) -> &str {
@@ -596,20 +636,8 @@ impl Scene<'_> {
             Outcome::Znode(ZnodeOutcome::Set(stat)) => format!("set, version {}", stat.version),
             Outcome::Answered(answer) => ending(&answer.ending),
             Outcome::Parked => "parked".into(),
-            Outcome::Mounted {
-                woken_calls: 0,
-                ending_calls: 0,
-                ..
-            } => "mounted".into(),
-            Outcome::Mounted {
-                woken_calls,
-                ending_calls,
-                ..
-            } => format!("mounted, calls that run again: {woken_calls}, that end: {ending_calls}"),
+            Outcome::Mounted { .. } => "mounted".into(),
             Outcome::MountSet => "set".into(),
-            Outcome::Unmounted { ended_calls } => {
-                format!("unmounted, parked calls ended: {ended_calls}")
-            }
             Outcome::Refused(refusal) => format!("error: {refusal}"),
             other => format!("{other:?}").to_lowercase(),
         }

@@ -18,8 +18,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long it may take to answer to an upload: it checks and compiles the recipe, behind others perhaps.
 const UPLOAD_PATIENCE: Duration = Duration::from_secs(700);
 
-/// How long to a mount: the recipe is compiled, here and at the server that leads.
-const MOUNT_PATIENCE: Duration = Duration::from_secs(100);
+/// How long to a mount, an upgrade and an unmount: the recipe is compiled, here and at the server that leads, and the
+/// calls that wait follow or end one after the other.
+const MOUNT_PATIENCE: Duration = Duration::from_secs(600);
 
 /// What a component begins with: WebAssembly's magic, the version of the component model's binary form, its layer.
 const COMPONENT_HEADER: &[u8] = b"\0asm\x0d\0\x01\0";
@@ -161,12 +162,40 @@ pub struct Mount {
     /// Why nothing runs there until it is resumed.
     #[serde(default)]
     pub suspended: Option<String>,
-    /// Of an upgrade: how many calls that wait run on the new component.
+    /// How the calls that waited have followed the last upgrade.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub woken_calls: Option<u64>,
-    /// Of an upgrade: how many of those end, since they do not fit it.
+    pub upgrade: Option<Following>,
+    /// It is being unmounted: nothing runs there any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ending_calls: Option<u64>,
+    pub unmounting: Option<Ended>,
+    /// Of a mount that was asked for: whether it is compiled where calls run. If not, calls are refused as not ready
+    /// until it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready: Option<bool>,
+    /// Of an upgrade that was asked for: how many calls that waited have followed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub followed_calls: Option<u64>,
+    /// Of an upgrade that was asked for: how many of those have ended, since they do not fit it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_calls: Option<u64>,
+}
+
+/// How the calls that waited follow an upgrade.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Following {
+    /// Whether some are still to follow. If nobody goes on with that, to ask for the same upgrade again does.
+    pub following: bool,
+    /// How many have.
+    pub followed_calls: u64,
+    /// How many of those have ended, since they do not fit.
+    pub ended_calls: u64,
+}
+
+/// Calls that an unmount has ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Ended {
+    /// How many.
+    pub ended_calls: u64,
 }
 
 /// How to mount a recipe; what is none stays as it is, or is as it is by default.
@@ -274,11 +303,6 @@ struct Recipes {
 #[derive(Deserialize)]
 struct Mounts {
     mounts: Vec<Mount>,
-}
-
-#[derive(Deserialize)]
-struct Ended {
-    ended_calls: u32,
 }
 
 #[derive(Deserialize)]
@@ -491,12 +515,14 @@ impl Admin {
         Ok(answer.mounts)
     }
 
-    /// Unbinds the recipe at `path`; its znodes stay. Gives how many parked calls that ended.
+    /// Unbinds the recipe at `path`; its znodes stay. Gives how many parked calls that ended, one after the other: if
+    /// it is interrupted, to ask again goes on.
     ///
     /// # Errors
     /// [`ClientError::Refused`] with the code `not-mounted`.
-    pub async fn unmount(&self, path: &str) -> Result<u32, ClientError> {
-        let answer: Ended = self.send(self.mount_request(Method::DELETE, path)).await?;
+    pub async fn unmount(&self, path: &str) -> Result<u64, ClientError> {
+        let request = self.mount_request(Method::DELETE, path);
+        let answer: Ended = self.send_within(MOUNT_PATIENCE, request).await?;
         Ok(answer.ended_calls)
     }
 

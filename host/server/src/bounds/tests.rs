@@ -177,8 +177,8 @@ impl Runner<RunTree> for Scripted {
         true
     }
 
-    fn fits(&self, _: &RecipeDigest, _: &str, _: &str) -> bool {
-        true
+    fn fits(&self, _: &RecipeDigest, _: &str, _: &str) -> Result<(), String> {
+        Ok(())
     }
 
     fn run(&self, input: RunInput, tree: RunTree) -> RunReport<RunTree> {

@@ -1,15 +1,28 @@
 //! `quorate mount`, `mounts`, `unmount` and `resume`: recipes bound to znodes.
 
+use std::pin::pin;
+use std::time::Duration;
+
 use clap::Args;
 use quorate_client::ClientError;
 use quorate_client::admin::{self, Admin, MountOptions, Shadow};
 use quorate_model::path::ZnodePath;
 use serde_json::{Value, json};
+use tokio::time::{sleep, timeout};
 
 use super::output::Output;
 use super::session::unless_interrupted;
 use super::{Global, Usage};
 use crate::http::body::long_integer;
+
+/// A mount that takes longer says what it waits for.
+const TELL_AFTER: Duration = Duration::from_secs(1);
+
+/// Between two looks whether a recipe is compiled. Each waits a while for it.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+
+/// So many looks; then it stays mounted, and calls are refused until it is compiled.
+const MAX_LOOKS: u32 = 40;
 
 /// Bind a recipe to a znode, so that its operations can be called there
 ///
@@ -126,18 +139,19 @@ impl Mount {
             return Ok(());
         }
         let (mount, text) = if self.upgrade {
-            let upgrade = admin.upgrade(&self.path, recipe, digest, options);
-            let mount = unless_interrupted(upgrade).await?;
+            let upgrade = || admin.upgrade(&self.path, recipe, digest, options.clone());
+            let mount = unless_interrupted(until_ready(output, recipe, upgrade)).await?;
+            let (followed, ended) = (mount.followed_calls, mount.ended_calls.unwrap_or(0));
             let text = format!(
-                "{path} goes on as {} ({}); calls that go on: {}, that end: {}",
+                "{path} goes on as {} ({}); calls that go on: {}, that ended: {ended}",
                 mount.recipe,
                 short(&mount.digest),
-                mount.woken_calls.unwrap_or(0) - mount.ending_calls.unwrap_or(0),
-                mount.ending_calls.unwrap_or(0),
+                followed.unwrap_or(0).saturating_sub(ended),
             );
             (mount, text)
         } else {
-            let mount = unless_interrupted(admin.mount(&self.path, recipe, options)).await?;
+            let mount = || admin.mount(&self.path, recipe, options.clone());
+            let mount = unless_interrupted(until_ready(output, recipe, mount)).await?;
             let text = format!(
                 "mounted {recipe} at {path}\ncall it: quorate call {path} OPERATION; `quorate recipe show {recipe}` lists the operations",
                 recipe = mount.recipe,
@@ -146,6 +160,10 @@ impl Mount {
             (mount, text)
         };
         output.print(text, serde_json::to_value(&mount)?)?;
+        if mount.ready == Some(false) {
+            let text = "it is not compiled yet where calls run, and they are refused as not ready until it is: the servers' logs say why, if it cannot be";
+            output.note(text, json!({"ready": false}));
+        }
         Ok(())
     }
 
@@ -174,6 +192,47 @@ impl Mount {
             callers: (!self.callers.is_empty()).then(|| self.callers.clone()),
             shadow: None,
         })
+    }
+}
+
+/// Asks until the recipe is compiled where calls run, so that the first of them is not refused as not ready. Says so
+/// if that takes a while.
+async fn until_ready<F>(
+    output: &Output,
+    recipe: &str,
+    ask: impl Fn() -> F,
+) -> Result<admin::Mount, ClientError>
+where
+    F: Future<Output = Result<admin::Mount, ClientError>>,
+{
+    let mut is_told = false;
+    let mut tell = |what: &str| {
+        if !std::mem::replace(&mut is_told, true) {
+            let text = format!("{recipe} {what}: waiting");
+            output.note(text, json!({"waiting": recipe}));
+        }
+    };
+    let mut looks = 0;
+    loop {
+        looks += 1;
+        let mut asked = pin!(ask());
+        let answer = match timeout(TELL_AFTER, &mut asked).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                tell("is being compiled where calls run, or calls that wait follow it");
+                asked.await
+            }
+        };
+        let is_not_ready = match &answer {
+            Ok(mount) => mount.ready == Some(false),
+            Err(ClientError::Refused { code, .. }) => code == "not-ready",
+            Err(_) => false,
+        };
+        if !is_not_ready || looks >= MAX_LOOKS {
+            return answer;
+        }
+        tell("is not compiled yet where calls run");
+        sleep(ASK_EVERY).await;
     }
 }
 
@@ -263,8 +322,19 @@ impl Unmount {
     pub(super) async fn run(self, global: &Global, output: &Output) -> anyhow::Result<()> {
         path(&self.path)?;
         let admin = global.admin()?;
-        let ended_calls = unless_interrupted(admin.unmount(&self.path)).await?;
-        let path = self.path;
+        let mut unmount = pin!(admin.unmount(&self.path));
+        let told = async {
+            match timeout(TELL_AFTER, &mut unmount).await {
+                Ok(answer) => answer,
+                Err(_) => {
+                    let text = "the calls that wait are ended, one after the other; if this is interrupted, to repeat it goes on";
+                    output.note(text, json!({"unmounting": self.path}));
+                    unmount.await
+                }
+            }
+        };
+        let ended_calls = unless_interrupted(told).await?;
+        let path = &self.path;
         let text = match ended_calls {
             0 => format!("unmounted {path}"),
             1 => format!("unmounted {path}; 1 call that waited has ended"),
@@ -280,10 +350,22 @@ fn line(mount: &admin::Mount) -> String {
     let open = if mount.sealed { "" } else { "  open" };
     let suspended = mount.suspended.as_ref();
     let suspended = suspended.map_or_else(String::new, |reason| format!("  suspended: {reason}"));
-    format!(
-        "{:<20} {:<20} {digest}{open}{suspended}",
-        mount.path, mount.recipe
-    )
+    let (path, recipe) = (&mount.path, &mount.recipe);
+    let unmounting = match &mount.unmounting {
+        Some(ended) => format!(
+            "  being unmounted, {} calls have ended; `quorate unmount {path}` goes on with it",
+            ended.ended_calls
+        ),
+        None => String::new(),
+    };
+    let following = match &mount.upgrade {
+        Some(upgrade) if upgrade.following && mount.unmounting.is_none() => format!(
+            "  upgraded, {} calls have followed; the same upgrade again goes on with it",
+            upgrade.followed_calls
+        ),
+        _ => String::new(),
+    };
+    format!("{path:<20} {recipe:<20} {digest}{open}{suspended}{following}{unmounting}")
 }
 
 /// A mount, one member a line.

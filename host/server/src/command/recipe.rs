@@ -298,8 +298,11 @@ mod tests {
             set: BTreeMap::new(),
             callers: Vec::new(),
             suspended: None,
-            woken_calls: None,
-            ending_calls: None,
+            upgrade: None,
+            unmounting: None,
+            ready: None,
+            followed_calls: None,
+            ended_calls: None,
         };
         let mounts = [
             mount("/a", "lock", "2222222222222222"),

@@ -1,6 +1,7 @@
 //! Mounts: recipes bound to znodes, how, and with which component.
 
 mod settings;
+mod steps;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use super::problem::Problem;
 use super::recipes::ParkedKind;
 use super::{Answer, Answered, Http, Peer, body};
 use settings::{Bind, Settings, read_digest};
+pub(super) use steps::MAX_IN_STEPS;
 
 const SHAPE: &str = r#"{"recipe": "fair-lock", and if need be "digest": "…", "upgrade": true, "check": true, "parameters": {}, "sealed": true, "bounds": {"fuel": 1000000}, "callers": ["world:anyone"]}"#;
 
@@ -91,38 +93,48 @@ pub(super) async fn mount(
     if bind.check {
         return http.check_upgrade(&path, &bind.recipe, digest).await;
     }
+    let upgrade = bind.upgrade;
+    let component = http.component_of(&bind.recipe, digest)?;
     let operation = Operation::Mount {
         path: path.clone(),
         recipe: bind.recipe,
         digest,
         settings,
-        upgrade: bind.upgrade,
+        upgrade,
     };
-    match http.ask(SessionId::NONE, peer, operation).await? {
-        (
-            zxid,
-            Outcome::Mounted {
-                woken_calls,
-                ending_calls,
-                ..
-            },
-        ) => {
-            // So that its first calls find it ready, where this server leads.
-            let mounted = http.state()?.mount(&path).map(|mount| mount.digest);
-            if let Some(digest) = mounted {
-                http.make_ready(digest).await;
-            }
-            let state = http.state()?;
-            // Somebody may have unmounted it at this very moment.
-            let mut body = state.mount(&path).map_or_else(|| json!({}), shown);
-            if bind.upgrade {
-                body["woken_calls"] = woken_calls.into();
-                body["ending_calls"] = ending_calls.into();
-            }
-            Ok(Answer::new(zxid, body).with_status(StatusCode::CREATED))
+    // An upgrade swaps what runs at once, so that is compiled before.
+    let (zxid, outcome) = if upgrade {
+        if let Some(digest) = component {
+            http.make_ready(digest).await;
         }
-        (_, other) => Err(Problem::unexpected(other)),
+        http.in_steps(peer, operation, component).await?
+    } else {
+        http.ask(SessionId::NONE, peer, operation).await?
+    };
+    let (followed_calls, ended_calls) = match outcome {
+        Outcome::Mounted { .. } => (0, 0),
+        Outcome::Followed {
+            followed_calls,
+            ended_calls,
+            ..
+        } => (followed_calls, ended_calls),
+        other => return Err(Problem::unexpected(other)),
+    };
+    let mounted = http.state()?.mount(&path).map(|mount| mount.digest);
+    // So that its first calls find it ready.
+    let ready = match mounted {
+        Some(digest) => http.make_ready(digest).await,
+        None => false,
+    };
+    let state = http.state()?;
+    // Somebody may have unmounted it at this very moment.
+    let mut body = state.mount(&path).map_or_else(|| json!({}), shown);
+    body["ready"] = ready.into();
+    if upgrade {
+        body["followed_calls"] = followed_calls.into();
+        body["ended_calls"] = ended_calls.into();
     }
+    Ok(Answer::new(zxid, body).with_status(StatusCode::CREATED))
 }
 
 /// `PATCH /v1/mounts/<path>`
@@ -171,10 +183,8 @@ pub(super) async fn unmount(
     Path(path): Path<String>,
 ) -> Answered {
     let path = parse(&path)?;
-    match http
-        .ask(SessionId::NONE, peer, Operation::Unmount { path })
-        .await?
-    {
+    let begin = Operation::BeginUnmount { path };
+    match http.in_steps(peer, begin, None).await? {
         (zxid, Outcome::Unmounted { ended_calls }) => {
             Ok(Answer::new(zxid, json!({"ended_calls": ended_calls})))
         }
@@ -183,6 +193,17 @@ pub(super) async fn unmount(
 }
 
 impl Http {
+    /// What that is of a recipe, as far as this server has seen; none if it has seen no such thing.
+    fn component_of(
+        &self,
+        recipe: &str,
+        digest: Option<RecipeDigest>,
+    ) -> Result<Option<RecipeDigest>, Problem> {
+        let state = self.state()?;
+        let version = state.recipe(recipe).and_then(|it| it.version(digest));
+        Ok(version.map(|version| version.digest))
+    }
+
     /// What an upgrade would do to the calls that wait here, as far as this server has seen them; nothing is changed.
     async fn check_upgrade(
         &self,
@@ -265,6 +286,12 @@ fn shown(mount: &Mount) -> Value {
         "set": own,
         "callers": callers,
         "suspended": mount.suspended,
+        "upgrade": mount.upgrade.map(|upgrade| json!({
+            "following": upgrade.behind.is_some(),
+            "followed_calls": upgrade.followed_calls,
+            "ended_calls": upgrade.ended_calls,
+        })),
+        "unmounting": mount.unmounting.map(|ended_calls| json!({"ended_calls": ended_calls})),
     })
 }
 

@@ -205,6 +205,8 @@ fn kind(refusal: &Refusal) -> (StatusCode, &'static str) {
         Refusal::BoundReached { .. } => (S::TOO_MANY_REQUESTS, "bound-reached"),
         Refusal::NotReady(_) => (S::SERVICE_UNAVAILABLE, "not-ready"),
         Refusal::Suspended { .. } => (S::SERVICE_UNAVAILABLE, "suspended"),
+        Refusal::Unmounting(_) => (S::CONFLICT, "unmounting"),
+        Refusal::Overtaken(_) => (S::CONFLICT, "overtaken"),
         Refusal::GuardRefused { .. } => (S::FORBIDDEN, "guard-refused"),
         Refusal::GuardFailed { .. } => (S::SERVICE_UNAVAILABLE, "guard-failed"),
         Refusal::NoRecipe(_) => (S::NOT_FOUND, "no-recipe"),

@@ -297,47 +297,47 @@ async fn forget(http: &Http, peer: Peer, name: String, digest: Option<RecipeDige
 }
 
 impl Http {
-    /// Has what is mounted now compiled, so that its first calls find it ready, where this server leads. If it cannot
-    /// be, calls are refused as not ready.
-    pub(super) async fn make_ready(&self, digest: RecipeDigest) {
+    /// Has a component compiled where calls run, so that the first ones find it ready: here, and at the server that
+    /// leads. Says whether it is; not, if that takes too long.
+    pub(super) async fn make_ready(&self, digest: RecipeDigest) -> bool {
         let Some(component) = self
             .state()
             .ok()
             .and_then(|state| state.component(&digest).cloned())
         else {
-            return;
+            return false;
         };
-        // Whoever comes beyond that is answered at once, and its first calls may be refused as not ready.
+        // Whoever comes beyond that is answered at once, and may ask again.
         let Ok(_turn) = self.compilations.try_acquire() else {
-            return;
+            return false;
         };
         let check = self.check.clone();
-        let made = tokio::task::spawn_blocking(move || check.make_ready(&digest, &component)).await;
-        if let Ok(Err(error)) = made {
-            tracing::error!(%digest, "a mounted recipe cannot be made ready: {error}");
+        let made = tokio::task::spawn_blocking(move || check.make_ready(&digest, &component));
+        let (made, elsewhere) = tokio::join!(made, self.await_leader(digest));
+        let made = made.map_err(|error| error.to_string()).flatten();
+        if let Err(error) = &made {
+            tracing::error!(%digest, "a recipe cannot be made ready: {error}");
         }
-        self.await_leader(digest).await;
+        elsewhere.unwrap_or(made.is_ok())
     }
 
-    /// The same, where another server leads: that compiles it by itself. If it is not ready within a while, calls are
-    /// refused as not ready.
-    async fn await_leader(&self, digest: RecipeDigest) {
-        let Some(consensus) = &self.consensus else {
-            return;
-        };
+    /// Whether a component is compiled at another server, which leads and has it compiled, within a while; none if
+    /// no other leads.
+    async fn await_leader(&self, digest: RecipeDigest) -> Option<bool> {
+        let consensus = self.consensus.as_ref()?;
         let leader = consensus.leadership().borrow().leader;
         let here = self.edge.router.server();
-        let Some(leader) = leader.filter(|leader| *leader != here) else {
-            return;
-        };
+        let leader = leader.filter(|leader| *leader != here)?;
         let asked = async {
             let stream = consensus.connect(leader).await?;
             route::ask_for_recipe(stream, digest).await
         };
         let asked = timeout(READY_PATIENCE, asked).await;
-        if !matches!(asked, Ok(Ok(true))) {
-            tracing::info!(%digest, %leader, "a mounted recipe is not ready yet at the server that leads");
+        let ready = matches!(asked, Ok(Ok(true)));
+        if !ready {
+            tracing::info!(%digest, %leader, "a recipe is not ready yet at the server that leads");
         }
+        Some(ready)
     }
 
     /// What a component offers. That may take long, so it is found out where it holds nobody up.

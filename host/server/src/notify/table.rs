@@ -139,7 +139,9 @@ impl WatchTable {
             | Change::CountFailures { .. }
             | Change::Suspend { .. }
             | Change::RemoveMount { .. }
-            | Change::RaiseVersion { .. } => {}
+            | Change::RaiseVersion { .. }
+            | Change::SetUnmounting { .. }
+            | Change::SetUpgrade { .. } => {}
         }
     }
 

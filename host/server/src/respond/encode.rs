@@ -93,6 +93,8 @@ fn body(form: &Form, outcome: &Outcome) -> Reply {
         | Outcome::MountSet
         | Outcome::Tried(_)
         | Outcome::Resumed
+        | Outcome::Followed { .. }
+        | Outcome::Unmounting { .. }
         | Outcome::Unmounted { .. }
         | Outcome::Uploaded { .. }
         | Outcome::VersionRaised => return Err(ErrorCode::SystemError),

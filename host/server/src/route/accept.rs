@@ -5,6 +5,8 @@ use std::sync::Arc;
 use quorate_consensus::{Consensus, PeerReceiver, PeerStream};
 use quorate_model::id::{Incarnation, ServerId, Zxid};
 
+use quorate_tree::SharedState;
+
 use super::Inbox;
 use super::inbox::NotTaken;
 use super::message::{FromLeader, Lead, ToLeader, decode, encode};
@@ -40,6 +42,8 @@ pub struct Acceptor {
     pub metrics: Arc<Metrics>,
     /// What runs here.
     pub recipes: Recipes,
+    /// What is applied here.
+    pub state: SharedState,
 }
 
 /// What comes of it, unless the other end closes its side first: it has given up, or gone.
@@ -132,7 +136,8 @@ impl Acceptor {
                     sender.send(encode(&FromLeader::Seen(seen))?).await?;
                 }
                 ToLeader::AwaitRecipe(digest) => {
-                    let ready = self.recipes.is_ready_soon(&digest);
+                    let component = || self.state.read().component(&digest).cloned();
+                    let ready = self.recipes.is_ready_soon(&digest, component);
                     let Some(ready) = while_open(&mut receiver, ready).await? else {
                         return Ok(());
                     };

@@ -46,6 +46,12 @@ impl<R: Runner<RunTree>> Evaluator<R> {
             recipe: recipe.clone(),
             reason,
         };
+        // What it guards is guarded until it is gone: nothing is written past it in between.
+        if mount.unmounting.is_some() {
+            return Err(failed(format!(
+                "it is being unmounted, and then it guards no more; if nobody goes on with that, `quorate unmount {path}` does"
+            )));
+        }
         if let Some(reason) = &mount.suspended {
             return Err(failed(format!(
                 "it is suspended ({reason}); `quorate resume {path}` lets it run again"

@@ -1,30 +1,24 @@
-//! Mounting, upgrading and unmounting: what touches very many parked calls goes in steps (rule S6).
+//! Mounting, upgrading and unmounting. What concerns all parked calls of a mount goes by a mark in the mount, which one
+//! transaction sets, and then in steps: each is a request of its own, of bounded size, so others' requests are evaluated
+//! in between (rule S6). The state says how far that has come, so any leader goes on with it, whoever asks.
 
-use quorate_model::call::Ending;
-use quorate_model::id::{CallId, SessionId, Zxid};
+use quorate_model::call::{Ending, ParkedCall};
+use quorate_model::id::Zxid;
 use quorate_model::outcome::{Outcome, Refusal};
 use quorate_model::path::ZnodePath;
+use quorate_model::recipe::RecipeDigest;
 use quorate_model::request::Operation;
 use quorate_model::run::Runner;
 use quorate_model::write_set::Change;
 
-use super::Evaluator;
+use super::{Evaluator, MAX_MESSAGE_CHARACTERS, changes_bytes};
 use crate::apply::Records as _;
-use crate::operations::mount::{LEAST_CALL, MountRequest};
+use crate::operations::mount::{LEAST_MARK, MountRequest};
 use crate::operations::{call, mount};
 use crate::run::RunTree;
 
-/// What an upgrade does to the calls that wait.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Woken {
-    /// How many run again.
-    pub(super) calls: u32,
-    /// How many of those end, since they do not fit the component.
-    pub(super) ending: u32,
-}
-
 impl<R: Runner<RunTree>> Evaluator<R> {
-    /// Mounts, or upgrades: the parked calls are marked then.
+    /// Mounts, or upgrades: the parked calls follow by [`Evaluator::follow_upgrade`].
     pub(super) fn mount(&mut self, operation: &Operation) -> Result<Outcome, Refusal> {
         let Some(request) = mount_request(operation) else {
             return Err(Refusal::BadArguments("it mounts nothing".into()));
@@ -38,79 +32,107 @@ impl<R: Runner<RunTree>> Evaluator<R> {
         mount::mount(&mut self.view, &request)
     }
 
-    /// Marks the parked calls of a mount that is about to go on with another component, in steps. They are marked
-    /// before and not behind the upgrade: to run once too often on the old component does no harm, so whenever the
-    /// epoch ends, the request can be evaluated again.
-    pub(super) fn mark_for_upgrade(&mut self, operation: &Operation) -> Woken {
-        let mut woken = Woken::default();
-        let Some(request) = mount_request(operation).filter(|request| request.upgrade) else {
-            return woken;
-        };
-        let version = match mount::target(&self.view, &request) {
-            Ok((Some(before), version)) if before.digest != version.digest => version,
-            // Refused, or nothing to do.
-            _ => return woken,
-        };
-        if !self.runner.ready(&version.digest) {
-            return woken;
-        }
-        let path = request.path;
-        let mut from = (Zxid::ZERO, LEAST_CALL);
-        loop {
-            let calls = mount::parked_calls(&self.view, path, from, self.bounds.mount_step);
-            let Some((age, last)) = calls.last() else {
-                return woken;
-            };
-            from = (*age, behind(*last));
-            self.begin();
-            for (_, id) in calls.into_iter().filter(|(_, id)| !id.is_standing()) {
-                let Some(parked) = self.view.parked(id) else {
+    /// The next of the calls that were parked when the component was swapped: each is marked, so that it runs on the
+    /// new one, or ends, if it does not fit that (rule C10).
+    pub(super) fn follow_upgrade(
+        &mut self,
+        path: &ZnodePath,
+        swapped: Zxid,
+    ) -> Result<Outcome, Refusal> {
+        let mount = mount::expect_stays(mount::find(&self.view, path)?)?;
+        let same = mount.upgrade.filter(|upgrade| upgrade.swapped == swapped);
+        let mut upgrade = same.ok_or_else(|| Refusal::Overtaken(path.clone()))?;
+        if let Some(behind) = upgrade.behind {
+            if !self.runner.ready(&mount.digest) {
+                return Err(Refusal::NotReady(path.clone()));
+            }
+            let calls = mount::parked_calls(&self.view, path, behind, self.bounds.mount_step);
+            let mut is_last = calls.len() < self.bounds.mount_step;
+            let mut bytes = 0;
+            for (age, id) in calls {
+                if age >= swapped {
+                    is_last = true;
+                    break;
+                }
+                if bytes >= self.bounds.mount_step_bytes {
+                    is_last = false;
+                    break;
+                }
+                upgrade.behind = Some((age, id));
+                let parked = self.view.parked(id).filter(|_| !id.is_standing());
+                let Some(parked) = parked else {
                     continue;
                 };
-                woken.calls += 1;
-                let (operation, arguments) = (&parked.operation, &parked.arguments);
-                if !self.runner.fits(&version.digest, operation, arguments) {
-                    woken.ending += 1;
+                upgrade.followed_calls += 1;
+                bytes += parked.arguments.len();
+                let before = self.view.progress();
+                match self.fits(&mount.digest, &parked) {
+                    Ok(()) if parked.marked => {}
+                    Ok(()) => self.view.change(Change::Mark(id)),
+                    Err(why) => {
+                        upgrade.ended_calls += 1;
+                        let ending = Ending::Outdated(why);
+                        call::end_without_result(&mut self.view, &parked, ending);
+                    }
                 }
-                if !parked.marked {
-                    self.view.change(Change::Mark(id));
-                }
+                bytes += changes_bytes(self.view.changes_since(before));
             }
-            self.finish(None, SessionId::NONE, None, None);
+            if is_last {
+                upgrade.behind = None;
+            }
+            self.view.change(Change::SetUpgrade {
+                mount: path.clone(),
+                upgrade,
+            });
         }
+        Ok(Outcome::Followed {
+            followed_calls: upgrade.followed_calls,
+            ended_calls: upgrade.ended_calls,
+            done: upgrade.behind.is_none(),
+        })
     }
 
-    /// Ends the parked calls of a mount, in steps: whoever asked may not unmount, but has said so to nobody else yet.
-    pub(super) fn end_parked_calls(&mut self, path: &ZnodePath) -> u32 {
-        let mut ended = 0;
-        loop {
-            let from = (Zxid::ZERO, LEAST_CALL);
-            let calls = mount::parked_calls(&self.view, path, from, self.bounds.mount_step);
-            if calls.is_empty() {
-                return ended;
-            }
-            self.begin();
-            for (_, id) in calls {
-                if id.is_standing() {
-                    self.view.change(Change::Unpark(id));
-                } else if let Some(parked) = self.view.parked(id) {
-                    call::end_without_result(&mut self.view, &parked, Ending::Unmounted);
-                    ended += 1;
-                }
-            }
-            self.finish(None, SessionId::NONE, None, None);
-        }
+    /// Whether a parked call fits a component; why not, for its caller.
+    pub(super) fn fits(&self, digest: &RecipeDigest, parked: &ParkedCall) -> Result<(), String> {
+        let (operation, arguments) = (&parked.operation, &parked.arguments);
+        let fits = self.runner.fits(digest, operation, arguments);
+        fits.map_err(|why| why.chars().take(MAX_MESSAGE_CHARACTERS).collect())
     }
-}
 
-/// The least call id after this one.
-fn behind(id: CallId) -> CallId {
-    match id.key.checked_add(1) {
-        Some(key) => CallId { key, ..id },
-        None => CallId {
-            session: SessionId(id.session.0.saturating_add(1)),
-            key: 0,
-        },
+    /// Ends the next of the parked calls of a mount that is being unmounted; behind the last the mount goes.
+    pub(super) fn continue_unmount(
+        &mut self,
+        path: &ZnodePath,
+        mounted: Zxid,
+    ) -> Result<Outcome, Refusal> {
+        let (mount, mut ended_calls) = mount::unmounting(&self.view, path, mounted)?;
+        let calls = mount::parked_calls(&self.view, path, LEAST_MARK, self.bounds.mount_step);
+        let mut is_last = calls.len() < self.bounds.mount_step;
+        let mut bytes = 0;
+        for (_, id) in calls {
+            if bytes >= self.bounds.mount_step_bytes {
+                is_last = false;
+                break;
+            }
+            let before = self.view.progress();
+            if let Some(parked) = self.view.parked(id) {
+                call::end_without_result(&mut self.view, &parked, Ending::Unmounted);
+                ended_calls += 1;
+            }
+            bytes += changes_bytes(self.view.changes_since(before));
+        }
+        if is_last {
+            mount::remove(&mut self.view, &mount);
+            return Ok(Outcome::Unmounted { ended_calls });
+        }
+        self.view.change(Change::SetUnmounting {
+            mount: path.clone(),
+            ended_calls,
+        });
+        Ok(Outcome::Unmounting {
+            mounted,
+            ended_calls,
+        })
     }
 }
 

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use super::{Evaluator, bad_call, changes_bytes, failure_of};
 use crate::apply::Records;
 use crate::operations::call::{self, Call};
-use crate::operations::mount::LEAST_CALL;
+use crate::operations::mount::{LEAST_CALL, expect_stays};
 use crate::operations::session;
 use crate::run::RunTree;
 use crate::view::{Progress, View};
@@ -207,6 +207,7 @@ impl<R: Runner<RunTree>> Evaluator<R> {
         let path = &call.request.mount;
         let mount = Records::mount(&self.view, path);
         let mount = mount.ok_or_else(|| Refusal::NotMounted(path.clone()))?;
+        let mount = expect_stays(mount)?;
         call::expect_caller(&mount, &request.identities)?;
         self.expect_room_for_dry_run()?;
         let input = call.input(&mount, &self.view);

@@ -60,6 +60,16 @@ impl Turns {
         }
     }
 
+    /// None of a mount's calls has a turn any more.
+    pub(super) fn remove(&mut self, mount: &ZnodePath) {
+        let removed = self.queues.remove(mount);
+        if let Some(queue) = removed
+            && let Some(first) = queue.calls.first()
+        {
+            self.order.remove(&(queue.clock, *first, mount.clone()));
+        }
+    }
+
     /// The oldest call of the mount whose turn it is.
     pub(super) fn pop(&mut self) -> Option<(ZnodePath, Mark)> {
         let (clock, mark, mount) = self.order.pop_first()?;
@@ -144,6 +154,19 @@ mod tests {
         let taken = take(&mut turns, 10, |_| 1_000);
         let second = taken.iter().filter(|(mount, _)| mount == "second").count();
         assert_eq!(second, 5, "{taken:?}");
+    }
+
+    #[test]
+    fn s6_a_mount_that_goes_takes_its_calls_along_and_leaves_the_others() {
+        let mut turns = Turns::default();
+        turns.extend(path("going"), (0..100).map(mark));
+        turns.extend(path("other"), (100..110).map(mark));
+        take(&mut turns, 7, |_| 1_000);
+        turns.remove(&path("going"));
+        let taken = take(&mut turns, 1000, |_| 1_000);
+        assert!(taken.iter().all(|(mount, _)| mount == "other"), "{taken:?}");
+        assert!(turns.is_empty());
+        turns.remove(&path("going"));
     }
 
     #[test]

@@ -27,6 +27,10 @@ use crate::view::View;
 /// The stretch of time over which the runs of one parked call are counted, in milliseconds.
 const PACE_MS: u64 = 20;
 
+/// What a wake counts of an entry's budget at least, in fuel: however little its run does, an instance is made for it,
+/// and what it changes is written and applied. So many that run cheaply take their time too (rule C5).
+const FUEL_PER_WAKE: u64 = 100_000;
+
 /// Marked calls that wait for something, by mount.
 type Waiting = HashMap<ZnodePath, BTreeSet<Mark>>;
 
@@ -110,10 +114,12 @@ impl Wakes {
                 let calls = self.suspended.remove(mount).unwrap_or_default();
                 self.due.extend(mount.clone(), calls);
             }
-            Change::RemoveMount { path } => {
-                self.suspended.remove(path);
-                self.paced.remove(path);
-                self.unready.remove(path);
+            // None of its calls runs any more.
+            Change::SetUnmounting { mount, .. } => {
+                self.due.remove(mount);
+                self.suspended.remove(mount);
+                self.paced.remove(mount);
+                self.unready.remove(mount);
             }
             _ => {}
         }
@@ -218,7 +224,8 @@ impl<R: Runner<RunTree>> Evaluator<R> {
     fn next_mark(&mut self) -> Option<(ParkedCall, Mount)> {
         while let Some((_, mark)) = self.wakes.due.pop() {
             let found = self.marked(mark.1);
-            let Some((parked, mount)) = found else {
+            let Some((parked, mount)) = found.filter(|(_, mount)| mount.unmounting.is_none())
+            else {
                 continue;
             };
             if mount.suspended.is_some() {
@@ -237,7 +244,7 @@ impl<R: Runner<RunTree>> Evaluator<R> {
         None
     }
 
-    /// A call, if it is parked and its run is due. An unmount ends a mount's calls before the mount goes.
+    /// A call, if it is parked and its run is due.
     fn marked(&self, id: CallId) -> Option<(ParkedCall, Mount)> {
         let parked = self.view.parked(id).filter(|parked| parked.marked)?;
         let mount = Records::mount(&self.view, &parked.mount)?;
@@ -301,6 +308,11 @@ impl<R: Runner<RunTree>> Evaluator<R> {
 
     fn wake_at(&mut self, parked: ParkedCall, mount: Mount) {
         let id = parked.id;
+        let upgrade = mount.upgrade.filter(|_| !id.is_standing());
+        let follows = upgrade.is_some_and(|upgrade| upgrade.awaits(parked.age, id));
+        if follows && let Err(why) = self.fits(&mount.digest, &parked) {
+            return self.end_outdated(&parked, why);
+        }
         let start = self.begin();
         let call = Call::woken(parked.clone());
         let counted = Counted::from(&mount);
@@ -348,12 +360,27 @@ impl<R: Runner<RunTree>> Evaluator<R> {
             }
         }
         mount::count_run(&mut self.view, &counted, failure.as_deref());
+        if follows && self.view.parked(id).is_none() {
+            mount::count_followed(&mut self.view, &parked.mount, false);
+        }
         // Its shadow's, and that of its record, too.
         let fuel = self.fuel - fuel_before;
-        self.spent.fuel += fuel;
+        self.spent.fuel += fuel.max(FUEL_PER_WAKE);
         self.wakes.due.charge(&parked.mount, fuel);
         self.wakes.depth = self.wakes.chains.remove(&id).unwrap_or(1);
         self.finish(None, id.session, Some(id), None);
+        self.wakes.depth = 0;
+    }
+
+    /// A call that is woken before it has followed its mount's upgrade, and does not fit it, ends as it would have by
+    /// following (rule C10).
+    fn end_outdated(&mut self, parked: &ParkedCall, why: String) {
+        self.begin();
+        call::end_without_result(&mut self.view, parked, Ending::Outdated(why));
+        mount::count_followed(&mut self.view, &parked.mount, true);
+        self.spent.fuel += FUEL_PER_WAKE;
+        self.wakes.depth = self.wakes.chains.remove(&parked.id).unwrap_or(1);
+        self.finish(None, parked.id.session, Some(parked.id), None);
         self.wakes.depth = 0;
     }
 

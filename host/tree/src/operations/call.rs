@@ -14,6 +14,7 @@ use quorate_model::znode::Lifetime;
 
 use crate::apply::Records;
 use crate::evaluate::Bounds;
+use crate::operations::mount::expect_stays;
 use crate::operations::znode::delete_node;
 use crate::state::Session;
 use crate::view::View;
@@ -84,6 +85,7 @@ pub(crate) fn expect_open(
     let mount = view
         .mount(&request.mount)
         .ok_or_else(|| Refusal::NotMounted(request.mount.clone()))?;
+    let mount = expect_stays(mount)?;
     expect_caller(&mount, identities)?;
     match &mount.suspended {
         Some(reason) => Err(Refusal::Suspended {

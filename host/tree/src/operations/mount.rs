@@ -8,7 +8,7 @@ use quorate_model::bound::{Bound, MountBounds};
 use quorate_model::id::{CallId, SessionId, Zxid};
 use quorate_model::outcome::{Outcome, Refusal};
 use quorate_model::path::ZnodePath;
-use quorate_model::recipe::{Mount, MountSettings, RecipeDigest, RecipeVersion};
+use quorate_model::recipe::{Mount, MountSettings, RecipeDigest, RecipeVersion, Upgrade};
 use quorate_model::write_set::Change;
 use quorate_model::znode::Lifetime;
 
@@ -37,7 +37,8 @@ pub(crate) struct MountRequest<'a> {
     pub(crate) upgrade: bool,
 }
 
-/// Mounts a recipe, or goes on with one that is mounted. The outcome's counts are for who has marked the calls.
+/// Mounts a recipe, or goes on with one that is mounted. With another component the calls that are parked follow, in
+/// steps of their own (rule S6).
 pub(crate) fn mount(view: &mut View, request: &MountRequest<'_>) -> Result<Outcome, Refusal> {
     let path = request.path;
     let (before, version) = target(view, request)?;
@@ -66,10 +67,21 @@ pub(crate) fn mount(view: &mut View, request: &MountRequest<'_>) -> Result<Outco
         callers: Arc::new(vec![Identity::anyone()]),
         failures: 0,
         suspended: None,
+        upgrade: None,
+        unmounting: None,
     });
     mount.recipe = request.recipe.to_owned();
     mount.digest = version.digest;
     mount.exports = version.exports;
+    if replaced.is_some_and(|replaced| replaced != version.digest) {
+        // Whatever came before of another upgrade, all of them follow this one.
+        mount.upgrade = any_parked(view, &mount).then(|| Upgrade {
+            swapped: view.moment().zxid,
+            behind: Some(LEAST_MARK),
+            followed_calls: 0,
+            ended_calls: 0,
+        });
+    }
     // An upgrade to the shadow ends the comparison.
     mount.shadow = mount.shadow.filter(|shadow| *shadow != mount.digest);
     settle(view, &mut mount, request.settings)?;
@@ -80,10 +92,10 @@ pub(crate) fn mount(view: &mut View, request: &MountRequest<'_>) -> Result<Outco
     for digest in replaced.into_iter().chain(shadow) {
         forget_unused(view, digest);
     }
+    let following = mount.upgrade.filter(|upgrade| upgrade.behind.is_some());
     Ok(Outcome::Mounted {
         digest: version.digest,
-        woken_calls: 0,
-        ending_calls: 0,
+        following: following.map(|upgrade| upgrade.swapped),
     })
 }
 
@@ -123,7 +135,16 @@ fn expect_free(view: &View, path: &ZnodePath) -> Result<Option<Mount>, Refusal> 
             path: path.clone(),
             mount: mount.path.clone(),
         }),
-        mount => Ok(mount.cloned()),
+        Some(mount) => expect_stays(mount.clone()).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Nothing is to be done any more with a mount that is being unmounted.
+pub(crate) fn expect_stays(mount: Mount) -> Result<Mount, Refusal> {
+    match mount.unmounting {
+        Some(_) => Err(Refusal::Unmounting(mount.path)),
+        None => Ok(mount),
     }
 }
 
@@ -133,7 +154,7 @@ pub(crate) fn set(
     path: &ZnodePath,
     settings: &MountSettings,
 ) -> Result<Outcome, Refusal> {
-    let mut mount = find(view, path)?;
+    let mut mount = expect_stays(find(view, path)?)?;
     let shadow = mount.shadow;
     settle(view, &mut mount, settings)?;
     view.change(Change::PutMount(mount));
@@ -196,7 +217,7 @@ fn version_of(
 
 /// Lets a suspended recipe run again.
 pub(crate) fn resume(view: &mut View, path: &ZnodePath) -> Result<Outcome, Refusal> {
-    let mount = find(view, path)?;
+    let mount = expect_stays(find(view, path)?)?;
     if mount.suspended.is_some() {
         view.change(Change::Suspend {
             mount: path.clone(),
@@ -252,28 +273,78 @@ impl From<&Mount> for Counted {
     }
 }
 
-/// Unbinds a recipe whose parked calls have ended.
-pub(crate) fn unmount(view: &mut View, path: &ZnodePath) -> Result<Outcome, Refusal> {
+/// From now on nothing runs there, and all that is left to do is to end the parked calls, in steps. Who asks again is
+/// told how far that has come.
+pub(crate) fn begin_unmount(view: &mut View, path: &ZnodePath) -> Result<Outcome, Refusal> {
     let mount = find(view, path)?;
-    view.change(Change::RemoveMount { path: path.clone() });
+    if mount.unmounting.is_none() {
+        view.change(Change::SetUnmounting {
+            mount: path.clone(),
+            ended_calls: 0,
+        });
+        standing::end(view, &mount);
+    }
+    Ok(Outcome::Unmounting {
+        mounted: mount.mounted,
+        ended_calls: mount.unmounting.unwrap_or(0),
+    })
+}
+
+/// The mount of that number, if it is being unmounted, and how many calls that has ended.
+pub(crate) fn unmounting(
+    view: &View,
+    path: &ZnodePath,
+    mounted: Zxid,
+) -> Result<(Mount, u64), Refusal> {
+    let mount = find(view, path)?;
+    match mount.unmounting {
+        Some(ended_calls) if mount.mounted == mounted => Ok((mount, ended_calls)),
+        // That one has gone, and this is another.
+        _ => Err(Refusal::NotMounted(path.clone())),
+    }
+}
+
+/// Unbinds a recipe whose parked calls have ended.
+pub(crate) fn remove(view: &mut View, mount: &Mount) {
+    let path = mount.path.clone();
+    view.change(Change::RemoveMount { path });
     for digest in mount.components() {
         forget_unused(view, digest);
     }
-    Ok(Outcome::Unmounted { ended_calls: 0 })
 }
 
-fn find(view: &View, path: &ZnodePath) -> Result<Mount, Refusal> {
+/// A parked call has followed its mount's upgrade, or has ended since it does not fit.
+pub(crate) fn count_followed(view: &mut View, path: &ZnodePath, has_ended: bool) {
+    let mount = Records::mount(view, path);
+    if let Some(mut upgrade) = mount.and_then(|mount| mount.upgrade) {
+        upgrade.followed_calls += 1;
+        upgrade.ended_calls += u64::from(has_ended);
+        view.change(Change::SetUpgrade {
+            mount: path.clone(),
+            upgrade,
+        });
+    }
+}
+
+pub(crate) fn find(view: &View, path: &ZnodePath) -> Result<Mount, Refusal> {
     Records::mount(view, path).ok_or_else(|| Refusal::NotMounted(path.clone()))
 }
 
-/// The next parked calls of a mount, by age, from `from` on.
+/// Whether calls wait there that somebody made.
+fn any_parked(view: &View, mount: &Mount) -> bool {
+    let first = parked_calls(view, &mount.path, LEAST_MARK, 2);
+    first.iter().any(|(_, id)| !id.is_standing())
+}
+
+/// The next parked calls of a mount, by age, behind the one of that age and id.
 pub(crate) fn parked_calls(
     view: &View,
     path: &ZnodePath,
-    from: (Zxid, CallId),
+    behind: (Zxid, CallId),
     limit: usize,
 ) -> Vec<(Zxid, CallId)> {
-    let from = IndexKey::CallOf(path.clone(), from.0, from.1);
+    let (age, last) = behind;
+    let from = IndexKey::CallOf(path.clone(), age, next_id(last));
     let same = |key: &IndexKey| matches!(key, IndexKey::CallOf(mount, ..) if mount == path);
     let call = |key| match key {
         IndexKey::CallOf(_, age, call) => Some((age, call)),
@@ -285,8 +356,22 @@ pub(crate) fn parked_calls(
         .collect()
 }
 
-/// The first of all call ids, for the beginning of a range.
+/// The least call id after this one.
+fn next_id(id: CallId) -> CallId {
+    match id.key.checked_add(1) {
+        Some(key) => CallId { key, ..id },
+        None => CallId {
+            session: SessionId(id.session.0.saturating_add(1)),
+            key: 0,
+        },
+    }
+}
+
+/// The first of all call ids, for the beginning of a range. No call has it.
 pub(crate) const LEAST_CALL: CallId = CallId {
     session: SessionId::NONE,
     key: 0,
 };
+
+/// What stands before the oldest of all parked calls.
+pub(crate) const LEAST_MARK: (Zxid, CallId) = (Zxid::ZERO, LEAST_CALL);

@@ -18,13 +18,10 @@ const MAX_RETRY_MS: u64 = 60_000;
 /// this transaction, and keeps what watches it has until it parks again.
 pub(crate) fn begin(view: &mut View, mount: &Mount) {
     let id = CallId::standing(mount.mounted);
-    let before = view.parked(id);
     if !mount.exports.standing {
-        if before.is_some() {
-            view.change(Change::Unpark(id));
-        }
-        return;
+        return end(view, mount);
     }
+    let before = view.parked(id);
     view.change(Change::Park(Box::new(ParkedCall {
         id,
         mount: mount.path.clone(),
@@ -42,6 +39,14 @@ pub(crate) fn begin(view: &mut View, mount: &Mount) {
         suspected: 0,
         retry: None,
     })));
+}
+
+/// Its mount is going.
+pub(crate) fn end(view: &mut View, mount: &Mount) {
+    let id = CallId::standing(mount.mounted);
+    if view.parked(id).is_some() {
+        view.change(Change::Unpark(id));
+    }
 }
 
 /// Its run has failed: it keeps the memo and the watches of its last good one, and is tried again, ever more

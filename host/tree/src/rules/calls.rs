@@ -69,7 +69,7 @@ fn c3_every_end_without_a_result_deletes_the_calls_tickets_and_no_others() {
         (
             "unmount",
             Box::new(|world, _| {
-                world.ask(SessionId::NONE, unmount());
+                world.unmount(SessionId::NONE);
             }),
         ),
         (

@@ -95,9 +95,12 @@ fn c10_a_standing_run_gives_no_znode_the_lifetime_of_a_session() {
 #[test]
 fn c10_a_standing_call_ends_with_its_mount() {
     let (mut world, session) = standing();
-    let outcome = world.ask(session, unmount());
+    world.ask(session, unmount());
+    assert_eq!(world.replica.parked_calls().count(), 0, "at once");
+    world.ask(session, create("/m/in/1"));
+    assert_eq!(runs(&world), 1);
+    let outcome = world.unmount(session);
     assert_eq!(outcome, Outcome::Unmounted { ended_calls: 0 });
-    assert_eq!(world.replica.parked_calls().count(), 0);
     world.step(&Step::Ask(0, Ask::Mount { sealed: false }));
     assert_eq!(runs(&world), 2, "and another begins with the next");
 }
