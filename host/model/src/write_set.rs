@@ -21,7 +21,7 @@ use crate::znode::Lifetime;
 ///
 /// It goes up when what is there already gets another form: servers before and after that cannot be mixed,
 /// and the peers' hello says so. What is only added goes by [`ENSEMBLE_VERSION`].
-pub const FORMAT_VERSION: u32 = 7;
+pub const FORMAT_VERSION: u32 = 8;
 
 /// The newest version of the changes that this build can apply (rule S7). The state keeps the version that its
 /// ensemble is at: the leader raises it once every member reads more, and nothing lowers it.
@@ -32,7 +32,7 @@ pub const FORMAT_VERSION: u32 = 7;
 /// version or above. An entry that has it then always stands behind the one that raised the version, and a build that cannot
 /// read it has stopped there.
 ///
-/// Versions: 1, everything that [`FORMAT_VERSION`] 7 began with.
+/// Versions: 1, everything that [`FORMAT_VERSION`] 8 began with.
 pub const ENSEMBLE_VERSION: u32 = 1;
 
 /// The ensemble is at a version that this build does not read: it may neither serve nor vote on what it cannot apply.
@@ -184,12 +184,15 @@ pub enum Change {
         /// Kept until it is acknowledged.
         answer: Answer,
     },
-    /// Answers with keys up to this one are forgotten, and their keys refused from now on.
+    /// A client has seen answers: they are forgotten, and of the keys up to the mark those that are not known
+    /// are refused from now on.
     Acknowledge {
         /// Whose.
         session: SessionId,
-        /// The session's low-water mark afterwards.
-        key: u64,
+        /// The session's mark afterwards, not lower than before.
+        mark: u64,
+        /// The keys whose answers go, ascending.
+        forgotten: Vec<u64>,
     },
     /// The next piece of a component has come.
     PutPiece {
