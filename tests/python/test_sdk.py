@@ -182,6 +182,7 @@ def test_answers_are_acknowledged_with_the_next_call(scripted):
     recipes.call("/m", "f")
     recipes.call("/m", "f")
     waiting = recipes.call_async("/m", "wait")
+    until(lambda: waiting.parked, "it is parked")
     recipes.call("/m", "f")
     recipes.call("/m", "f")
     # Key 3 waits: its answer is awaited, and holds nothing back.
