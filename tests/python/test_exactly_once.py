@@ -77,9 +77,80 @@ def test_an_acknowledged_key_never_runs_again(wire, counters):
     assert add(zk, counters, 1)[0] == w.BAD_CALL
     assert add(zk, counters, 2)[0] == w.BAD_CALL
     assert add(zk, counters, 3) == (w.RETURNED, "3")
-    assert zk.request(w.ACKNOWLEDGE, (3).to_bytes(8, "big")).err == w.OK
+    assert zk.request(w.ACKNOWLEDGE, w.acknowledge_body(3)).err == w.OK
     assert add(zk, counters, 3)[0] == w.BAD_CALL
     assert value(zk, counters, 5) == 4
+
+
+def test_c1_what_is_awaited_is_kept_and_what_is_passed_over_is_refused(wire, counters):
+    zk = wire()
+    for key in (1, 2, 3):
+        add(zk, counters, key)
+    assert add(zk, counters, 6, acknowledged=5, awaited=[2]) == (w.RETURNED, "4")
+    assert add(zk, counters, 2) == (w.RETURNED, "2")
+    for key in (1, 3, 4, 5):
+        assert add(zk, counters, key)[0] == w.BAD_CALL
+    # One that was sent before brings nothing back, and takes nothing away.
+    assert zk.request(w.ACKNOWLEDGE, w.acknowledge_body(3, [2, 3])).err == w.OK
+    assert add(zk, counters, 3)[0] == w.BAD_CALL
+    assert add(zk, counters, 2) == (w.RETURNED, "2")
+    assert zk.request(w.ACKNOWLEDGE, w.acknowledge_body(5)).err == w.OK
+    assert add(zk, counters, 2)[0] == w.BAD_CALL
+    assert value(zk, counters, 7) == 4
+
+
+@pytest.mark.parametrize(
+    "mark, awaited",
+    [(3, [4]), (3, [0]), (3, [2, 1]), (3, [2, 2]), (2000, range(1, 1002))],
+    ids=["above", "zero", "order", "twice", "many"],
+)
+def test_c1_a_bad_acknowledgement_is_refused_and_nothing_is_done(wire, session, counters, mark, awaited):
+    zk = wire()
+    status, message = add(zk, counters, 2001, acknowledged=mark, awaited=awaited)
+    assert status == w.BAD_CALL and "await" in message
+    assert zk.request(w.ACKNOWLEDGE, w.acknowledge_body(mark, awaited)).err == w.BAD_ARGUMENTS
+    assert value(zk, counters, 1) == 0
+    over_http = session()
+    for answer in (
+        over_http.call(2001, counters, "add", ["c", 1], acknowledge=mark, awaited=awaited),
+        over_http.acknowledge(mark, awaited),
+    ):
+        assert answer.status == 400 and "await" in answer.body["error"]["message"]
+    assert over_http.call(1, counters, "get", ["c"]).body["result"] == 0
+
+
+def test_c1_a_session_whose_call_waits_makes_thousands_of_others(kazoo, mounted, counters):
+    """Through the SDK, whose business the acknowledgements are. A server keeps a thousand calls of a session."""
+    locks = mounted("fair-lock")
+    holder, waiter = Recipes(kazoo()), Recipes(kazoo())
+    holder.call(locks, "acquire", "x")
+    waiting = waiter.call_async(locks, "acquire", "x")
+    until(lambda: waiting.parked, "it waits")
+    for _ in range(50):
+        calls = [waiter.call_async(counters, "add", "c", 1) for _ in range(100)]
+        for call in calls:
+            call.get(timeout=DEADLINE_S)
+    assert waiter.call(counters, "get", "c") == 5_000
+    assert waiting.parked
+    holder.call(locks, "release", "x")
+    assert waiting.get(timeout=DEADLINE_S)["token"] > 0
+
+
+def test_c1_a_session_whose_call_waits_makes_thousands_of_others_over_http(session, mounted, counters):
+    locks = mounted("fair-lock")
+    holder, waiter = session(), session()
+    holder.call(1, locks, "acquire", ["x"])
+    ask = lambda **more: waiter.call(1, locks, "acquire", ["x"], wait_ms=0, **more)
+    assert ask().body["status"] == "parked"
+    for key in range(2, 1_502):
+        answer = waiter.call(key, counters, "add", ["c", 1], acknowledge=key - 1, awaited=[1])
+        assert (answer.status, answer.body["result"]) == (200, key - 1)
+    holder.call(2, locks, "release", ["x"])
+    granted = ask(acknowledge=1_501, awaited=[1])
+    assert granted.body["status"] == "returned"
+    assert ask().body == granted.body, "it is kept"
+    assert waiter.acknowledge(1_501).status == 200
+    assert ask().body["error"]["code"] == "acknowledged"
 
 
 @pytest.mark.parametrize("key", [0, -1, -(2**63)])
@@ -282,7 +353,7 @@ def test_cutting_the_connection_after_every_byte_of_a_call_over_http(server, cou
             "mount": counters,
             "operation": "add",
             "arguments": ["c", 1],
-            "acknowledge": max(0, key - 2),
+            "acknowledge": {"mark": max(0, key - 2)},
         }
         return http_request(f"{session.path}/calls/{key}", body)
 

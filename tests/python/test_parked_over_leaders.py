@@ -270,7 +270,7 @@ def c1_answers(struck: Struck):
     for _ in range(2):
         assert add(client, 7) == (RETURNED, "1")
     assert add(client, 7, by=2)[0] == BAD_CALL
-    assert client.request(w.ACKNOWLEDGE, struct.pack("!q", 7)).err == w.OK
+    assert client.request(w.ACKNOWLEDGE, w.acknowledge_body(7)).err == w.OK
     client = moved(client, struck.here)
     assert add(client, 7)[0] == BAD_CALL
     assert add(client, 8) == (RETURNED, "2")

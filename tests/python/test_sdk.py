@@ -23,6 +23,7 @@ from quorate import (
     NotReady,
     Recipes,
     calls,
+    wire,
 )
 
 from harness import wire as w
@@ -60,7 +61,7 @@ def test_a_call_is_one_request_and_gives_its_result(scripted):
     server, _, recipes = scripted(returning('{"token":4294967298,"holds":1}'))
     grant = recipes.call("/locks", "acquire", "inventory", timeout=2.5)
     assert grant == {"token": 4294967298, "holds": 1}
-    assert server.asked == [Asked(1, w.CALL, 1, "/locks", "acquire", '["inventory"]', 2500, 0)]
+    assert server.asked == [Asked(1, w.CALL, 1, "/locks", "acquire", '["inventory"]', 2500)]
 
 
 def test_arguments_by_position_by_name_and_none(scripted):
@@ -181,20 +182,60 @@ def test_answers_are_acknowledged_with_the_next_call(scripted):
     recipes.call("/m", "f")
     recipes.call("/m", "f")
     waiting = recipes.call_async("/m", "wait")
+    until(lambda: waiting.parked, "it is parked")
     recipes.call("/m", "f")
     recipes.call("/m", "f")
-    # Key 3 is still open: nothing beyond it may be acknowledged.
+    # Key 3 waits: its answer is awaited, and holds nothing back.
     assert [(asked.key, asked.acknowledged) for asked in server.asked] == [
-        (1, 0),
-        (2, 1),
-        (3, 2),
-        (4, 2),
-        (5, 2),
+        (1, (0, ())),
+        (2, (1, ())),
+        (3, (2, ())),
+        (4, (3, (3,))),
+        (5, (4, (3,))),
     ]
     server.connections[0].late_answer("/m", 3, w.RETURNED, "null")
     waiting.get(timeout=DEADLINE_S)
     recipes.acknowledge()
-    until(lambda: server.asked[-1][:3] == (1, w.ACKNOWLEDGE, 5), "all are acknowledged")
+    all_of_them = Asked(1, w.ACKNOWLEDGE, 0, acknowledged=(5, ()))
+    until(lambda: server.asked[-1] == all_of_them, "all are acknowledged")
+
+
+def test_what_the_server_may_not_know_yet_is_not_passed_over(scripted):
+    held = []
+
+    def script(connection, xid, asked):
+        status = w.BAD_CALL if asked.operation == "bad" else w.RETURNED
+        answer = lambda: connection.answer(xid, status, "null")
+        held.append(answer) if asked.operation == "slow" else answer()
+
+    server, _, recipes = scripted(script)
+    slow = [recipes.call_async("/m", "slow") for _ in range(3)]
+    until(lambda: len(held) == 3, "they are asked for")
+    assert [asked.acknowledged for asked in server.asked] == [(0, ())] * 3
+    for answer in held:
+        answer()
+    for call in slow:
+        call.get(timeout=DEADLINE_S)
+    # Nor is a key held for ever under which nothing ran.
+    with pytest.raises(BadCall):
+        recipes.call("/m", "bad")
+    recipes.call("/m", "f")
+    assert [asked.acknowledged for asked in server.asked[3:]] == [(3, ()), (4, ())]
+
+
+def test_no_more_keys_are_awaited_than_a_server_takes(scripted, monkeypatch):
+    monkeypatch.setattr(wire, "MAX_AWAITED", 3)
+    server, _, recipes = scripted(parking)
+    for number in range(1, 6):
+        call = recipes.call_async("/m", "wait")
+        until(lambda: call.parked, "it is parked")
+    assert [asked.acknowledged for asked in server.asked] == [
+        (0, ()),
+        (1, (1,)),
+        (2, (1, 2)),
+        (3, (1, 2, 3)),
+        (3, (1, 2, 3)),
+    ]
 
 
 def test_a_lost_connection_repeats_the_call_with_its_key(scripted):
@@ -218,8 +259,9 @@ def test_a_parked_call_is_asked_for_again_on_each_connection(scripted):
         until(lambda: waiting.parked, "it is parked")
         server.connections[-1].drop()
     until(lambda: len(server.asked) == 4, "it is asked for again")
-    assert {asked._replace(connection=0) for asked in server.asked} == {
-        Asked(0, w.CALL, 1, "/locks", "acquire", '["x"]', 0, 0)
+    assert [asked.acknowledged for asked in server.asked] == [(0, ())] + [(1, (1,))] * 3
+    assert {asked._replace(connection=0, acknowledged=(0, ())) for asked in server.asked} == {
+        Asked(0, w.CALL, 1, "/locks", "acquire", '["x"]', 0)
     }
     server.connections[-1].late_answer("/locks", 1, w.RETURNED, "5")
     assert waiting.get(timeout=DEADLINE_S) == 5
@@ -277,7 +319,10 @@ def test_a_recipe_that_is_not_ready_is_asked_again(scripted, monkeypatch):
 
     server, _, recipes = scripted(script)
     assert recipes.call("/m", "f") == 9
-    assert [asked.key for asked in server.asked] == [1] * 4
+    # Nothing ran, so that each time it is another call, and the one before holds nothing back.
+    assert [(asked.key, asked.acknowledged) for asked in server.asked] == [
+        (key, (key - 1, ())) for key in range(1, 5)
+    ]
 
     monkeypatch.setattr(calls, "_NOT_READY_ATTEMPTS", 2)
     server.script = lambda connection, xid, asked: connection.answer(xid, w.NOT_READY, "compiling")

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 pub use fastrand::Rng;
 use parking_lot::RwLock;
-use quorate_model::call::{CallRequest, Ending};
+use quorate_model::call::{Acknowledgement, CallRequest, Ending};
 pub use quorate_model::id::{CallId, SessionId};
 use quorate_model::id::{Incarnation, Origin, ServerId, Timestamp};
 use quorate_model::outcome::Outcome;
@@ -299,7 +299,7 @@ impl World {
             operation: operation.to_owned(),
             arguments: text,
             timeout_ms,
-            acknowledged: 0,
+            acknowledged: Acknowledgement::default(),
         };
         self.asking = Some(asked);
         self.evaluate(session, Operation::Call(request));

@@ -5,6 +5,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+/// What the end of a session would delete, in bytes of paths: the bound that a run meets over what its caller's session, or
+/// another one, owns already.
+pub const EPHEMERAL_BYTES: &str = "ephemeral-bytes-per-session";
+
 /// A bound that a mount can be given a value of its own for. `docs/recipes.md` has the table of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Bound {

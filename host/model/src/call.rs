@@ -5,6 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use thiserror::Error;
 
 use crate::acl::Identity;
 use crate::id::{CallId, Timestamp, Zxid};
@@ -23,8 +24,102 @@ pub struct CallRequest {
     pub arguments: String,
     /// When to give up: counted from the first run, in milliseconds.
     pub timeout_ms: Option<u64>,
-    /// The client has seen the answers of every key up to this one; 0 for none.
-    pub acknowledged: u64,
+    /// Which answers the client has seen.
+    pub acknowledged: Acknowledgement,
+}
+
+/// The most awaited keys of an [`Acknowledgement`]: no session has more calls that are parked or answered.
+pub const MAX_AWAITED: usize = 1000;
+
+/// What a client says of its calls' answers: it is done with every key up to a mark, but for those that it awaits.
+///
+/// Awaited is a call that the server has said it knows, because it waits or has its answer. Any other key up to the mark
+/// is refused from then on, one that was never used too (rule C1).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Said")]
+pub struct Acknowledgement {
+    mark: u64,
+    awaited: Vec<u64>,
+}
+
+/// An acknowledgement that nobody has looked at yet.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Said {
+    mark: u64,
+    #[serde(default)]
+    awaited: Vec<u64>,
+}
+
+/// Why something is no acknowledgement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum BadAcknowledgement {
+    /// The list is too long.
+    #[error("an acknowledgement awaits {0} keys, and {MAX_AWAITED} are the most")]
+    TooLong(usize),
+    /// The list is not in order, or has a key twice.
+    #[error(
+        "the awaited keys of an acknowledgement stand in ascending order, each once: {0} does not"
+    )]
+    OutOfOrder(u64),
+    /// A key is 0, or above the mark.
+    #[error("the awaited keys of an acknowledgement are from 1 to its mark, {mark}: {key} is not")]
+    OutOfRange {
+        /// Which.
+        key: u64,
+        /// The acknowledgement's.
+        mark: u64,
+    },
+}
+
+impl Acknowledgement {
+    /// Every key up to `mark`, but those in `awaited`.
+    ///
+    /// # Errors
+    /// If `awaited` has more than [`MAX_AWAITED`] keys, is not ascending, or has one that is 0 or above `mark`.
+    pub fn new(mark: u64, awaited: Vec<u64>) -> Result<Acknowledgement, BadAcknowledgement> {
+        if awaited.len() > MAX_AWAITED {
+            return Err(BadAcknowledgement::TooLong(awaited.len()));
+        }
+        if let Some(pair) = awaited.windows(2).find(|pair| pair[0] >= pair[1]) {
+            return Err(BadAcknowledgement::OutOfOrder(pair[1]));
+        }
+        if let Some(&key) = awaited.iter().find(|key| !(1..=mark).contains(*key)) {
+            return Err(BadAcknowledgement::OutOfRange { key, mark });
+        }
+        Ok(Acknowledgement { mark, awaited })
+    }
+
+    /// Every key up to `mark`; 0 for none.
+    pub fn up_to(mark: u64) -> Acknowledgement {
+        Acknowledgement {
+            mark,
+            awaited: Vec::new(),
+        }
+    }
+
+    /// The highest key that it speaks of; 0 for none.
+    pub fn mark(&self) -> u64 {
+        self.mark
+    }
+
+    /// The keys up to the mark whose answers are still wanted, ascending.
+    pub fn awaited(&self) -> &[u64] {
+        &self.awaited
+    }
+
+    /// Whether the client is done with this key.
+    pub fn covers(&self, key: u64) -> bool {
+        key <= self.mark && self.awaited.binary_search(&key).is_err()
+    }
+}
+
+impl TryFrom<Said> for Acknowledgement {
+    type Error = BadAcknowledgement;
+
+    fn try_from(said: Said) -> Result<Acknowledgement, BadAcknowledgement> {
+        Acknowledgement::new(said.mark, said.awaited)
+    }
 }
 
 impl CallRequest {
@@ -161,4 +256,51 @@ pub struct Answer {
     pub ending: Ending,
     /// The transaction that ended it.
     pub zxid: Zxid,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_acknowledgement_covers_what_is_up_to_its_mark_and_not_awaited() {
+        let said = Acknowledgement::new(7, vec![3, 7]).unwrap();
+        let covered: Vec<u64> = (1..10).filter(|key| said.covers(*key)).collect();
+        assert_eq!(covered, [1, 2, 4, 5, 6]);
+        assert!((1..10).all(|key| !Acknowledgement::default().covers(key)));
+        assert!((1..=7).all(|key| Acknowledgement::up_to(7).covers(key)));
+    }
+
+    #[test]
+    fn a_bad_acknowledgement_is_refused_wherever_it_comes_from() {
+        use BadAcknowledgement::{OutOfOrder, OutOfRange, TooLong};
+        let most = (1..=MAX_AWAITED as u64).collect::<Vec<_>>();
+        assert!(Acknowledgement::new(MAX_AWAITED as u64, most.clone()).is_ok());
+        let many = (1..=MAX_AWAITED as u64 + 1).collect::<Vec<_>>();
+        let bad = [
+            (many, TooLong(MAX_AWAITED + 1)),
+            (vec![2, 2], OutOfOrder(2)),
+            (vec![3, 2], OutOfOrder(2)),
+            (vec![0, 2], OutOfRange { key: 0, mark: 5000 }),
+            (
+                vec![2, 5001],
+                OutOfRange {
+                    key: 5001,
+                    mark: 5000,
+                },
+            ),
+        ];
+        for (awaited, why) in bad {
+            assert_eq!(Acknowledgement::new(5000, awaited.clone()), Err(why));
+            // As another server would send it.
+            let bytes = postcard::to_allocvec(&(5000_u64, awaited)).unwrap();
+            assert!(
+                postcard::from_bytes::<Acknowledgement>(&bytes).is_err(),
+                "{why}"
+            );
+        }
+        let good = Acknowledgement::new(5000, most).unwrap();
+        let bytes = postcard::to_allocvec(&good).unwrap();
+        assert_eq!(postcard::from_bytes(&bytes), Ok(good));
+    }
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::acl::{Acl, Identity};
-use crate::call::CallRequest;
+use crate::call::{Acknowledgement, CallRequest};
 use crate::id::{CallId, Owner, SessionId, Zxid};
 use crate::outcome::Outcome;
 use crate::path::{PathError, ZnodePath};
@@ -70,11 +70,8 @@ pub enum Operation {
     },
     /// The same for a call of whatever session: an operator's.
     CancelCall(CallId),
-    /// The client has seen the answers of every key up to this one.
-    Acknowledge {
-        /// The highest.
-        key: u64,
-    },
+    /// The client has seen these answers.
+    Acknowledge(Acknowledgement),
     /// A piece of a component that has passed the upload check. Answered with how many bytes are there: if the piece
     /// is not the next one, nothing is done, and whoever uploads goes on from there.
     UploadPiece {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::acl::Identity;
-use crate::bound::MountBounds;
+use crate::bound::{EPHEMERAL_BYTES, MountBounds};
 use crate::id::{SessionId, Timestamp, Zxid};
 use crate::path::RelativePath;
 use crate::recipe::RecipeDigest;
@@ -75,6 +75,10 @@ pub enum TreeError {
     /// Everything else ends the run.
     #[error(transparent)]
     Breach(#[from] Breach),
+    /// The session that was to own the znode owns as much as it may: what it has made, and no fault of the recipe. It ends
+    /// the run as well.
+    #[error("{0}")]
+    SessionFull(String),
 }
 
 /// Some children in the byte order of their names. The bounds are exclusive and need not exist.
@@ -217,6 +221,16 @@ impl RunEnding {
 }
 
 impl RunEnding {
+    /// Whether it is the recipe's failure (rule C4). A refusal is none, nor is the bound on what a session owns: who fills
+    /// their own session must not have a mount suspended for the others.
+    pub fn is_failure(&self) -> bool {
+        match self {
+            RunEnding::Trapped(_) => true,
+            RunEnding::Exceeded { bound, .. } => bound != EPHEMERAL_BYTES,
+            _ => false,
+        }
+    }
+
     /// About how many bytes it has.
     pub fn bytes(&self) -> usize {
         match self {

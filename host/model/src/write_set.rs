@@ -184,12 +184,15 @@ pub enum Change {
         /// Kept until it is acknowledged.
         answer: Answer,
     },
-    /// Answers with keys up to this one are forgotten, and their keys refused from now on.
+    /// A client has seen answers: they are forgotten, and of the keys up to the mark those that are not known
+    /// are refused from now on.
     Acknowledge {
         /// Whose.
         session: SessionId,
-        /// The session's low-water mark afterwards.
-        key: u64,
+        /// The session's mark afterwards, not lower than before.
+        mark: u64,
+        /// The keys whose answers go, ascending.
+        forgotten: Vec<u64>,
     },
     /// The next piece of a component has come.
     PutPiece {

@@ -2,8 +2,9 @@
 //! means.
 
 use quorate_model::acl::Identity;
+use quorate_model::bound::EPHEMERAL_BYTES;
 use quorate_model::id::{SessionId, Timestamp};
-use quorate_model::run::{self, LogLevel, TreeError};
+use quorate_model::run::{self, LogLevel, RunEnding, TreeError};
 use quorate_model::znode;
 use wasmtime::component::{ComponentType, Lift, Lower};
 
@@ -211,13 +212,14 @@ impl From<Level> for LogLevel {
 }
 
 /// What a recipe may handle; the other side is what ends its run.
-pub(crate) fn handled<V>(result: Result<V, TreeError>) -> Result<Result<V, Error>, run::Breach> {
+pub(crate) fn handled<V>(result: Result<V, TreeError>) -> Result<Result<V, Error>, RunEnding> {
     match result {
         Ok(value) => Ok(Ok(value)),
         Err(TreeError::NoNode) => Ok(Err(Error::NoNode)),
         Err(TreeError::NodeExists) => Ok(Err(Error::NodeExists)),
         Err(TreeError::NotEmpty) => Ok(Err(Error::NotEmpty)),
         Err(TreeError::NoSession) => Ok(Err(Error::NoSession)),
-        Err(TreeError::Breach(breach)) => Err(breach),
+        Err(TreeError::Breach(breach)) => Err(RunEnding::Trapped(breach.0)),
+        Err(TreeError::SessionFull(message)) => Err(RunEnding::exceeded(EPHEMERAL_BYTES, message)),
     }
 }

@@ -103,8 +103,10 @@ impl<T> Run<T> {
         &mut self,
         result: Result<V, TreeError>,
     ) -> wasmtime::Result<Result<V, abi::Error>> {
-        let result = abi::handled(result);
-        self.ok(result)
+        match abi::handled(result) {
+            Ok(handled) => Ok(handled),
+            Err(ending) => self.end(ending),
+        }
     }
 
     pub(crate) fn watch(&mut self, watch: RunWatch) -> wasmtime::Result<()> {

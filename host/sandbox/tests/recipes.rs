@@ -66,6 +66,17 @@ fn fair_lock_hands_over_in_order() {
 }
 
 #[test]
+fn a_session_that_may_own_no_more_ends_the_run_at_that_bound_and_is_no_failure_of_the_recipe() {
+    let sandbox = sandbox();
+    let mut locks = Mounted::new(&sandbox, standard("fair-lock"));
+    locks.tree.full = true;
+    let ending = locks.call(1, "acquire", r#"["inventory"]"#);
+    let expected = RunEnding::exceeded("ephemeral-bytes-per-session", "it owns enough".into());
+    assert_eq!(ending, expected);
+    assert!(!ending.is_failure());
+}
+
+#[test]
 fn fair_lock_is_reentrant_and_refuses_who_does_not_hold_it() {
     let sandbox = sandbox();
     let mut locks = Mounted::new(&sandbox, standard("fair-lock"));

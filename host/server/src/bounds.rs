@@ -3,7 +3,7 @@
 //! The names are those of the refusals and of `quorate_bounds_reached_total{bound="NAME"}`. docs/bounds.md lists the same
 //! bounds, which a test holds.
 
-use quorate_model::bound::Bound as OfMount;
+use quorate_model::bound::{Bound as OfMount, EPHEMERAL_BYTES};
 use quorate_model::outcome::{Outcome, Refusal};
 use quorate_model::run::RunEnding;
 use quorate_model::write_set::{Change, Transaction};
@@ -200,7 +200,7 @@ fn of_what_is_kept() -> [Bound; 14] {
             OfMount::ParkedBytes.name(),
             OfMount::ParkedBytes.default_value(),
         ),
-        ("ephemeral-bytes-per-session", EPHEMERAL_BYTES_PER_SESSION),
+        (EPHEMERAL_BYTES, EPHEMERAL_BYTES_PER_SESSION),
         ("dry-runs", bounds.dry_run_fuel),
     ];
     rows.map(|(name, default)| Bound {

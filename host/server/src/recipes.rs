@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use quorate_model::recipe::{Component, RecipeDigest};
-use quorate_model::run::{Invocation, RunEnding, RunInput, RunReport, Runner};
+use quorate_model::run::{Invocation, RunInput, RunReport, Runner};
 use quorate_sandbox::{
     Compiler, Interface, ReadyError, Sandbox, SandboxConfig, UploadLimits, interface_of,
 };
@@ -290,10 +290,7 @@ impl Runner<RunTree> for Recipes {
         if woken {
             metrics.wakes.inc();
         }
-        if matches!(
-            report.ending,
-            RunEnding::Trapped(_) | RunEnding::Exceeded { .. }
-        ) {
+        if report.ending.is_failure() {
             metrics.runs_failed.inc();
         }
         metrics.count_ending(&report.ending);

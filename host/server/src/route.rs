@@ -535,6 +535,8 @@ fn request_bytes(request: &Request) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use quorate_model::call::Acknowledgement;
+
     use super::*;
 
     struct Told {
@@ -556,7 +558,7 @@ mod tests {
     }
 
     fn request() -> Request {
-        let operation = Operation::Acknowledge { key: 1 };
+        let operation = Operation::Acknowledge(Acknowledgement::up_to(1));
         Request {
             session: SessionId(1),
             owner: None,
@@ -651,7 +653,7 @@ mod tests {
                 }),
             );
         };
-        let acknowledge = || Operation::Acknowledge { key: 1 };
+        let acknowledge = || Operation::Acknowledge(Acknowledgement::up_to(1));
         submit(0, false, acknowledge());
         submit(1, true, acknowledge());
         let taken = router.take(10).1;

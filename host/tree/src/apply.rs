@@ -261,7 +261,8 @@ pub(crate) fn apply_change(
             if value.parked > 0 {
                 return Err(format!("session {session} ends with parked calls"));
             }
-            forget_answers(records, *session, u64::MAX);
+            let answers = records.answers_up_to(*session, u64::MAX);
+            forget_answers(records, *session, answers)?;
             records.put_session(*session, None);
         }
         Change::Park(call) => {
@@ -316,11 +317,20 @@ pub(crate) fn apply_change(
             records.put_session(call.session, Some(session));
             records.put_answer(*call, Some(answer));
         }
-        Change::Acknowledge { session, key } => {
-            forget_answers(records, *session, *key);
+        Change::Acknowledge {
+            session,
+            mark,
+            forgotten,
+        } => {
             let mut value = records.session(*session).ok_or_else(|| missing(session))?;
-            value.acknowledged = *key;
+            if *mark < value.acknowledged {
+                return Err(format!("the mark of session {session} goes down to {mark}"));
+            }
+            value.acknowledged = *mark;
             records.put_session(*session, Some(value));
+            let session = *session;
+            let calls = forgotten.iter().map(|&key| CallId { session, key });
+            forget_answers(records, session, calls.collect())?;
         }
         Change::PutPiece { upload, piece } => {
             let (mut pieces, mut received) = (0, 0);
@@ -442,19 +452,22 @@ fn new_session(password: Password, timeout_ms: u32, owner: Option<Owner>) -> Ses
     }
 }
 
-fn forget_answers(records: &mut impl Records, session: SessionId, up_to: u64) {
-    let forgotten = records.answers_up_to(session, up_to);
-    if let Some(mut value) = records.session(session) {
-        value.answers = value.answers.saturating_sub(forgotten.len() as u32);
-        let bytes = forgotten
-            .iter()
-            .filter_map(|call| records.answer_bytes(*call));
-        value.call_bytes -= bytes.sum::<u64>();
-        records.put_session(session, Some(value));
+fn forget_answers(
+    records: &mut impl Records,
+    session: SessionId,
+    calls: Vec<CallId>,
+) -> Result<(), String> {
+    let mut value = records
+        .session(session)
+        .ok_or_else(|| format!("session {session} is not there"))?;
+    for call in &calls {
+        let bytes = records.answer_bytes(*call);
+        value.call_bytes -= bytes.ok_or_else(|| format!("call {call} has no answer"))?;
+        value.answers -= 1;
+        records.put_answer(*call, None);
     }
-    for call in forgotten {
-        records.put_answer(call, None);
-    }
+    records.put_session(session, Some(value));
+    Ok(())
 }
 
 /// A znode begins to live as long as `lifetime` says.

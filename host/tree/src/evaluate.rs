@@ -13,7 +13,7 @@ pub use trials::{Difference, Observed, ShadowRun, Side};
 
 use std::collections::{HashMap, VecDeque};
 
-use quorate_model::call::{Answer, CallRequest, Ending, Watch};
+use quorate_model::call::{Answer, CallRequest, Ending, MAX_AWAITED, Watch};
 use quorate_model::id::{CallId, Origin, SessionId, Timestamp, Zxid};
 use quorate_model::outcome::{Outcome, Refusal};
 use quorate_model::path::ZnodePath;
@@ -85,7 +85,7 @@ pub struct Bounds {
 impl Default for Bounds {
     fn default() -> Bounds {
         Bounds {
-            calls_per_session: 1000,
+            calls_per_session: MAX_AWAITED as u32,
             call_bytes_per_session: 16 << 20,
             calls: 1_000_000,
             call_bytes: 1 << 30,
@@ -349,7 +349,7 @@ impl<R: Runner<RunTree>> Evaluator<R> {
         if let Operation::Call(call_request) = &request.operation
             && session::expect_owner(&self.view, request.session, request.owner).is_ok()
         {
-            call::acknowledge(&mut self.view, request.session, call_request.acknowledged);
+            call::acknowledge(&mut self.view, request.session, &call_request.acknowledged);
         }
     }
 
@@ -439,7 +439,7 @@ impl<R: Runner<RunTree>> Evaluator<R> {
                 self.ask_guards(request, start)?;
                 Ok(outcome)
             }
-            Operation::Acknowledge { .. }
+            Operation::Acknowledge(_)
             | Operation::Cancel { .. }
             | Operation::Call(_)
             | Operation::Try(_)
@@ -447,9 +447,9 @@ impl<R: Runner<RunTree>> Evaluator<R> {
             {
                 Err(Refusal::LocalSession)
             }
-            Operation::Acknowledge { key } => {
+            Operation::Acknowledge(said) => {
                 session::expect_owner(view, id, owner)?;
-                call::acknowledge(view, id, *key);
+                call::acknowledge(view, id, said);
                 Ok(Outcome::Acknowledged)
             }
             Operation::CancelCall(call) => self.cancel(*call),
@@ -467,7 +467,7 @@ impl<R: Runner<RunTree>> Evaluator<R> {
             }
             Operation::Call(call_request) => {
                 session::expect_owner(view, id, owner)?;
-                call::acknowledge(view, id, call_request.acknowledged);
+                call::acknowledge(view, id, &call_request.acknowledged);
                 self.call(request, call_request)
             }
         }
@@ -683,9 +683,10 @@ fn needs_key(query: &CallRequest) -> Refusal {
     Refusal::NeedsKey(path.chars().take(MAX_MESSAGE_CHARACTERS).collect())
 }
 
-/// What counts as a failed run (rule C4), for people: a refusal does not.
+/// What counts as a failed run (rule C4), for people.
 fn failure_of(ending: &RunEnding) -> Option<String> {
     match ending {
+        ending if !ending.is_failure() => None,
         RunEnding::Trapped(message) => Some(format!("it trapped: {message}")),
         RunEnding::Exceeded { bound, message } => Some(format!("bound {bound}: {message}")),
         _ => None,
@@ -725,6 +726,7 @@ fn change_bytes(change: &Change) -> usize {
         Change::Park(call) => parked_bytes(call) as usize,
         Change::PutAnswer { answer, .. } => answer_bytes(answer) as usize,
         Change::PutPiece { piece, .. } => piece.len(),
+        Change::Acknowledge { forgotten, .. } => 10 * forgotten.len(),
         _ => 0,
     };
     32 + payload

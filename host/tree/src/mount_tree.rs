@@ -119,7 +119,7 @@ impl MountTree {
         if self.view.stat(path).is_some() {
             return Err(TreeError::NodeExists);
         }
-        expect_end_fits(&self.view, lifetime).map_err(Breach)?;
+        expect_end_fits(&self.view, lifetime).map_err(TreeError::SessionFull)?;
         if let Some(parent) = path.parent() {
             self.expect_parent(&parent)?;
         }
@@ -213,6 +213,10 @@ impl TreeAccess for MountTree {
         let stat = self.view.stat(&path).ok_or(TreeError::NoNode)?;
         if stat.children > 0 && !lifetime.allows_children() {
             return Err(TreeError::NotEmpty);
+        }
+        // What is its session's already stays that, also if the session owns more than it may.
+        if stat.lifetime != lifetime {
+            expect_end_fits(&self.view, lifetime).map_err(TreeError::SessionFull)?;
         }
         self.count_written(&path, &[]);
         self.view.change(Change::SetLifetime { path, lifetime });

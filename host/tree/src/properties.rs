@@ -8,8 +8,8 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 use proptest::prelude::*;
 use quorate_model::acl::Acl;
-use quorate_model::bound::Bound;
-use quorate_model::call::CallRequest;
+use quorate_model::bound::{Bound, EPHEMERAL_BYTES};
+use quorate_model::call::{Acknowledgement, CallRequest};
 use quorate_model::id::{CallId, Incarnation, ServerId, SessionId, Timestamp, Zxid};
 use quorate_model::path::{RelativePath, ZnodePath};
 use quorate_model::recipe::{Component, Exports, MountSettings, RecipeDigest, Shadow};
@@ -109,6 +109,12 @@ impl Runner<RunTree> for Steps {
                 let _ = tree.delete(&path);
                 done()
             }
+            // As the sandbox ends a run over what the tree says.
+            "claim" => ended(tree.create(&path, Bytes::new(), mine)),
+            "take" => ended(tree.set_lifetime(&path, mine)),
+            "take-later" if woken => ended(tree.set_lifetime(&path, mine)),
+            "take-later" => park(RunWatch::Node(path)),
+            "leave" => ended(tree.set_lifetime(&path, Lifetime::Persistent)),
             "wait" if !woken => park(RunWatch::Node(path)),
             "watch-again" => park(RunWatch::Node(path)),
             // A znode for the session whose number the path ends in.
@@ -183,11 +189,20 @@ fn report(tree: RunTree, ending: RunEnding) -> RunReport<RunTree> {
     }
 }
 
+fn ended(done: Result<(), TreeError>) -> RunEnding {
+    match done {
+        Ok(()) => RunEnding::Returned("null".into()),
+        Err(TreeError::SessionFull(message)) => RunEnding::exceeded(EPHEMERAL_BYTES, message),
+        Err(error) => RunEnding::Refused(error.to_string()),
+    }
+}
+
 fn at(path: &str) -> RelativePath {
     RelativePath::parse(path).unwrap()
 }
 
-/// Counts what it is asked in `index`. Refuses what ends in `y`; traps, parks and is not ready as the data say.
+/// Counts what it is asked in `index`. Refuses what ends in `y`; traps, parks, is not ready and finds the writer's session full
+/// as the data say.
 fn guard(changes: &[GuardedChange], mut tree: RunTree) -> RunReport<RunTree> {
     let index = at("index");
     let known = tree.get(&index).unwrap();
@@ -218,6 +233,8 @@ fn guard(changes: &[GuardedChange], mut tree: RunTree) -> RunReport<RunTree> {
         }
     } else if says(b"not-ready") {
         RunEnding::NotReady
+    } else if says(b"full") {
+        RunEnding::exceeded(EPHEMERAL_BYTES, "as asked".into())
     } else {
         RunEnding::Returned("null".into())
     };
@@ -339,14 +356,14 @@ pub(super) enum Ask {
         operation: usize,
         path: usize,
         timeout: Option<u64>,
-        acknowledged: u64,
+        acknowledged: Said,
     },
     Try {
         operation: usize,
         path: usize,
     },
     Cancel(u64),
-    Acknowledge(u64),
+    Acknowledge(Said),
     /// A piece of a component: which of two, in either.
     Upload(u8, u8),
     Push(u8),
@@ -358,6 +375,18 @@ pub(super) enum Ask {
     Unmount,
     /// The next step of the upgrade or unmount that was asked for last.
     Continue,
+}
+
+/// A mark, and a bit for each key that is awaited.
+type Said = (u64, u8);
+
+fn said() -> impl Strategy<Value = Said> {
+    (0..8_u64, any::<u8>())
+}
+
+fn acknowledgement((mark, bits): Said) -> Acknowledgement {
+    let awaited = (1..=mark).filter(|key| bits & (1 << key) != 0);
+    Acknowledgement::new(mark, awaited.collect()).unwrap()
 }
 
 fn ask() -> impl Strategy<Value = Ask> {
@@ -376,13 +405,13 @@ fn ask() -> impl Strategy<Value = Ask> {
         3 => (path(), any::<u8>()).prop_map(|(path, byte)| Ask::Set(path, byte)),
         1 => path().prop_map(Ask::SetAcl),
         2 => proptest::collection::vec((path(), any::<bool>()), 0..4).prop_map(Ask::Multi),
-        12 => (1..8_u64, 0..OPERATIONS.len(), path(), proptest::option::of(1..50_u64), 0..4_u64)
+        12 => (1..8_u64, 0..OPERATIONS.len(), path(), proptest::option::of(1..50_u64), said())
             .prop_map(|(key, operation, path, timeout, acknowledged)| {
                 Ask::Call { key, operation, path, timeout, acknowledged }
             }),
         1 => (0..OPERATIONS.len(), path()).prop_map(|(operation, path)| Ask::Try { operation, path }),
         1 => (1..8_u64).prop_map(Ask::Cancel),
-        1 => (1..8_u64).prop_map(Ask::Acknowledge),
+        1 => said().prop_map(Ask::Acknowledge),
         2 => (any::<u8>(), any::<u8>()).prop_map(|(byte, piece)| Ask::Upload(byte, piece)),
         2 => any::<u8>().prop_map(Ask::Push),
         2 => any::<bool>().prop_map(|sealed| Ask::Mount { sealed }),
@@ -500,7 +529,7 @@ pub(super) fn operation(ask: &Ask) -> Operation {
             operation: OPERATIONS[*operation].into(),
             arguments: relative(*path),
             timeout_ms: *timeout,
-            acknowledged: *acknowledged,
+            acknowledged: acknowledgement(*acknowledged),
         }),
         Ask::Try { operation, path } => Operation::Try(TrialRequest {
             of: TrialOf::Call(CallRequest {
@@ -509,12 +538,12 @@ pub(super) fn operation(ask: &Ask) -> Operation {
                 operation: OPERATIONS[*operation].into(),
                 arguments: relative(*path),
                 timeout_ms: None,
-                acknowledged: 0,
+                acknowledged: Acknowledgement::default(),
             }),
             record: path % 2 == 0,
         }),
         Ask::Cancel(key) => Operation::Cancel { key: *key },
-        Ask::Acknowledge(key) => Operation::Acknowledge { key: *key },
+        Ask::Acknowledge(said) => Operation::Acknowledge(acknowledgement(*said)),
         Ask::Upload(byte, piece) => {
             let component = component(*byte % COMPONENTS);
             let (from, to) = if piece % 2 == 0 { (0, 3) } else { (3, 8) };

@@ -1,5 +1,6 @@
 //! Tests of single rules, over the same world as the property tests. Each names its rule.
 
+mod acknowledgements;
 mod calls;
 mod guards;
 mod sharing;
@@ -11,7 +12,7 @@ mod upgrades;
 
 use quorate_model::acl::Acl;
 use quorate_model::bound::Bound;
-use quorate_model::call::{CallRequest, Ending};
+use quorate_model::call::{Acknowledgement, CallRequest, Ending};
 use quorate_model::id::{CallId, Incarnation, ServerId, SessionId, Timestamp, Zxid};
 use quorate_model::outcome::{Outcome, Refusal, ZnodeOutcome};
 use quorate_model::path::ZnodePath;
@@ -94,15 +95,7 @@ impl World {
     }
 
     fn call(&mut self, session: SessionId, key: u64, operation: &str) -> Outcome {
-        let call = CallRequest {
-            key,
-            mount: ZnodePath::parse("/m").unwrap(),
-            operation: operation.into(),
-            arguments: "x".into(),
-            timeout_ms: None,
-            acknowledged: 0,
-        };
-        self.ask(session, Operation::Call(call))
+        self.ask(session, Operation::Call(call_of(key, operation)))
     }
 
     /// Keeps a component of the recipe of steps, which has its name then.
@@ -126,6 +119,17 @@ impl World {
     fn ending(&self, session: SessionId, key: u64) -> Option<Ending> {
         let answer = self.replica.answer(CallId { session, key });
         answer.map(|answer| answer.ending.clone())
+    }
+}
+
+fn call_of(key: u64, operation: &str) -> CallRequest {
+    CallRequest {
+        key,
+        mount: ZnodePath::parse("/m").unwrap(),
+        operation: operation.into(),
+        arguments: "x".into(),
+        timeout_ms: None,
+        acknowledged: Acknowledgement::default(),
     }
 }
 
@@ -216,7 +220,7 @@ fn e2_no_lock_is_held_across_a_run() {
         operation: "look".into(),
         arguments: "x".into(),
         timeout_ms: None,
-        acknowledged: 0,
+        acknowledged: Acknowledgement::default(),
     };
     evaluator.evaluate(&request(session, Operation::Call(call)), None, world.now);
     let batch = evaluator.take_batch(usize::MAX).unwrap();
@@ -249,19 +253,6 @@ fn e2_a_record_leaves_the_overlay_only_when_its_change_is_in_the_base() {
         both.iter()
             .all(|path| world.base.read().node(path).is_some())
     );
-}
-
-#[test]
-fn c1_an_acknowledgement_does_not_reach_a_call_that_still_waits() {
-    let (mut world, session) = mounted(false);
-    world.call(session, 1, "create");
-    world.call(session, 2, "watch-all");
-    world.ask(session, Operation::Acknowledge { key: 100 });
-    assert_eq!(world.ending(session, 1), None, "acknowledged");
-    world.ask(session, create("/m/x/y"));
-    assert!(world.ending(session, 2).is_some(), "its answer is kept");
-    world.ask(session, Operation::Acknowledge { key: 100 });
-    assert_eq!(world.ending(session, 2), None);
 }
 
 #[test]
@@ -375,6 +366,155 @@ fn s6_wakes_are_evaluated_in_steps_and_go_into_entries_of_bounded_size() {
     }
     assert!(rounds >= 10, "{rounds} rounds");
     assert!((1..=50).all(|key| world.ending(session, key).is_some()));
+}
+
+/// What a session owns is counted the same whichever way a znode comes to be its own, or ceases to.
+#[test]
+fn s6_a_lifetime_that_is_set_counts_like_a_znode_that_is_created() {
+    let (mut world, session) = mounted(false);
+    world.step(&Step::Ask(0, Ask::Open));
+    let owned = |world: &World| world.replica.session(session).unwrap().ephemeral_bytes;
+    let own = |world: &mut World, key, operation: &str, arguments: &str| {
+        let call = CallRequest {
+            arguments: arguments.into(),
+            ..call_of(key, operation)
+        };
+        let outcome = world.ask(session, Operation::Call(call));
+        assert!(matches!(outcome, Outcome::Answered(_)), "{outcome:?}");
+    };
+    own(&mut world, 1, "claim", "line/hand-on");
+    let one = owned(&world);
+    assert!(one > 0);
+    own(&mut world, 2, "leave", "line/hand-on");
+    assert_eq!(owned(&world), 0);
+    own(&mut world, 3, "take", "line/hand-on");
+    assert_eq!(owned(&world), one);
+    own(&mut world, 4, "take", "line/hand-on");
+    assert_eq!(owned(&world), one, "it was its own already");
+    own(&mut world, 5, "delete", "line/hand-on");
+    assert_eq!(owned(&world), 0);
+    // To another session, and back.
+    let other = world.sessions[1];
+    own(&mut world, 6, "claim", "x");
+    let small = owned(&world);
+    let call = CallRequest {
+        arguments: "x".into(),
+        ..call_of(1, "take")
+    };
+    world.ask(other, Operation::Call(call));
+    let theirs = world.replica.session(other).unwrap().ephemeral_bytes;
+    assert_eq!((owned(&world), theirs), (0, small));
+    world.ask(other, Operation::CloseSession);
+    assert!(
+        world
+            .replica
+            .stat(&ZnodePath::parse("/m/x").unwrap())
+            .is_none()
+    );
+}
+
+/// A session that owns as much as it may, in a world whose evaluator alone is asked from then on: the world compares
+/// everything after each step.
+fn full() -> (World, SessionId, SessionId) {
+    let (mut world, session) = mounted(false);
+    world.step(&Step::Ask(0, Ask::Open));
+    let other = world.sessions[1];
+    world.ask(other, create("/m/free"));
+    let long = "x".repeat(4000);
+    for number in 0.. {
+        let operation = create_as(&format!("/{long}-{number}"), CreateLifetime::Ephemeral);
+        match alone(&mut world, session, operation) {
+            Outcome::Znode(_) => {}
+            refused => {
+                assert_eq!(bound_of(refused), "ephemeral-bytes-per-session");
+                break;
+            }
+        }
+    }
+    (world, session, other)
+}
+
+/// The outcome, and those of what the request wakes, are not applied.
+fn alone(world: &mut World, session: SessionId, operation: Operation) -> Outcome {
+    let request = request(session, operation);
+    world.evaluator.evaluate(&request, None, world.now);
+    let batch = world.evaluator.take_batch(usize::MAX).unwrap();
+    batch.transactions[0].outcome.clone().unwrap()
+}
+
+#[test]
+fn s6_who_owns_as_much_as_it_may_is_given_no_more_by_a_recipe_either() {
+    let (mut world, session, other) = full();
+    let mut key = 0;
+    let mut run = |session, operation: &str, arguments: &str| {
+        key += 1;
+        let call = CallRequest {
+            arguments: arguments.into(),
+            ..call_of(key, operation)
+        };
+        match alone(&mut world, session, Operation::Call(call)) {
+            Outcome::Answered(answer) => answer.ending,
+            other => panic!("{other:?}"),
+        }
+    };
+    let returned = Ending::Returned("null".into());
+    let is_full = |ending: Ending| matches!(ending, Ending::Exceeded { bound, .. } if bound == "ephemeral-bytes-per-session");
+    assert!(is_full(run(session, "claim", "new")));
+    assert!(is_full(run(session, "take", "free")));
+    // Others are not concerned; nor is what makes it less, or leaves it as it is.
+    assert_eq!(run(other, "take", "free"), returned);
+    assert!(is_full(run(session, "take", "free")), "also from another's");
+    assert_eq!(run(other, "leave", "free"), returned);
+}
+
+#[test]
+fn c4_who_fills_a_session_of_its_own_suspends_no_mount() {
+    let (mut world, session, other) = full();
+    let bounds = vec![(Bound::Failures, Some(2))];
+    let settings = MountSettings {
+        bounds,
+        ..MountSettings::default()
+    };
+    let path = ZnodePath::parse("/m").unwrap();
+    alone(
+        &mut world,
+        SessionId::NONE,
+        Operation::SetMount { path, settings },
+    );
+    let call = |key, operation: &str, arguments: &str| {
+        Operation::Call(CallRequest {
+            arguments: arguments.into(),
+            ..call_of(key, operation)
+        })
+    };
+    for key in 1..=3 {
+        alone(&mut world, session, call(key, "claim", "new"));
+        alone(&mut world, session, call(10 + key, "take", "free"));
+        let parked = alone(&mut world, session, call(20 + key, "take-later", "free"));
+        assert_eq!(parked, Outcome::Parked);
+    }
+    alone(&mut world, other, call(1, "set", "free"));
+    for key in 21..=23 {
+        let ended = alone(&mut world, session, call(key, "take-later", "free"));
+        let Outcome::Answered(answer) = ended else {
+            panic!("{ended:?}");
+        };
+        assert!(
+            matches!(answer.ending, Ending::Exceeded { .. }),
+            "{answer:?}"
+        );
+    }
+    let outcome = alone(&mut world, other, call(2, "set", "free"));
+    assert!(matches!(outcome, Outcome::Answered(_)), "{outcome:?}");
+    // A run that fails by itself counts as ever.
+    for key in 3..=4 {
+        alone(&mut world, other, call(key, "trap", "free"));
+    }
+    let outcome = alone(&mut world, other, call(5, "set", "free"));
+    assert!(
+        matches!(outcome, Outcome::Refused(Refusal::Suspended { .. })),
+        "{outcome:?}"
+    );
 }
 
 #[test]

@@ -63,7 +63,7 @@ pub struct Session {
     pub timeout_ms: u32,
     /// The connection that may write in it (rule W3); none for a session of HTTP.
     pub owner: Option<Owner>,
-    /// Answers with keys up to this one are forgotten (rule C1).
+    /// A key up to this one is refused, unless its call is parked or its answer kept (rule C1).
     pub acknowledged: u64,
     /// How many answers are kept.
     pub answers: u32,

@@ -1,6 +1,6 @@
 //! Calls to recipes on a ZooKeeper connection: opcodes 700 to 702, which are ours.
 
-use quorate_model::call::Ending;
+use quorate_model::call::{self, BadAcknowledgement, Ending};
 use quorate_model::outcome::Refusal;
 
 use crate::error::ErrorCode;
@@ -19,8 +19,25 @@ pub struct CallRequest {
     pub arguments: String,
     /// When to give up, counted from the first run; 0 for never.
     pub timeout_ms: u64,
-    /// The client has seen the answers of every key up to this one; 0 for none.
-    pub acknowledged: u64,
+    /// Which answers the client has seen.
+    pub acknowledged: Acknowledgement,
+}
+
+/// What a client says of its calls' answers, as it came: [`call::Acknowledgement`] is one that is in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Acknowledgement {
+    /// It is done with every key up to this one; 0 for none.
+    pub mark: u64,
+    /// But for these.
+    pub awaited: Vec<u64>,
+}
+
+impl TryFrom<Acknowledgement> for call::Acknowledgement {
+    type Error = BadAcknowledgement;
+
+    fn try_from(said: Acknowledgement) -> Result<call::Acknowledgement, BadAcknowledgement> {
+        call::Acknowledgement::new(said.mark, said.awaited)
+    }
 }
 
 /// What became of a call.
@@ -138,7 +155,7 @@ impl Record for CallRequest {
         out.string(&self.operation);
         out.string(&self.arguments);
         out.long(self.timeout_ms.cast_signed());
-        out.long(self.acknowledged.cast_signed());
+        self.acknowledged.encode(out);
     }
 
     fn decode(input: &mut Reader<'_>) -> Result<CallRequest, DecodeError> {
@@ -148,7 +165,21 @@ impl Record for CallRequest {
             operation: input.string()?,
             arguments: input.string()?,
             timeout_ms: input.unsigned_long()?,
-            acknowledged: input.unsigned_long()?,
+            acknowledged: Acknowledgement::decode(input)?,
+        })
+    }
+}
+
+impl Record for Acknowledgement {
+    fn encode(&self, out: &mut Writer<'_>) {
+        out.long(self.mark.cast_signed());
+        out.vector(&self.awaited, |out, key| out.long(key.cast_signed()));
+    }
+
+    fn decode(input: &mut Reader<'_>) -> Result<Acknowledgement, DecodeError> {
+        Ok(Acknowledgement {
+            mark: input.unsigned_long()?,
+            awaited: input.vector(8, Reader::unsigned_long)?,
         })
     }
 }

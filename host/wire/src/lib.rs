@@ -31,7 +31,7 @@ pub mod stat;
 
 pub mod error;
 
-pub use call::{CallRequest, CallResponse, CallStatus};
+pub use call::{Acknowledgement, CallRequest, CallResponse, CallStatus};
 pub use error::ErrorCode;
 pub use frame::MAX_FRAME_BYTES;
 pub use handshake::{ConnectRequest, ConnectResponse};

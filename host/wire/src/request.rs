@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use quorate_model::acl::Acl;
 use thiserror::Error;
 
-use crate::call::CallRequest;
+use crate::call::{Acknowledgement, CallRequest};
 use crate::frame;
 use crate::jute::{DecodeError, Reader, Record, Writer};
 use crate::multi::{self, MultiOperation};
@@ -126,11 +126,8 @@ pub enum RequestBody {
         /// The call's.
         key: u64,
     },
-    /// Forget the answers of every key up to this one.
-    Acknowledge {
-        /// The highest.
-        key: u64,
-    },
+    /// Forget the answers that the client has seen.
+    Acknowledge(Acknowledgement),
     /// An opcode that is not known here: ZooKeeper answers Unimplemented (-6), with zxid -1, and closes the
     /// connection. Its record is not kept.
     Unknown {
@@ -286,7 +283,7 @@ impl RequestBody {
             RequestBody::Reconfig(_) => opcode::RECONFIG,
             RequestBody::Call(_) => opcode::CALL,
             RequestBody::CancelCall { .. } => opcode::CANCEL_CALL,
-            RequestBody::Acknowledge { .. } => opcode::ACKNOWLEDGE,
+            RequestBody::Acknowledge(_) => opcode::ACKNOWLEDGE,
             RequestBody::Unknown { opcode } => *opcode,
         }
     }
@@ -340,9 +337,8 @@ impl RequestBody {
             }
             RequestBody::Reconfig(reconfig) => reconfig.encode(out),
             RequestBody::Call(call) => call.encode(out),
-            RequestBody::CancelCall { key } | RequestBody::Acknowledge { key } => {
-                out.long(key.cast_signed());
-            }
+            RequestBody::CancelCall { key } => out.long(key.cast_signed()),
+            RequestBody::Acknowledge(said) => said.encode(out),
             RequestBody::Ping | RequestBody::CloseSession | RequestBody::Unknown { .. } => {}
         }
     }
@@ -407,9 +403,7 @@ impl RequestBody {
             opcode::CANCEL_CALL => RequestBody::CancelCall {
                 key: input.unsigned_long()?,
             },
-            opcode::ACKNOWLEDGE => RequestBody::Acknowledge {
-                key: input.unsigned_long()?,
-            },
+            opcode::ACKNOWLEDGE => RequestBody::Acknowledge(Acknowledgement::decode(input)?),
             opcode => RequestBody::Unknown { opcode },
         })
     }

@@ -7,10 +7,10 @@ use quorate_model::acl::{Acl, AclEntry, Identity};
 use quorate_model::id::Zxid;
 use quorate_wire::request::SetWatches;
 use quorate_wire::{
-    CallRequest, CallResponse, CallStatus, ConnectRequest, ConnectResponse, Create, EventType,
-    MAX_FRAME_BYTES, MultiOperation, MultiResult, Notification, Reader, Reconfig, Record,
-    ReplyHeader, Request, RequestBody, RequestError, Response, ResponseBody, Stat, WatcherEvent,
-    frame, opcode,
+    Acknowledgement, CallRequest, CallResponse, CallStatus, ConnectRequest, ConnectResponse,
+    Create, EventType, MAX_FRAME_BYTES, MultiOperation, MultiResult, Notification, Reader,
+    Reconfig, Record, ReplyHeader, Request, RequestBody, RequestError, Response, ResponseBody,
+    Stat, WatcherEvent, frame, opcode,
 };
 
 fn text() -> impl Strategy<Value = String> {
@@ -96,17 +96,29 @@ fn set_watches() -> impl Strategy<Value = SetWatches> {
     })
 }
 
+fn acknowledgement() -> impl Strategy<Value = Acknowledgement> {
+    (natural(), vec(natural(), 0..4)).prop_map(|(mark, awaited)| Acknowledgement { mark, awaited })
+}
+
 fn call() -> impl Strategy<Value = CallRequest> {
-    (natural(), text(), text(), text(), natural(), natural()).prop_map(
-        |(key, mount, operation, arguments, timeout_ms, acknowledged)| CallRequest {
-            key,
-            mount,
-            operation,
-            arguments,
-            timeout_ms,
-            acknowledged,
-        },
+    (
+        natural(),
+        text(),
+        text(),
+        text(),
+        natural(),
+        acknowledgement(),
     )
+        .prop_map(
+            |(key, mount, operation, arguments, timeout_ms, acknowledged)| CallRequest {
+                key,
+                mount,
+                operation,
+                arguments,
+                timeout_ms,
+                acknowledged,
+            },
+        )
 }
 
 fn call_response() -> impl Strategy<Value = CallResponse> {
@@ -163,7 +175,7 @@ fn request_body() -> impl Strategy<Value = RequestBody> {
         ),
         call().prop_map(RequestBody::Call),
         natural().prop_map(|key| RequestBody::CancelCall { key }),
-        natural().prop_map(|key| RequestBody::Acknowledge { key }),
+        acknowledgement().prop_map(RequestBody::Acknowledge),
         (500..600).prop_map(|opcode| RequestBody::Unknown { opcode }),
     ]
 }

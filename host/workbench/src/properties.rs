@@ -24,7 +24,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
-use quorate_model::call::{CallRequest, Ending};
+use quorate_model::call::{Acknowledgement, CallRequest, Ending};
 use quorate_model::id::{CallId, SessionId, Timestamp};
 use quorate_model::path::ZnodePath;
 use quorate_model::run::RunEnding;
@@ -382,7 +382,7 @@ impl Checker {
             operation: (*operation).to_owned(),
             arguments: self::arguments(arguments),
             timeout_ms: None,
-            acknowledged: 0,
+            acknowledged: Acknowledgement::default(),
         };
         let call = &always.call;
         let trial = scene.evaluator.rehearse(&request);

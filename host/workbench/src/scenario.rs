@@ -16,7 +16,7 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 use quorate_model::acl::{Acl, Identity};
 use quorate_model::bound::Bound;
-use quorate_model::call::{CallRequest, Ending};
+use quorate_model::call::{Acknowledgement, CallRequest, Ending};
 use quorate_model::id::{CallId, Incarnation, Origin, ServerId, SessionId, Timestamp};
 use quorate_model::outcome::{Outcome, Refusal, ZnodeOutcome};
 use quorate_model::path::ZnodePath;
@@ -418,7 +418,11 @@ impl Scene<'_> {
                 version: -1,
             }),
             ["cancel", key] => Operation::Cancel { key: key.parse()? },
-            ["acknowledge", key] => Operation::Acknowledge { key: key.parse()? },
+            ["acknowledge", mark, ref awaited @ ..] => {
+                let awaited = awaited.iter().map(|key| key.parse());
+                let awaited = awaited.collect::<Result<Vec<u64>, _>>()?;
+                Operation::Acknowledge(Acknowledgement::new(mark.parse()?, awaited)?)
+            }
             ["call", mount, operation, ref rest @ ..] => {
                 let mut timeout_ms = None;
                 let mut arguments = Vec::new();
@@ -442,7 +446,7 @@ impl Scene<'_> {
                     operation: operation.to_owned(),
                     arguments: Value::Array(arguments).to_string(),
                     timeout_ms,
-                    acknowledged: 0,
+                    acknowledged: Acknowledgement::default(),
                 })
             }
             _ => bail!(help::not_understood(command)),

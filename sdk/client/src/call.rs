@@ -1,14 +1,14 @@
 //! Calls to recipes: keys, acknowledgements, and how a call ended.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
 use std::time::Duration;
 
-use quorate_wire::{CallRequest, CallResponse, CallStatus};
+use quorate_model::call::MAX_AWAITED;
+use quorate_wire::{Acknowledgement, CallRequest, CallResponse, CallStatus};
 use serde_json::Value;
 use thiserror::Error;
-use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
 use crate::client::Client;
@@ -92,6 +92,9 @@ impl<'a> Call<'a> {
 
     /// Uses this key, at least 1: a call with a known key is not run again but gives its answer, also to
     /// another process that goes on with the session. The answer is kept until [`Client::acknowledge`].
+    ///
+    /// A key for which nothing ran ([`CallError::BadCall`], [`CallError::NotReady`]) is given up: other calls may pass it
+    /// from then on, and the server refuses it then. Choose another.
     pub fn key(mut self, key: u64) -> Call<'a> {
         self.key = Some(key);
         self
@@ -117,7 +120,7 @@ impl<'a> Call<'a> {
                 None => keys.take(),
             }
         };
-        let request = CallRequest {
+        let mut request = CallRequest {
             key,
             mount: self.mount,
             operation: self.operation,
@@ -126,17 +129,22 @@ impl<'a> Call<'a> {
             timeout_ms: self.timeout.map_or(0, |timeout| {
                 u64::try_from(timeout.as_millis()).unwrap_or(0).max(1)
             }),
-            acknowledged: 0,
+            // Said when it is sent.
+            acknowledged: Acknowledgement::default(),
         };
         let automatic = self.key.is_none();
-        let mut guard = CancelOnDrop {
-            commands: automatic.then(|| self.client.commands.clone()),
+        let mut held = Held {
+            client: self.client,
             key,
+            automatic,
+            asked: false,
         };
         let deadline = Instant::now() + READY_PATIENCE;
         let (mut pause, longest_pause) = READY_PAUSES;
         let response = loop {
+            held.asked = true;
             let answer = self.client.send_call(request.clone(), automatic).await;
+            held.asked = false;
             let not_ready =
                 matches!(&answer, Ok(response) if response.status == CallStatus::NotReady);
             if !not_ready || Instant::now() > deadline {
@@ -144,11 +152,12 @@ impl<'a> Call<'a> {
             }
             sleep(pause).await;
             pause = (pause * 2).min(longest_pause);
+            if automatic {
+                // The server does not know the old one, so that later calls have passed it.
+                held.key = self.client.keys.lock().take();
+                request.key = held.key;
+            }
         };
-        guard.commands = None;
-        if automatic {
-            self.client.keys.lock().settle(key);
-        }
         interpret(response?)
     }
 }
@@ -162,20 +171,28 @@ impl<'a> IntoFuture for Call<'a> {
     }
 }
 
-/// Cancels the call unless it is taken away: nobody is left who would learn of its result.
-struct CancelOnDrop {
-    commands: Option<mpsc::Sender<Command>>,
+/// A call that somebody waits for, and what is to be done when nobody does any more.
+struct Held<'a> {
+    client: &'a Client,
     key: u64,
+    automatic: bool,
+    /// It was sent, and has no answer yet.
+    asked: bool,
 }
 
-impl Drop for CancelOnDrop {
+impl Drop for Held<'_> {
     fn drop(&mut self) {
-        if let Some(commands) = self.commands.take() {
-            // With a full queue the call goes on until the session ends: dropping cannot wait.
-            let _ = commands.try_send(Command::Cancel {
-                key: self.key,
-                reply: None,
-            });
+        let (commands, key) = (&self.client.commands, self.key);
+        if !self.asked {
+            // Before it was sent, after its last answer, or while it is to be repeated, since nothing ran.
+            self.client.keys.lock().refuse(key);
+        } else if self.automatic
+            && commands
+                .try_send(Command::Cancel { key, reply: None })
+                .is_err()
+        {
+            // With a full queue the session's task comes to it when it has emptied that: dropping cannot wait.
+            self.client.keys.lock().abandon(key);
         }
     }
 }
@@ -215,15 +232,26 @@ pub(crate) fn interpret(response: CallResponse) -> Result<Value, ClientError> {
     Err(error.into())
 }
 
-/// The keys of a session's calls. An acknowledgement is for every key up to one (rule C1), so it
-/// stays below the lowest key whose answer somebody still wants.
+/// The keys of a session's calls, and what is to be said of their answers (rule C1).
+///
+/// An acknowledgement has a mark and names the keys up to it that are awaited; what else is up to the mark is refused. So the mark
+/// stays below the lowest key that is wanted and that the server may not know yet. A call that waits does not hold it back.
 #[derive(Debug)]
 pub(crate) struct Keys {
     next: u64,
-    /// Chosen for calls whose answer has not come.
-    automatic: BTreeSet<u64>,
-    /// Chosen by the caller and not acknowledged by it.
-    own: BTreeSet<u64>,
+    /// By key, those whose answers somebody still wants.
+    wanted: BTreeMap<u64, Wanted>,
+    /// Automatic ones that nobody wants any more, and that the session's task is to cancel.
+    abandoned: Vec<u64>,
+}
+
+/// Somebody wants the answer.
+#[derive(Debug)]
+struct Wanted {
+    /// The caller chose the key, and says itself when it has seen the answer.
+    own: bool,
+    /// The server has said that it keeps the call: it is parked, or has its answer.
+    known: bool,
 }
 
 impl Keys {
@@ -231,8 +259,8 @@ impl Keys {
     pub(crate) fn from(next: u64) -> Keys {
         Keys {
             next,
-            automatic: BTreeSet::new(),
-            own: BTreeSet::new(),
+            wanted: BTreeMap::new(),
+            abandoned: Vec::new(),
         }
     }
 
@@ -240,25 +268,55 @@ impl Keys {
     pub(crate) fn take(&mut self) -> u64 {
         let key = self.next;
         self.next += 1;
-        self.automatic.insert(key);
+        let (own, known) = (false, false);
+        self.wanted.insert(key, Wanted { own, known });
         key
     }
 
     /// A key that the caller chose.
     pub(crate) fn claim(&mut self, key: u64) -> u64 {
         self.next = self.next.max(key.saturating_add(1));
-        self.own.insert(key);
+        let (own, known) = (true, false);
+        let wanted = self.wanted.entry(key).or_insert(Wanted { own, known });
+        wanted.own = true;
         key
+    }
+
+    /// The server keeps the call.
+    pub(crate) fn know(&mut self, key: u64) {
+        if let Some(wanted) = self.wanted.get_mut(&key) {
+            wanted.known = true;
+        }
     }
 
     /// The answer to an automatic key has come, or is not wanted any more.
     pub(crate) fn settle(&mut self, key: u64) {
-        self.automatic.remove(&key);
+        if self.wanted.get(&key).is_some_and(|wanted| !wanted.own) {
+            self.wanted.remove(&key);
+        }
+    }
+
+    /// Nothing ran. So the server does not know the key, unless it knew it before: as that of another call, say.
+    pub(crate) fn refuse(&mut self, key: u64) {
+        if self.wanted.get(&key).is_some_and(|wanted| !wanted.known) {
+            self.wanted.remove(&key);
+        }
     }
 
     /// The caller wants no answers of its own keys up to `key` any more.
     pub(crate) fn release(&mut self, key: u64) {
-        self.own.retain(|own| *own > key);
+        self.wanted
+            .retain(|other, wanted| *other > key || !wanted.own);
+    }
+
+    /// An automatic key's answer is not wanted any more, and the session's task has to be told.
+    pub(crate) fn abandon(&mut self, key: u64) {
+        self.abandoned.push(key);
+    }
+
+    /// What was abandoned since the last time.
+    pub(crate) fn take_abandoned(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.abandoned)
     }
 
     /// The key that the next call will have.
@@ -266,15 +324,18 @@ impl Keys {
         self.next
     }
 
-    /// The highest key such that no answer up to it is wanted; 0 for none.
-    pub(crate) fn acknowledged(&self) -> u64 {
-        let lowest_wanted = self
-            .automatic
-            .first()
-            .into_iter()
-            .chain(self.own.first())
-            .min();
-        lowest_wanted.unwrap_or(&self.next) - 1
+    /// Of which answers nobody wants anything any more.
+    pub(crate) fn acknowledgement(&self) -> Acknowledgement {
+        let mut awaited = Vec::new();
+        for (key, wanted) in &self.wanted {
+            if !wanted.known || awaited.len() == MAX_AWAITED {
+                let mark = key - 1;
+                return Acknowledgement { mark, awaited };
+            }
+            awaited.push(*key);
+        }
+        let mark = self.next - 1;
+        Acknowledgement { mark, awaited }
     }
 }
 
@@ -282,29 +343,76 @@ impl Keys {
 mod tests {
     use super::*;
 
+    fn said(keys: &Keys) -> (u64, Vec<u64>) {
+        let Acknowledgement { mark, awaited } = keys.acknowledgement();
+        (mark, awaited)
+    }
+
     #[test]
-    fn the_acknowledgement_stays_below_every_answer_that_is_wanted() {
+    fn the_mark_stays_below_what_the_server_may_not_know_and_passes_what_it_keeps() {
         let mut keys = Keys::from(1);
-        assert_eq!(keys.acknowledged(), 0);
+        assert_eq!(said(&keys), (0, vec![]));
         assert_eq!((keys.take(), keys.take(), keys.take()), (1, 2, 3));
         keys.settle(2);
-        assert_eq!(keys.acknowledged(), 0);
-        keys.settle(1);
-        assert_eq!(keys.acknowledged(), 2);
+        assert_eq!(said(&keys), (0, vec![]), "1 may be on its way");
+        keys.know(1);
+        assert_eq!(said(&keys), (2, vec![1]), "1 waits there");
         keys.settle(3);
-        assert_eq!(keys.acknowledged(), 3);
+        assert_eq!(said(&keys), (3, vec![1]));
+        keys.settle(1);
+        assert_eq!(said(&keys), (3, vec![]));
+        keys.settle(1);
+        keys.know(1);
+        assert_eq!(said(&keys), (3, vec![]), "it was settled");
+    }
+
+    #[test]
+    fn a_key_of_ones_own_is_awaited_until_its_owner_has_seen_the_answer() {
+        let mut keys = Keys::from(1);
         assert_eq!(keys.claim(10), 10);
-        assert_eq!(keys.acknowledged(), 9);
+        assert_eq!(said(&keys), (9, vec![]));
         assert_eq!(keys.take(), 11);
+        keys.know(10);
         keys.settle(10);
-        assert_eq!(
-            keys.acknowledged(),
-            9,
-            "a key of one's own is acknowledged by its owner"
-        );
+        assert_eq!(said(&keys), (10, vec![10]));
         assert_eq!(keys.take(), 12);
+        keys.know(11);
         keys.release(12);
-        assert_eq!(keys.acknowledged(), 10, "a call that waits is not");
+        assert_eq!(
+            said(&keys),
+            (11, vec![11]),
+            "a call that waits is not released"
+        );
+    }
+
+    #[test]
+    fn a_key_for_which_nothing_ran_is_not_held_for_ever() {
+        let mut keys = Keys::from(1);
+        let own = keys.claim(5);
+        keys.refuse(own);
+        assert_eq!(said(&keys), (5, vec![]));
+        let automatic = keys.take();
+        keys.refuse(automatic);
+        assert_eq!(said(&keys), (6, vec![]));
+        // Asked for again with other arguments, which is refused: the first call's answer is kept.
+        keys.claim(7);
+        keys.know(7);
+        keys.claim(7);
+        keys.refuse(7);
+        assert_eq!(said(&keys), (7, vec![7]));
+    }
+
+    #[test]
+    fn an_acknowledgement_names_no_more_keys_than_a_server_takes() {
+        let mut keys = Keys::from(1);
+        for _ in 0..MAX_AWAITED + 10 {
+            let key = keys.take();
+            keys.know(key);
+        }
+        let Acknowledgement { mark, awaited } = keys.acknowledgement();
+        assert_eq!((mark, awaited.len()), (MAX_AWAITED as u64, MAX_AWAITED));
+        let said = quorate_model::call::Acknowledgement::new(mark, awaited);
+        assert!(said.is_ok(), "{said:?}");
     }
 
     #[test]

@@ -460,15 +460,15 @@ impl Client {
     /// # Errors
     /// Of the connection and the session only.
     pub async fn acknowledge(&self, key: u64) -> Result<(), ClientError> {
-        let key = {
+        let said = {
             let mut keys = self.keys.lock();
             keys.release(key);
-            keys.acknowledged()
+            keys.acknowledgement()
         };
-        if key == 0 {
+        if said.mark == 0 {
             return Ok(());
         }
-        let body = RequestBody::Acknowledge { key };
+        let body = RequestBody::Acknowledge(said);
         match self.request(body, None).await? {
             Ok(_) => Ok(()),
             Err(failure) => Err(session_error(failure.number)),

@@ -311,6 +311,10 @@ impl Session {
 
     /// Sends a command and those that wait behind it, so that one write takes them all.
     fn send_all(&mut self, command: Command) {
+        let abandoned = self.keys.lock().take_abandoned();
+        for key in abandoned {
+            self.send(Command::Cancel { key, reply: None });
+        }
         self.send(command);
         while self.output.len() < MAX_UNSENT_BYTES && self.pending.len() < MAX_IN_FLIGHT {
             match self.commands.try_recv() {
@@ -366,8 +370,11 @@ impl Session {
     fn send_call(&mut self, request: CallRequest, automatic: bool, reply: Reply<CallResponse>) {
         let key = request.key;
         if reply.is_closed() {
+            let mut keys = self.keys.lock();
             if automatic {
-                self.keys.lock().settle(key);
+                keys.settle(key);
+            } else if !self.calls.contains_key(&key) {
+                keys.refuse(key);
             }
             return;
         }
@@ -396,7 +403,7 @@ impl Session {
     }
 
     fn write_call(&mut self, key: u64) {
-        let acknowledged = self.keys.lock().acknowledged();
+        let acknowledged = self.keys.lock().acknowledgement();
         if let Some(call) = self.calls.get_mut(&key) {
             call.request.acknowledged = acknowledged;
             let body = RequestBody::Call(call.request.clone());
@@ -512,18 +519,30 @@ impl Session {
     /// A call has an answer: its last one, unless it is parked now.
     fn end_call(&mut self, key: u64, response: Result<CallResponse, ClientError>) {
         if matches!(&response, Ok(response) if response.status == CallStatus::Parked) {
+            self.keys.lock().know(key);
             return;
         }
         let Some(call) = self.calls.remove(&key) else {
             return;
         };
-        // One that is not ready is repeated with its key, which therefore is not acknowledged yet.
-        let repeated = matches!(&response, Ok(response) if response.status == CallStatus::NotReady);
-        if call.automatic && (!repeated || call.abandoned) {
-            self.keys.lock().settle(key);
+        // A call that is not ready is repeated, with its key if the caller chose that one.
+        let status = response.as_ref().map(|response| response.status);
+        {
+            let mut keys = self.keys.lock();
+            match status {
+                _ if call.automatic => keys.settle(key),
+                Ok(CallStatus::NotReady) => {}
+                Ok(CallStatus::BadCall) => keys.refuse(key),
+                Ok(_) => keys.know(key),
+                Err(_) => keys.refuse(key),
+            }
         }
+        let mut heard = false;
         for reply in call.replies {
-            let _ = reply.send(response.clone());
+            heard |= reply.send(response.clone()).is_ok();
+        }
+        if !heard && status == Ok(CallStatus::NotReady) {
+            self.keys.lock().refuse(key);
         }
     }
 

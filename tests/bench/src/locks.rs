@@ -76,6 +76,7 @@ async fn call(
             s.buffer(arguments.as_bytes());
             s.long(0);
             s.long(acknowledged);
+            s.int(0);
         })
         .await?;
     ensure!(frame.error == 0, "a call was answered with {}", frame.error);

@@ -66,6 +66,7 @@ class HttpSession:
         wait_ms: int = 10_000,
         timeout_ms: Optional[int] = None,
         acknowledge: int = 0,
+        awaited: Sequence[int] = (),
     ) -> Answer:
         body = {
             "mount": mount,
@@ -73,15 +74,16 @@ class HttpSession:
             "arguments": arguments,
             "wait_ms": wait_ms,
             "timeout_ms": timeout_ms,
-            "acknowledge": acknowledge,
+            "acknowledge": {"mark": acknowledge, "awaited": list(awaited)},
         }
         return self.http.request("PUT", f"{self.path}/calls/{key}", body)
 
     def cancel(self, key: int) -> Answer:
         return self.http.request("DELETE", f"{self.path}/calls/{key}")
 
-    def acknowledge(self, key: int) -> Answer:
-        return self.http.request("POST", f"{self.path}/acknowledge", {"key": key})
+    def acknowledge(self, mark: int, awaited: Sequence[int] = ()) -> Answer:
+        body = {"mark": mark, "awaited": list(awaited)}
+        return self.http.request("POST", f"{self.path}/acknowledge", body)
 
     def keep_alive(self) -> Answer:
         return self.http.request("POST", f"{self.path}/keep-alive")

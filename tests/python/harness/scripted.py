@@ -3,7 +3,7 @@
 import socket
 import struct
 import threading
-from typing import Callable, List, NamedTuple, Optional
+from typing import Callable, List, NamedTuple, Optional, Tuple
 
 from harness import wire as w
 from harness.wire import Reader
@@ -19,7 +19,8 @@ class Asked(NamedTuple):
     operation: str = ""
     arguments: str = ""
     timeout_ms: int = 0
-    acknowledged: int = 0
+    #: The mark, and the awaited keys.
+    acknowledged: Tuple[int, Tuple[int, ...]] = (0, ())
 
 
 class Connection:
@@ -120,11 +121,14 @@ class ScriptedServer:
             connection.reply(xid)
             connection.drop()
         elif op in (w.CALL, w.CANCEL, w.ACKNOWLEDGE):
-            key = request.long()
+            key = 0 if op == w.ACKNOWLEDGE else request.long()
             asked = Asked(connection.number, op, key)
             if op == w.CALL:
                 texts = [request.string() or "" for _ in range(3)]
-                asked = Asked(connection.number, op, key, *texts, *request.unpack("qq"))
+                asked = Asked(connection.number, op, key, *texts, request.long())
+            if op != w.CANCEL:
+                mark, number = request.unpack("qi")
+                asked = asked._replace(acknowledged=(mark, request.unpack(f"{number}q")))
             assert request.at_end()
             self.asked.append(asked)
             self.script(connection, xid, asked)

@@ -152,14 +152,20 @@ def call_body(
     arguments: str,
     timeout_ms: int = 0,
     acknowledged: int = 0,
+    awaited: Sequence[int] = (),
 ) -> bytes:
     return (
         struct.pack("!q", key)
         + string(mount)
         + string(operation)
         + string(arguments)
-        + struct.pack("!qq", timeout_ms, acknowledged)
+        + struct.pack("!q", timeout_ms)
+        + acknowledge_body(acknowledged, awaited)
     )
+
+
+def acknowledge_body(mark: int, awaited: Sequence[int] = ()) -> bytes:
+    return struct.pack(f"!qi{len(awaited)}q", mark, len(awaited), *awaited)
 
 
 class Reader:

@@ -8,9 +8,9 @@ use bytes::{Bytes, BytesMut};
 use quorate_model::id::Zxid;
 use quorate_wire::request::SetWatches;
 use quorate_wire::{
-    CallRequest, CallResponse, CallStatus, ConnectRequest, ConnectResponse, MAX_FRAME_BYTES,
-    Notification, Reader, Record as _, ReplyHeader, Request, RequestBody, Response, ResponseBody,
-    frame, opcode,
+    Acknowledgement, CallRequest, CallResponse, CallStatus, ConnectRequest, ConnectResponse,
+    MAX_FRAME_BYTES, Notification, Reader, Record as _, ReplyHeader, Request, RequestBody,
+    Response, ResponseBody, frame, opcode,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -353,7 +353,10 @@ impl Client {
                 operation: operation.into(),
                 arguments: arguments.to_string(),
                 timeout_ms: 0,
-                acknowledged: key - 1,
+                acknowledged: Acknowledgement {
+                    mark: key - 1,
+                    awaited: Vec::new(),
+                },
             };
             match self.ask(RequestBody::Call(request)).await {
                 Err(Lost::Connection) => {

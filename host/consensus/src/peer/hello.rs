@@ -13,7 +13,7 @@ use crate::command::MAX_ENTRY_BYTES;
 /// The version of everything that peers say to each other. It goes up whenever a message's form
 /// changes, openraft's own included. Peers of two versions of it cannot be mixed, nor can two of the
 /// entries' form ([`FORMAT_VERSION`]); two releases that have both in common can (rule S7).
-pub(crate) const PROTOCOL_VERSION: u32 = 5;
+pub(crate) const PROTOCOL_VERSION: u32 = 6;
 
 /// A connection that has not said hello, or was not answered, within this time is closed.
 pub(crate) const HANDSHAKE: Duration = Duration::from_secs(2);

@@ -22,6 +22,8 @@ use quorate_sandbox::Sandbox;
 pub(crate) struct MemoryTree {
     pub(crate) nodes: BTreeMap<String, (Bytes, Lifetime, Zxid)>,
     pub(crate) sessions: BTreeSet<u64>,
+    /// No session may own more.
+    pub(crate) full: bool,
     pub(crate) next_sequence: u64,
     pub(crate) zxid: u64,
 }
@@ -95,6 +97,11 @@ impl MemoryTree {
             && !self.sessions.contains(&session.0)
         {
             return Err(TreeError::NoSession);
+        }
+        if let Lifetime::Session(_) = lifetime
+            && self.full
+        {
+            return Err(TreeError::SessionFull("it owns enough".into()));
         }
         let parent = MemoryTree::parent(path).to_owned();
         match self.nodes.get(&parent) {

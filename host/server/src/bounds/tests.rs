@@ -9,7 +9,7 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 use quorate_model::acl::Acl;
 use quorate_model::bound::Bound as OfMount;
-use quorate_model::call::CallRequest;
+use quorate_model::call::{Acknowledgement, CallRequest};
 use quorate_model::id::{Incarnation, ServerId, SessionId, Timestamp};
 use quorate_model::outcome::Outcome;
 use quorate_model::path::{RelativePath, ZnodePath};
@@ -306,7 +306,7 @@ impl World {
             operation: operation.into(),
             arguments: "[]".into(),
             timeout_ms: None,
-            acknowledged: 0,
+            acknowledged: Acknowledgement::default(),
         }
     }
 

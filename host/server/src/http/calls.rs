@@ -7,7 +7,7 @@ use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::StatusCode;
-use quorate_model::call::{Answer as CallAnswer, CallRequest, Ending};
+use quorate_model::call::{Acknowledgement, Answer as CallAnswer, CallRequest, Ending};
 use quorate_model::id::CallId;
 use quorate_model::outcome::Outcome;
 use quorate_model::path::ZnodePath;
@@ -28,7 +28,7 @@ const DEFAULT_WAIT_MS: u64 = 10_000;
 /// The longest wait for a parked call: proxies cut off connections that are silent for longer.
 const MAX_WAIT_MS: u64 = 60_000;
 
-const SHAPE: &str = r#"{"mount": "/locks", "operation": "acquire", "arguments": ["inventory"], and if need be "wait_ms": 10000, "timeout_ms": 60000, "acknowledge": 0}"#;
+const SHAPE: &str = r#"{"mount": "/locks", "operation": "acquire", "arguments": ["inventory"], and if need be "wait_ms": 10000, "timeout_ms": 60000, "acknowledge": {"mark": 7, "awaited": [3]}}"#;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -42,7 +42,7 @@ struct Call {
     #[serde(default)]
     timeout_ms: Option<u64>,
     #[serde(default)]
-    acknowledge: u64,
+    acknowledge: Acknowledgement,
 }
 
 pub(super) fn no_arguments() -> Value {
@@ -135,12 +135,6 @@ pub(super) async fn cancel(
     }
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Acknowledge {
-    key: u64,
-}
-
 /// `POST /v1/sessions/<token>/acknowledge`
 pub(super) async fn acknowledge(
     State(http): State<Arc<Http>>,
@@ -148,12 +142,10 @@ pub(super) async fn acknowledge(
     Path(token): Path<String>,
     body: Body,
 ) -> Answered {
-    let Acknowledge { key } = body::json(body, r#"{"key": 1}"#).await?;
+    let said: Acknowledgement = body::json(body, r#"{"mark": 7, "awaited": [3]}"#).await?;
     let (session, _) = http.session(&token).await?;
-    match http
-        .ask(session, peer, Operation::Acknowledge { key })
-        .await?
-    {
+    let operation = Operation::Acknowledge(said);
+    match http.ask(session, peer, operation).await? {
         (zxid, Outcome::Acknowledged) => Ok(Answer::new(zxid, json!({}))),
         (_, other) => Err(Problem::unexpected(other)),
     }

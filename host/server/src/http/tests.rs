@@ -218,10 +218,24 @@ async fn a_session_and_a_call_from_beginning_to_end() {
         200
     );
     let acknowledge = format!("{session}/acknowledge");
-    assert_eq!(
-        api.ask(Method::POST, &acknowledge, r#"{"key": 1}"#).await.0,
-        200
-    );
+    for bad in [
+        "{}",
+        r#"{"key": 1}"#,
+        r#"{"mark": 1, "awaited": [2]}"#,
+        r#"{"mark": 3, "awaited": [2, 1]}"#,
+    ] {
+        let (status, refused) = api.ask(Method::POST, &acknowledge, bad).await;
+        assert_eq!((status, error(&refused).0), (400, "bad-request"), "{bad}");
+    }
+    for (said, kept) in [
+        (r#"{"mark": 2, "awaited": [1]}"#, 200),
+        (r#"{"mark": 1}"#, 410),
+    ] {
+        assert_eq!(api.ask(Method::POST, &acknowledge, said).await.0, 200);
+        let path = format!("{session}/calls/1");
+        let (status, _) = api.put(&path, call("echo", 0)).await;
+        assert_eq!(status, kept, "{said}");
+    }
     let (status, gone) = api
         .put(&format!("{session}/calls/1"), call("echo", 0))
         .await;

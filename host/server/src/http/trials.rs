@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
-use quorate_model::call::CallRequest;
+use quorate_model::call::{Acknowledgement, CallRequest};
 use quorate_model::id::{CallId, SessionId};
 use quorate_model::outcome::Outcome;
 use quorate_model::path::ZnodePath;
@@ -59,7 +59,7 @@ pub(super) async fn call(
         operation: wanted.operation,
         arguments: wanted.arguments.to_string(),
         timeout_ms: None,
-        acknowledged: 0,
+        acknowledged: Acknowledgement::default(),
     };
     http.try_out(session, peer, TrialOf::Call(call), wanted.record)
         .await

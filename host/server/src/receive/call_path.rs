@@ -1,7 +1,7 @@
 //! Calls that are made by reading a path (rule C8): `<mount>/<operation>(<arguments in WAVE>)`, with `@<key>` behind it
 //! if the call writes or waits.
 
-use quorate_model::call::CallRequest;
+use quorate_model::call::{Acknowledgement, CallRequest};
 use quorate_model::id::{CallId, SessionId, Zxid};
 use quorate_model::path::ZnodePath;
 use quorate_tree::State;
@@ -75,7 +75,7 @@ impl CallPath {
             operation: self.operation.clone(),
             arguments: self.arguments.clone(),
             timeout_ms: None,
-            acknowledged: 0,
+            acknowledged: Acknowledgement::default(),
         }
     }
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use parking_lot::RwLockReadGuard;
 use quorate_consensus::MembersChange;
 use quorate_model::acl::Identity;
-use quorate_model::call::CallRequest;
+use quorate_model::call::{Acknowledgement, CallRequest};
 use quorate_model::id::{SessionId, Zxid};
 use quorate_model::path::ZnodePath;
 use quorate_model::request::{CreateLifetime, CreatePath, Operation, Request, ZnodeOperation};
@@ -364,8 +364,9 @@ fn asked(body: RequestBody, identities: &[Identity]) -> Result<Asked, Broken> {
 
         RequestBody::Call(request) => call(request)?,
         RequestBody::CancelCall { key } => Asked::Write(Operation::Cancel { key }, Form::Cancel),
-        RequestBody::Acknowledge { key } => {
-            Asked::Write(Operation::Acknowledge { key }, Form::Plain)
+        RequestBody::Acknowledge(said) => {
+            let said = Acknowledgement::try_from(said).map_err(|_| ErrorCode::BadArguments)?;
+            Asked::Write(Operation::Acknowledge(said), Form::Plain)
         }
 
         RequestBody::Unknown { opcode } if opcode::NOT_SERVED.contains(&opcode) => {
@@ -408,7 +409,7 @@ fn by_path(
         // Its answer has been read.
         (None, Some(key), Standing::Answered(_)) => {
             return Some(Ok(Asked::Write(
-                Operation::Acknowledge { key },
+                Operation::Acknowledge(Acknowledgement::up_to(key)),
                 Form::Plain,
             )));
         }
@@ -575,7 +576,8 @@ fn call(request: quorate_wire::CallRequest) -> Result<Asked, Broken> {
         operation: request.operation,
         arguments: canonical(request.arguments),
         timeout_ms: Some(request.timeout_ms).filter(|&timeout_ms| timeout_ms > 0),
-        acknowledged: request.acknowledged,
+        acknowledged: Acknowledgement::try_from(request.acknowledged)
+            .map_err(|error| bad_call(error.to_string()))?,
     };
     Ok(Asked::Write(Operation::Call(request), form))
 }

@@ -7,6 +7,8 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
 use quorate_model::acl::{Acl, AclEntry, Identity};
+use quorate_model::call::Acknowledgement;
+use quorate_model::request::Operation;
 use quorate_wire::request::SetWatches;
 use quorate_wire::{
     ConnectRequest, ConnectResponse, Create, ErrorCode, EventType, MAX_FRAME_BYTES, Notification,
@@ -651,7 +653,7 @@ async fn the_share_of_a_client_that_has_gone_comes_back() {
         session: connection.session().unwrap(),
         owner: None,
         identities: Arc::default(),
-        operation: quorate_model::request::Operation::Acknowledge { key: 1 },
+        operation: Operation::Acknowledge(Acknowledgement::up_to(1)),
     };
     server.edge.router.submit_held(request, waiter);
     connection.close("its client goes");
@@ -779,7 +781,7 @@ fn call() -> RequestBody {
         operation: "echo".into(),
         arguments: "[]".into(),
         timeout_ms: 0,
-        acknowledged: 0,
+        acknowledged: quorate_wire::Acknowledgement::default(),
     })
 }
 
@@ -917,11 +919,15 @@ async fn a_read_only_server_answers_reads_and_refuses_the_rest() {
     assert_eq!((opened.read_only, opened.timeout_ms), (Some(true), 10_000));
     let response = client.request(1, get("/a", true)).await;
     assert!(matches!(response.body, ResponseBody::Data { data, .. } if &*data == b"here"));
+    let said = quorate_wire::Acknowledgement {
+        mark: 1,
+        awaited: vec![],
+    };
     for (xid, body) in [
         (2, create("//", "", Acl::open())),
         (3, RequestBody::Sync { path: "/".into() }),
         (4, RequestBody::Multi(Vec::new())),
-        (5, RequestBody::Acknowledge { key: 1 }),
+        (5, RequestBody::Acknowledge(said)),
     ] {
         let response = client.request(xid, body).await;
         assert_eq!(response.header.error, ErrorCode::NotReadOnly as i32);

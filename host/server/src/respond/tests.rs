@@ -1,7 +1,7 @@
 //! Order of answers and events, at a connection without a socket (rules W1 to W3, C9).
 
 use proptest::prelude::*;
-use quorate_model::call::CallRequest;
+use quorate_model::call::{Acknowledgement, CallRequest};
 use quorate_model::id::Zxid;
 use quorate_model::request::{Operation, ZnodeOperation};
 use quorate_wire::{
@@ -401,7 +401,7 @@ fn call(key: u64, operation: &str) -> (Operation, Form) {
         operation: operation.into(),
         arguments: "[1]".into(),
         timeout_ms: None,
-        acknowledged: 0,
+        acknowledged: Acknowledgement::default(),
     };
     (Operation::Call(request), Form::Call { key, mount })
 }

@@ -174,6 +174,7 @@ impl Open {
 mod tests {
     use std::sync::Arc;
 
+    use quorate_model::call::Acknowledgement;
     use quorate_model::id::SessionId;
     use quorate_model::request::{Operation, Request};
 
@@ -184,7 +185,7 @@ mod tests {
             session: SessionId(1),
             owner: None,
             identities: Arc::default(),
-            operation: Operation::Acknowledge { key: 1 },
+            operation: Operation::Acknowledge(Acknowledgement::up_to(1)),
         };
         Numbered {
             origin: Origin {

@@ -1,6 +1,6 @@
 //! Guards are asked about plain clients' writes (rule C7).
 
-use quorate_model::bound::Bound;
+use quorate_model::bound::{Bound, EPHEMERAL_BYTES};
 use quorate_model::outcome::Refusal;
 use quorate_model::recipe::Mount;
 use quorate_model::request::{CreatePath, Operation, Request, ZnodeOperation};
@@ -95,6 +95,10 @@ impl<R: Runner<RunTree>> Evaluator<R> {
                 reason,
             }),
             RunEnding::NotReady => Err(Refusal::NotReady(path)),
+            RunEnding::Exceeded { bound, message } if bound == EPHEMERAL_BYTES => {
+                let bound = bound.into();
+                Err(Refusal::BoundReached { bound, message })
+            }
             ending => {
                 let failure = failure_of(&ending)
                     .unwrap_or_else(|| "a guard has to return, or to refuse".into());

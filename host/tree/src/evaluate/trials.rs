@@ -324,9 +324,9 @@ impl<R: Runner<RunTree>> Evaluator<R> {
     ) {
         let wall_clock = Bound::WallClock.name();
         match failed {
-            RunEnding::Trapped(_) => {}
-            RunEnding::Exceeded { bound, .. } if bound != wall_clock => {}
-            _ => return,
+            failed if !failed.is_failure() => return,
+            RunEnding::Exceeded { bound, .. } if bound == wall_clock => return,
+            _ => {}
         }
         let stretch = self.time.0 / RECORD_EVERY_MS;
         if self.recorded.stretch != stretch {

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use quorate_model::acl::Identity;
 use quorate_model::bound::Bound;
-use quorate_model::call::{Answer, CallRequest, Ending, ParkedCall, Watch};
+use quorate_model::call::{Acknowledgement, Answer, CallRequest, Ending, ParkedCall, Watch};
 use quorate_model::id::{CallId, SessionId, Timestamp, Zxid};
 use quorate_model::outcome::{Outcome, Refusal};
 use quorate_model::path::ZnodePath;
@@ -46,9 +46,6 @@ pub(crate) fn admit(
     if request.key == 0 {
         return Err(Refusal::BadArguments("a call's key is at least 1".into()));
     }
-    if request.key <= session.acknowledged {
-        return Err(Refusal::Acknowledged { key: request.key });
-    }
     let known = |fingerprint, outcome| {
         if fingerprint != request.fingerprint() {
             return Err(Refusal::KeyReused { key: request.key });
@@ -60,6 +57,10 @@ pub(crate) fn admit(
     }
     if let Some(parked) = view.parked(id) {
         return known(parked.fingerprint, Outcome::Parked);
+    }
+    // A request that was stuck somewhere does not run once its client is done with it.
+    if request.key <= session.acknowledged {
+        return Err(Refusal::Acknowledged { key: request.key });
     }
     let mount = expect_open(view, bounds, identities, request)?;
     expect_room(view, bounds, session, &mount)?;
@@ -194,7 +195,7 @@ impl Call {
                 operation: parked.operation.clone(),
                 arguments: parked.arguments.clone(),
                 timeout_ms: None,
-                acknowledged: 0,
+                acknowledged: Acknowledgement::default(),
             },
             identities: parked.identities.clone(),
             started: parked.started,
@@ -358,19 +359,33 @@ fn still_there(view: &View, call: CallId, path: &ZnodePath, created: Zxid) -> bo
         .is_some_and(|stat| stat.created == created && stat.lifetime == lifetime)
 }
 
-/// Answers up to `key` are forgotten; but none of a call that still waits for its own.
-pub(crate) fn acknowledge(view: &mut View, session: SessionId, key: u64) {
-    let parked = view
-        .session(session)
-        .is_some_and(|session| session.parked > 0);
-    let first = parked
-        .then(|| view.parked_of(session))
-        .and_then(|calls| calls.first().copied());
-    let key = first.map_or(key, |first| key.min(first.key.saturating_sub(1)));
-    let behind = view
-        .session(session)
-        .is_some_and(|session| session.acknowledged < key);
-    if behind {
-        view.change(Change::Acknowledge { session, key });
+/// Forgets the answers that a client says it is done with, and raises its session's mark.
+///
+/// An acknowledgement names keys: those up to its mark that it does not await. Whoever is done with a key stays so, and
+/// every acknowledgement of a client names only such keys, so each stays true for ever, and any number of them may arrive
+/// in any order, late or twice. A late one names nothing that a newer one awaits, for a key is awaited until the client is done with
+/// it and never again; keys above its own mark it does not touch; and a key that it still awaits and a newer one does not is
+/// gone already, which it cannot undo, as the mark only goes up. So nothing but the mark need be kept of any of them: it says which keys
+/// are refused if nobody knows them, and what is known is what was parked or answered and not named since.
+///
+/// A parked call goes on although it is named: who is done with it cancels it. Its answer stays until the next
+/// acknowledgement that names it.
+pub(crate) fn acknowledge(view: &mut View, session: SessionId, said: &Acknowledgement) {
+    let Some(before) = view.session(session) else {
+        return;
+    };
+    let mut forgotten = Vec::new();
+    if before.answers > 0 {
+        let answers = view.answers_up_to(session, said.mark());
+        let named = answers.iter().filter(|call| said.covers(call.key));
+        forgotten.extend(named.map(|call| call.key));
+    }
+    let mark = before.acknowledged.max(said.mark());
+    if mark > before.acknowledged || !forgotten.is_empty() {
+        view.change(Change::Acknowledge {
+            session,
+            mark,
+            forgotten,
+        });
     }
 }

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use quorate_model::acl::Acl;
+use quorate_model::bound::EPHEMERAL_BYTES;
 use quorate_model::id::SessionId;
 use quorate_model::outcome::{Refusal, ZnodeOutcome};
 use quorate_model::path::ZnodePath;
@@ -94,7 +95,7 @@ fn create(
         return Err(Refusal::NoChildrenForEphemerals(parent));
     }
     expect_end_fits(view, lifetime).map_err(|message| Refusal::BoundReached {
-        bound: "ephemeral-bytes-per-session".into(),
+        bound: EPHEMERAL_BYTES.into(),
         message,
     })?;
     create_node(view, &path, data.clone(), acl.clone(), lifetime);
@@ -251,7 +252,7 @@ fn expect_data_fits(data: &Bytes) -> Result<(), Refusal> {
 }
 
 /// The end of a session is one transaction, however many znodes go with it, so their number is bounded
-/// where they are created (rule S6).
+/// where it gets one more (rule S6).
 pub(crate) fn expect_end_fits(view: &View, lifetime: Lifetime) -> Result<(), String> {
     let Lifetime::Session(id) = lifetime else {
         return Ok(());

@@ -9,7 +9,7 @@ fn call(key: u64, operation: &str, arguments: &str) -> CallRequest {
         operation: operation.into(),
         arguments: arguments.into(),
         timeout_ms: None,
-        acknowledged: 0,
+        acknowledged: Acknowledgement::default(),
     }
 }
 
@@ -34,7 +34,7 @@ fn c1_a_key_is_one_call_also_under_the_next_leader() {
     world.open_epoch();
     assert_eq!(world.call(session, 1, "wait"), answered);
     assert_eq!(world.replica.counts().znodes, before.znodes);
-    world.ask(session, Operation::Acknowledge { key: 2 });
+    world.ask(session, Operation::Acknowledge(Acknowledgement::up_to(2)));
     for key in [1, 2] {
         let late = world.call(session, key, "create");
         assert_eq!(late, Outcome::Refused(Refusal::Acknowledged { key }));

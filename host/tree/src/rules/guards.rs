@@ -152,7 +152,7 @@ fn c7_a_guard_is_not_asked_about_the_end_of_sessions_expiry_and_the_recipes_own_
             operation: operation.into(),
             arguments: arguments.into(),
             timeout_ms: None,
-            acknowledged: 0,
+            acknowledged: Acknowledgement::default(),
         })
     };
     world.ask(session, call(1, "lease", "lease-y"));
@@ -197,4 +197,16 @@ fn c7_all_guards_of_a_request_share_one_budget() {
     assert!(refusal.to_string().contains("together"), "{refusal}");
     let outcome = world.ask(session, creates(&["/m/1", "/n/1"]));
     assert!(matches!(outcome, Outcome::Multi(_)), "{outcome:?}");
+}
+
+#[test]
+fn c7_a_guard_that_finds_the_writers_session_full_has_not_failed() {
+    let (mut world, session) = guarded();
+    world.ask(session, create("/m/x"));
+    for _ in 0..3 {
+        let outcome = world.ask(session, Operation::Znode(set("/m/x", "full")));
+        assert_eq!(bound_of(outcome), "ephemeral-bytes-per-session");
+    }
+    let outcome = world.ask(session, Operation::Znode(set("/m/x", "1")));
+    assert!(matches!(outcome, Outcome::Znode(_)), "{outcome:?}");
 }

@@ -14,7 +14,7 @@ fn call_at(mount: &str, key: u64, operation: &str) -> Operation {
         operation: operation.into(),
         arguments: "x".into(),
         timeout_ms: None,
-        acknowledged: 0,
+        acknowledged: Acknowledgement::default(),
     })
 }
 

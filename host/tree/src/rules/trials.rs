@@ -31,7 +31,7 @@ fn call(operation: &str) -> TrialOf {
         operation: operation.into(),
         arguments: "x".into(),
         timeout_ms: None,
-        acknowledged: 0,
+        acknowledged: Acknowledgement::default(),
     })
 }
 

@@ -2,7 +2,7 @@
 //! `confirm jobs <got id>`.
 
 use anyhow::{Result, bail};
-use quorate_model::call::CallRequest;
+use quorate_model::call::{Acknowledgement, CallRequest};
 use quorate_model::path::ZnodePath;
 use serde_json::Value;
 
@@ -111,7 +111,7 @@ impl CallPattern {
             operation: (*operation).to_owned(),
             arguments: arguments(&rest),
             timeout_ms: None,
-            acknowledged: 0,
+            acknowledged: Acknowledgement::default(),
         })
     }
 }

@@ -46,8 +46,8 @@ pub(super) const COMMANDS: &[(&str, &str)] = &[
         "it gives up a call; its first call has key 1, and so on",
     ),
     (
-        "NAME: acknowledge KEY",
-        "it has seen the answers up to this key",
+        "NAME: acknowledge MARK [KEY…]",
+        "it has seen the answers up to this key, but for those",
     ),
     ("NAME: close", "it closes its session"),
     (

@@ -45,10 +45,12 @@ class Call:
         self._parked = False
         self._cancelling = False
         self._attempts = 0
+        # Nothing ran under its key, which the server does not know: it gets another when it is sent again.
+        self._unready = False
 
     @property
     def key(self) -> int:
-        """Its number, unique in the session."""
+        """Its number, unique in the session. A call whose recipe was not ready gets another."""
         return self._request.key
 
     @property
@@ -138,13 +140,10 @@ class Calls:
 
     def start(self, mount: str, operation: str, arguments: str, timeout_ms: int) -> Call:
         with self._lock:
-            acknowledged = self._acknowledged()
             self._last_key += 1
             call = Call(
                 self,
-                wire.CallRequest(
-                    self._last_key, mount, operation, arguments, timeout_ms, acknowledged
-                ),
+                wire.CallRequest(self._last_key, mount, operation, arguments, timeout_ms),
             )
             self._outstanding[call.key] = call
             if self._may_send():
@@ -165,19 +164,27 @@ class Calls:
 
     def acknowledge(self) -> None:
         with self._lock:
-            key = self._acknowledged()
-        if key and self._may_send():
+            acknowledged = self._acknowledged()
+        if acknowledged.mark and self._may_send():
             self.client._call(
-                wire.AcknowledgeRequest(key), self.client.handler.async_result()
+                wire.AcknowledgeRequest(acknowledged), self.client.handler.async_result()
             )
 
     def _may_send(self) -> bool:
         """Whether a request goes out at once. If not, the listener sends it later: never both."""
         return self._connected and self.client.client_state in _CONNECTED_STATES
 
-    def _acknowledged(self) -> int:
-        """Every answer up to this key has been seen."""
-        return next(iter(self._outstanding), self._last_key + 1) - 1
+    def _acknowledged(self) -> wire.Acknowledgement:
+        """Which answers have been seen. The server refuses what is up to the mark and not known there, so the mark
+        stays below a call of which it may not know yet; one that waits does not hold it back."""
+        awaited = []
+        for key, call in self._outstanding.items():
+            if call._unready:
+                continue
+            if not call._parked or len(awaited) == wire.MAX_AWAITED:
+                return wire.Acknowledgement(key - 1, tuple(awaited))
+            awaited.append(key)
+        return wire.Acknowledgement(self._last_key, tuple(awaited))
 
     def _attach(self) -> None:
         connection = self.client._connection
@@ -229,7 +236,15 @@ class Calls:
 
     def _send(self, call: Call) -> None:
         cancelling = call._cancelling
-        request: Any = wire.CancelRequest(call.key) if cancelling else call._request
+        request: Any = wire.CancelRequest(call.key)
+        if not cancelling:
+            if call._unready:
+                self._outstanding.pop(call.key)
+                self._last_key += 1
+                call._request = call._request._replace(key=self._last_key)
+                call._unready = False
+                self._outstanding[call.key] = call
+            request = call._request._replace(acknowledged=self._acknowledged())
         self.client._call(request, _Response(self, call, cancelling))
 
     def _lost(self, call: Call, error: Exception) -> None:
@@ -245,6 +260,7 @@ class Calls:
             self._end(call, answer=wire.Answer(wire.CANCELLED, ""))
         elif answer.status == wire.NOT_READY and call._attempts < _NOT_READY_ATTEMPTS:
             if not cancelling:
+                call._unready = True
                 self._repeat_later(call)
         else:
             self._end(call, answer=answer)
@@ -256,7 +272,7 @@ class Calls:
         def repeat() -> None:
             self.client.handler.sleep_func(delay)
             with self._lock:
-                waiting = call.key in self._outstanding and not call._cancelling
+                waiting = call.key in self._outstanding and call._unready and not call._cancelling
                 if waiting and self._may_send():
                     self._send(call)
 

@@ -6,6 +6,9 @@ Integers are big-endian; a string is its length in bytes (4 bytes) and its UTF-8
 import struct
 from typing import NamedTuple, Optional, Tuple
 
+#: The most awaited keys that a server takes in an acknowledgement.
+MAX_AWAITED = 1000
+
 CALL = 700
 CANCEL = 701
 ACKNOWLEDGE = 702
@@ -27,7 +30,6 @@ NOT_READY = 10
 _INT = struct.Struct("!i")
 _LONG = struct.Struct("!q")
 _TWO_INTS = struct.Struct("!ii")
-_TWO_LONGS = struct.Struct("!qq")
 
 
 def _string(text: str) -> bytes:
@@ -56,6 +58,17 @@ class Answer(NamedTuple):
         return cls(status, result)
 
 
+class Acknowledgement(NamedTuple):
+    """The answers of all keys up to ``mark`` have been seen, but for those of ``awaited``, which ascend."""
+
+    mark: int = 0
+    awaited: Tuple[int, ...] = ()
+
+    def serialize(self) -> bytes:
+        keys = b"".join(map(_LONG.pack, self.awaited))
+        return _LONG.pack(self.mark) + _INT.pack(len(self.awaited)) + keys
+
+
 class CallRequest(NamedTuple):
     """Run an operation. ``arguments`` is a JSON array or object, ``timeout_ms`` 0 for none."""
 
@@ -64,7 +77,7 @@ class CallRequest(NamedTuple):
     operation: str
     arguments: str
     timeout_ms: int
-    acknowledged: int
+    acknowledged: Acknowledgement = Acknowledgement()
 
     type = CALL
 
@@ -74,7 +87,8 @@ class CallRequest(NamedTuple):
             + _string(self.mount)
             + _string(self.operation)
             + _string(self.arguments)
-            + _TWO_LONGS.pack(self.timeout_ms, self.acknowledged)
+            + _LONG.pack(self.timeout_ms)
+            + self.acknowledged.serialize()
         )
 
     @classmethod
@@ -98,14 +112,14 @@ class CancelRequest(NamedTuple):
 
 
 class AcknowledgeRequest(NamedTuple):
-    """Forget the answers of every key up to this one."""
+    """Forget the answers that have been seen."""
 
-    key: int
+    acknowledged: Acknowledgement
 
     type = ACKNOWLEDGE
 
     def serialize(self) -> bytes:
-        return _LONG.pack(self.key)
+        return self.acknowledged.serialize()
 
     @classmethod
     def deserialize(cls, data: bytes, offset: int) -> bool:
