@@ -131,6 +131,16 @@ impl Problem {
         )
     }
 
+    /// The server has heard of no quorum for too long (rule W4).
+    pub(super) fn no_quorum() -> Problem {
+        Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "no-quorum",
+            "this server is cut off from the quorum, and what it knows may be old: ask another. What was to be \
+             changed may or may not be done; a call is safe to repeat with its key",
+        )
+    }
+
     /// Nobody says what is the newest.
     pub(super) fn no_leader() -> Problem {
         Problem::new(

@@ -250,8 +250,9 @@ impl Forwarder {
                 ));
             }
             let at_ms = sent_ms.saturating_sub(lead.quorum_age_ms);
+            let number = reported.number();
             let counted = reported.counted(&lead.not_counted);
-            self.silence.touches_counted(&counted, at_ms);
+            self.silence.touches_counted(&counted, number, at_ms);
             self.silence.heard(at_ms);
         }
     }
