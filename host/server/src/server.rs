@@ -166,6 +166,7 @@ impl Server {
                 recipes: recipes.clone(),
                 clock: clock.clone(),
                 serving,
+                patience: Arc::default(),
             };
             essential.spawn("forward", forwarder.clone().forward());
             essential.spawn("report", forwarder.report());
