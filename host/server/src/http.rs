@@ -37,6 +37,7 @@ use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+pub(crate) use body::UPLOAD_BYTES_PER_SECOND;
 pub use listener::serve;
 pub(crate) use recipes::MAX_UPLOADS;
 pub use recipes::{CheckedRecipe, Description, ParkedKind, RecipeCheck};

@@ -52,6 +52,14 @@ impl Problem {
         )
     }
 
+    pub(super) fn too_slow(message: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::REQUEST_TIMEOUT, "too-slow", message)
+    }
+
+    pub(super) fn is_too_slow(&self) -> bool {
+        self.status == StatusCode::REQUEST_TIMEOUT
+    }
+
     pub(super) fn is_too_large(&self) -> bool {
         self.status == StatusCode::PAYLOAD_TOO_LARGE
     }

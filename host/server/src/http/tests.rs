@@ -634,6 +634,83 @@ async fn an_upload_that_waits_too_long_for_its_turn_is_counted() {
     assert!(text.contains(line), "{text}");
 }
 
+/// A body of which a piece comes now and then, until all have.
+struct Dripping {
+    pieces: usize,
+    piece: Bytes,
+    pause: Duration,
+    next: std::pin::Pin<Box<tokio::time::Sleep>>,
+}
+
+impl Dripping {
+    fn new(pieces: usize, bytes: usize, pause: Duration) -> Body {
+        Body::new(Dripping {
+            pieces,
+            piece: vec![b'x'; bytes].into(),
+            pause,
+            next: Box::pin(tokio::time::sleep(pause)),
+        })
+    }
+}
+
+impl hyper::body::Body for Dripping {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<hyper::body::Frame<Bytes>, Self::Error>>> {
+        if self.pieces == 0 {
+            return std::task::Poll::Ready(None);
+        }
+        std::task::ready!(self.next.as_mut().poll(context));
+        self.pieces -= 1;
+        let again = tokio::time::Instant::now() + self.pause;
+        self.next.as_mut().reset(again);
+        let frame = hyper::body::Frame::data(self.piece.clone());
+        std::task::Poll::Ready(Some(Ok(frame)))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_that_comes_too_slowly_gives_its_place_back() {
+    let server = TestServer::new();
+    let http = Http::new(server.edge.clone(), Arc::new(TestCheck), None, || Ok(()));
+    let api = Api { server, http };
+    let (minute, second) = (Duration::from_secs(60), Duration::from_secs(1));
+    // One that has stopped, and one that sends half of what it has to.
+    for (body, after) in [
+        (Dripping::new(1, 1, minute), 5..=5),
+        (Dripping::new(1000, 128 << 10, second), 9..=10),
+    ] {
+        let begun = tokio::time::Instant::now();
+        let (status, slow) = api.ask(Method::PUT, "/v1/recipes/slow", body).await;
+        assert_eq!((status, error(&slow).0), (408, "too-slow"), "{slow}");
+        assert!(error(&slow).1.contains("256 KiB a second"), "{slow}");
+        assert!(after.contains(&begun.elapsed().as_secs()), "{after:?}");
+        let places = api.http.uploads.available_permits();
+        assert_eq!(places, crate::http::MAX_UPLOADS, "its place is free");
+    }
+    let (_, _, text) = api.bytes(Method::GET, "/metrics", Body::empty()).await;
+    let text = String::from_utf8(text.to_vec()).unwrap();
+    let line = r#"quorate_bounds_reached_total{bound="upload-bytes-per-second"} 2"#;
+    assert!(text.contains(line), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_may_come_in_its_time() {
+    let piece = 300 << 10;
+    let body = Dripping::new(90, piece, Duration::from_secs(1));
+    let upload = super::body::upload(body, MAX_COMPONENT_BYTES)
+        .await
+        .unwrap();
+    assert_eq!(upload.len(), 90 * piece);
+    let body = Dripping::new(2, piece, Duration::ZERO);
+    let refused = super::body::upload(body, piece).await.unwrap_err();
+    assert!(refused.is_too_large());
+}
+
 #[tokio::test(start_paused = true)]
 async fn w7_reads_that_are_to_be_linearizable_wait_at_barriers() {
     let server = TestServer::with_limits(crate::receive::Limits {
