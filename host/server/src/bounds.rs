@@ -15,6 +15,9 @@ use crate::metrics::Metrics;
 /// Of how many uploads one server holds the bytes at once.
 pub const UPLOADS_AT_ONCE: &str = "uploads-at-once";
 
+/// How many bytes of an upload have to arrive in a second: who sends fewer takes a place from others.
+pub const UPLOAD_RATE: &str = "upload-bytes-per-second";
+
 /// The bytes of one upload: more are not even read.
 pub const UPLOAD_BYTES: &str = "bytes";
 
@@ -76,6 +79,12 @@ pub fn all() -> Vec<Bound> {
             HTTP,
             "an_upload_that_waits_too_long_for_its_turn_is_counted",
         ),
+    });
+    all.push(Bound {
+        name: UPLOAD_RATE,
+        kind: Kind::Upload,
+        default: crate::http::UPLOAD_BYTES_PER_SECOND as u64,
+        test: (HTTP, "an_upload_that_comes_too_slowly_gives_its_place_back"),
     });
     all.extend(of_compilations());
     all.extend(of_what_is_kept());

@@ -35,17 +35,30 @@ pub struct Touches {
     /// While it leads: sessions that it has not begun to look at, with their timeouts in milliseconds.
     opened: Mutex<Vec<(SessionId, u32)>>,
     /// While another server leads: sessions whose clients were heard of since the last report that it has counted.
+    touched: Mutex<Touched>,
+}
+
+#[derive(Debug, Default)]
+struct Touched {
     /// At most those that are there.
-    touched: Mutex<HashSet<SessionId>>,
+    sessions: HashSet<SessionId>,
+    /// How many reports were made: the next one has the number behind it.
+    reports: u64,
 }
 
 /// Touches on their way to the leader. Those that it does not count are reported again.
 pub(crate) struct Reported<'a> {
     touches: &'a Touches,
+    number: u64,
     sessions: HashSet<SessionId>,
 }
 
 impl Reported<'_> {
+    /// Of this server's reports, which.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
     /// Whose.
     pub(crate) fn sessions(&self) -> Vec<SessionId> {
         self.sessions.iter().copied().collect()
@@ -65,7 +78,7 @@ impl Drop for Reported<'_> {
     fn drop(&mut self) {
         let last = self.touches.last.read();
         let there = self.sessions.drain().filter(|id| last.contains_key(id));
-        self.touches.touched.lock().extend(there);
+        self.touches.touched.lock().sessions.extend(there);
     }
 }
 
@@ -82,9 +95,27 @@ impl Touches {
             (last != ENDING || !leading).then_some(next)
         });
         if !leading && touched != Ok(next) {
-            self.touched.lock().insert(session);
+            self.touched.lock().sessions.insert(session);
         }
         leading && touched.is_ok()
+    }
+
+    /// A sign of life, of which the report of that number is the first to tell, if one is made before a leader counts
+    /// it here. None if the session is unknown.
+    pub(crate) fn touch_and_report(&self, session: SessionId) -> Option<u64> {
+        self.touch(session);
+        let sessions = self.last.read();
+        sessions.contains_key(&session).then(|| {
+            let mut touched = self.touched.lock();
+            touched.sessions.insert(session);
+            touched.reports + 1
+        })
+    }
+
+    /// Whether this server leads, and no end of that session is asked for: it has its full timeout from its last touch,
+    /// or from where the lead began.
+    pub(crate) fn counts(&self, session: SessionId) -> bool {
+        self.leading.load(Ordering::Relaxed) && self.last(session).is_some_and(|at| at != ENDING)
     }
 
     /// Another server's word of a sign of life. Says whether it counts: only here, and only if this server leads.
@@ -95,10 +126,15 @@ impl Touches {
     /// The sessions touched since the last call, and `others`, for a report to the leader.
     pub(crate) fn report(&self, others: impl IntoIterator<Item = SessionId>) -> Reported<'_> {
         self.next_ms.fetch_add(1, Ordering::Relaxed);
-        let mut sessions = std::mem::take(&mut *self.touched.lock());
+        let (mut sessions, number) = {
+            let mut touched = self.touched.lock();
+            touched.reports += 1;
+            (std::mem::take(&mut touched.sessions), touched.reports)
+        };
         sessions.extend(others);
         Reported {
             touches: self,
+            number,
             sessions,
         }
     }
@@ -173,7 +209,7 @@ impl Expiry {
         self.next.clear();
         touches.leading.store(true, Ordering::Relaxed);
         touches.take_opened();
-        touches.touched.lock().clear();
+        touches.touched.lock().sessions.clear();
         let now = touches.now_ms();
         touches.next_ms.store(now, Ordering::Relaxed);
         *touches.last.write() = state
@@ -264,7 +300,7 @@ impl Expiry {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use quorate_model::id::{Incarnation, ServerId, Timestamp};
     use quorate_model::request::Password;
     use quorate_model::write_set::{Batch, Change, Entry, EpochStart, Transaction};
@@ -272,7 +308,7 @@ mod tests {
     use super::*;
 
     /// A state with one session of 1,000 ms.
-    fn state() -> (State, SessionId) {
+    pub(crate) fn state() -> (State, SessionId) {
         let mut state = State::new();
         let start = EpochStart {
             epoch: 1,

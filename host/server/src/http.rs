@@ -37,12 +37,15 @@ use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+pub(crate) use body::UPLOAD_BYTES_PER_SECOND;
 pub use listener::serve;
 pub(crate) use recipes::MAX_UPLOADS;
 pub use recipes::{CheckedRecipe, Description, ParkedKind, RecipeCheck};
 
+use crate::read_only::NO_QUORUM_AFTER_MS;
 use crate::receive::Edge;
 use crate::route::Unavailable;
+use crate::silence::limit_ms;
 use problem::Problem;
 
 /// The header that tells as of which transaction an answer is (rule W3).
@@ -53,6 +56,10 @@ const AT_LEAST_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long a read that is to be linearizable waits for a leader.
 const NEWEST_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long after the last word of a quorum this server still shows its state to whoever names no session (rule W4), in
+/// milliseconds: then `/health` says so too. It is less than the silence of any session with one of the default timeouts.
+const NO_SESSION_MS: u64 = NO_QUORUM_AFTER_MS;
 
 /// What the handlers share.
 pub struct Http {
@@ -268,11 +275,17 @@ async fn around(State(http): State<Arc<Http>>, request: Request, next: Next) -> 
         http.wait_for_at_least(&method, &uri).await?;
         http.wait_for_newest(&method, &uri).await
     };
-    let response = match seen.await {
-        Ok(()) => next.run(request).await,
-        Err(problem) => problem.into_response(),
+    let answer = async {
+        let response = match seen.await {
+            Ok(()) => next.run(request).await,
+            Err(problem) => problem.into_response(),
+        };
+        sending::hold(&http.answers, response).await
     };
-    let mut response = sending::hold(&http.answers, response).await;
+    let mut response = match http.silent_after_ms(&method, &uri) {
+        Some(limit_ms) => http.unless_silent(limit_ms, answer).await,
+        None => answer.await,
+    };
     let last_zxid = http.edge.watches.last_zxid();
     response
         .headers_mut()
@@ -322,6 +335,47 @@ impl Http {
             Some(reason) => Err(Problem::waiting(&reason)),
             None => Ok(()),
         }
+    }
+
+    /// How long after the last word of a quorum a request is answered (rule W4), in milliseconds; none for what only a
+    /// leader answers, and for what tells of this very server.
+    fn silent_after_ms(&self, method: &Method, uri: &Uri) -> Option<u64> {
+        if let Some(of_session) = uri.path().strip_prefix("/v1/sessions/") {
+            let token = of_session.split('/').next().unwrap_or_default();
+            return Some(self.timeout_ms(token).map_or(NO_SESSION_MS, limit_ms));
+        }
+        let of_state = || {
+            let below = |root| uri.path().starts_with(root);
+            [
+                "/v1/tree",
+                "/v1/mounts",
+                "/v1/recipes",
+                "/v1/components",
+                "/v1/calls",
+            ]
+            .into_iter()
+            .any(below)
+        };
+        let reads = matches!(*method, Method::GET | Method::HEAD) && of_state();
+        // What a read-only server shows may be old, as its operator wishes.
+        (reads && !self.edge.read_only.is()).then_some(NO_SESSION_MS)
+    }
+
+    /// The answer, unless this server has heard of no quorum for so long before it is there.
+    async fn unless_silent(
+        &self,
+        limit_ms: u64,
+        answer: impl Future<Output = Response>,
+    ) -> Response {
+        let silence = &self.edge.silence;
+        let answer = tokio::select! {
+            biased;
+            () = silence.silent_for(limit_ms) => None,
+            answer = answer => Some(answer),
+        };
+        // The clock is looked at again, as this process may have stood still.
+        let answer = answer.filter(|_| !silence.is_silent_for(limit_ms));
+        answer.unwrap_or_else(|| Problem::no_quorum().into_response())
     }
 
     /// A server that has stopped shows its state no more: it may be old, or wrong. Who the members are, and how it is, it says.

@@ -180,6 +180,11 @@ impl Router {
         self.0.touches.touch(session)
     }
 
+    /// Signs of life of sessions' clients.
+    pub(crate) fn touches(&self) -> &Touches {
+        &self.0.touches
+    }
+
     /// What reads that must see the newest wait at.
     pub fn barriers(&self) -> &Arc<Barriers> {
         &self.0.barriers

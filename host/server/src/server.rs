@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::bail;
+use anyhow::anyhow;
 use parking_lot::RwLock;
 use quorate_consensus::{Config, Consensus, Disk, Health, StateMachine, Transport};
 use quorate_model::id::Incarnation;
@@ -166,6 +166,7 @@ impl Server {
                 recipes: recipes.clone(),
                 clock: clock.clone(),
                 serving,
+                patience: Arc::default(),
             };
             essential.spawn("forward", forwarder.clone().forward());
             essential.spawn("report", forwarder.report());
@@ -237,22 +238,30 @@ impl Server {
     }
 
     /// Waits until this start of the server has opened an epoch, or a leader takes its requests: only then is
-    /// all that was acknowledged before applied here.
+    /// all that was acknowledged before applied here. And until a quorum was heard of, without which nobody is served.
     ///
     /// # Errors
     /// If consensus fails or stops before.
     pub async fn begun(&self) -> anyhow::Result<()> {
         let (mut opened, mut serves) = (self.opened.clone(), self.serves.clone());
-        let mut health = self.consensus.health();
         tokio::select! {
-            Ok(_) = opened.wait_for(|opened| opened.nonce == self.nonce) => Ok(()),
-            Ok(_) = serves.wait_for(|serves| *serves) => Ok(()),
-            failed = health.wait_for(|health| matches!(health, Health::Failed(_))) => {
-                match failed.as_deref() {
-                    Ok(Health::Failed(why)) => bail!("the server cannot begin: {why}"),
-                    _ => bail!("the server stops before it has begun"),
-                }
-            }
+            Ok(_) = opened.wait_for(|opened| opened.nonce == self.nonce) => {}
+            Ok(_) = serves.wait_for(|serves| *serves) => {}
+            why = self.failure() => return Err(why),
+        }
+        tokio::select! {
+            () = self.silence.begun() => Ok(()),
+            why = self.failure() => Err(why),
+        }
+    }
+
+    /// Why consensus has failed, once it has.
+    async fn failure(&self) -> anyhow::Error {
+        let mut health = self.consensus.health();
+        let failed = health.wait_for(|health| matches!(health, Health::Failed(_)));
+        match failed.await.as_deref() {
+            Ok(Health::Failed(why)) => anyhow!("the server cannot begin: {why}"),
+            _ => anyhow!("the server stops before it has begun"),
         }
     }
 

@@ -5,6 +5,7 @@
 //! and of each session a touch that such a leader has acknowledged, since only that put off the session's end.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,8 +13,10 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use quorate_consensus::Consensus;
 use quorate_model::id::SessionId;
+use tokio::sync::Notify;
 
 use crate::clock::Clock;
+use crate::expiry::Touches;
 use crate::notify::Watches;
 
 /// How often the sessions' time is looked at. A connection that has something to send looks at it itself.
@@ -90,6 +93,19 @@ pub struct Silence {
     stream: Mutex<(u32, u64)>,
     /// The sessions that are connected here. One entry per connection at most.
     sessions: Mutex<HashMap<SessionId, Connected>>,
+    /// The sessions of HTTP whose keep-alives wait to be counted. One entry per request that waits at most.
+    kept_alive: Mutex<HashMap<SessionId, KeptAlive>>,
+    /// Rung at every word of a quorum, and when touches were counted.
+    word: Notify,
+}
+
+/// Of a session whose keep-alives wait.
+#[derive(Debug, Default)]
+struct KeptAlive {
+    /// How many of them.
+    waiting: usize,
+    /// The last report that told of the session and was counted.
+    counted: u64,
 }
 
 #[derive(Debug)]
@@ -108,6 +124,8 @@ impl Silence {
             led_ms: AtomicU64::new(0),
             stream: Mutex::default(),
             sessions: Mutex::default(),
+            kept_alive: Mutex::default(),
+            word: Notify::new(),
         }
     }
 
@@ -122,6 +140,7 @@ impl Silence {
     /// A quorum was there at `at_ms` or later, and the leader that it confirmed hears this server.
     pub fn heard(&self, at_ms: u64) {
         self.heard_ms.fetch_max(at_ms, Ordering::Relaxed);
+        self.word.notify_waiters();
     }
 
     /// A quorum has confirmed at `at_ms` or later that this server leads.
@@ -135,13 +154,71 @@ impl Silence {
         now_ms.saturating_sub(self.heard_ms.load(Ordering::Relaxed))
     }
 
-    /// A leader whom a quorum confirmed at `at_ms` or later has counted touches of these sessions after that.
-    pub(crate) fn touches_counted(&self, sessions: &[SessionId], at_ms: u64) {
+    /// A leader whom a quorum confirmed at `at_ms` or later has counted touches of these sessions after that, which the
+    /// report of that number told.
+    pub(crate) fn touches_counted(&self, sessions: &[SessionId], report: u64, at_ms: u64) {
         let connected = self.sessions.lock();
+        let mut kept_alive = self.kept_alive.lock();
         for session in sessions {
             if let Some(connected) = connected.get(session) {
                 connected.lease.extend(at_ms);
             }
+            if let Some(kept_alive) = kept_alive.get_mut(session) {
+                kept_alive.counted = kept_alive.counted.max(report);
+            }
+        }
+        drop(kept_alive);
+        self.word.notify_waiters();
+    }
+
+    /// A sign of life of a session that no connection has: returns once whoever ends sessions has counted it, or the
+    /// session is gone. Until then it may end elsewhere as if its client had been silent.
+    pub(crate) async fn keep_alive(&self, touches: &Touches, session: SessionId) {
+        if self.alone {
+            touches.touch(session);
+            return;
+        }
+        let awaited = Awaited::of(self, session);
+        let asked_ms = self.now_ms();
+        let Some(report) = touches.touch_and_report(session) else {
+            return;
+        };
+        loop {
+            let mut word = pin!(self.word.notified());
+            word.as_mut().enable();
+            // A leader counts by itself, and may have been replaced already unless a quorum has confirmed it since.
+            let here = touches.counts(session) && self.led_ms.load(Ordering::Relaxed) >= asked_ms;
+            if here || awaited.counted() >= report || touches.last(session).is_none() {
+                return;
+            }
+            word.await;
+        }
+    }
+
+    /// Returns once a quorum was heard of.
+    pub(crate) async fn begun(&self) {
+        loop {
+            let mut word = pin!(self.word.notified());
+            word.as_mut().enable();
+            if self.alone || self.heard_ms.load(Ordering::Relaxed) > 0 {
+                return;
+            }
+            word.await;
+        }
+    }
+
+    /// Whether the last word of a quorum was so long ago.
+    pub(crate) fn is_silent_for(&self, limit_ms: u64) -> bool {
+        !self.alone && self.for_ms(self.now_ms()) >= limit_ms
+    }
+
+    /// Returns once that is so.
+    pub(crate) async fn silent_for(&self, limit_ms: u64) {
+        if self.alone {
+            return std::future::pending().await;
+        }
+        while let left_ms @ 1.. = limit_ms.saturating_sub(self.for_ms(self.now_ms())) {
+            tokio::time::sleep(Duration::from_millis(left_ms)).await;
         }
     }
 
@@ -236,7 +313,48 @@ impl Silence {
 
 /// Whether nobody with a session of that timeout is to be served after such a silence.
 pub(crate) fn is_too_long(silent_ms: u64, timeout_ms: u32) -> bool {
-    silent_ms >= LEAST_MS && silent_ms * 3 >= u64::from(timeout_ms) * 2
+    silent_ms >= limit_ms(timeout_ms)
+}
+
+/// The silence, in milliseconds, after which nobody with a session of that timeout is served.
+pub(crate) fn limit_ms(timeout_ms: u32) -> u64 {
+    (u64::from(timeout_ms) * 2).div_ceil(3).max(LEAST_MS)
+}
+
+/// A keep-alive that waits to be counted.
+struct Awaited<'a> {
+    silence: &'a Silence,
+    session: SessionId,
+}
+
+impl<'a> Awaited<'a> {
+    fn of(silence: &'a Silence, session: SessionId) -> Awaited<'a> {
+        silence
+            .kept_alive
+            .lock()
+            .entry(session)
+            .or_default()
+            .waiting += 1;
+        Awaited { silence, session }
+    }
+
+    /// The last report that told of its session and was counted.
+    fn counted(&self) -> u64 {
+        let kept_alive = self.silence.kept_alive.lock();
+        kept_alive.get(&self.session).map_or(0, |kept| kept.counted)
+    }
+}
+
+impl Drop for Awaited<'_> {
+    fn drop(&mut self) {
+        let mut kept_alive = self.silence.kept_alive.lock();
+        if let Some(kept) = kept_alive.get_mut(&self.session) {
+            kept.waiting -= 1;
+            if kept.waiting == 0 {
+                kept_alive.remove(&self.session);
+            }
+        }
+    }
 }
 
 /// Closes the connections of sessions that are not to be served any more; never ends.
@@ -256,4 +374,4 @@ pub async fn keep(silence: Arc<Silence>, consensus: Consensus, watches: Arc<Watc
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

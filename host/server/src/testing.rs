@@ -47,7 +47,7 @@ pub(crate) struct TestServer {
     pub(crate) edge: Arc<Edge>,
     evaluator: Mutex<Evaluator<TestRecipe>>,
     /// Of the test itself.
-    session: SessionId,
+    pub(crate) session: SessionId,
 }
 
 /// The component whose recipe has no operation `wait`.
@@ -99,6 +99,12 @@ impl TestServer {
     }
 
     pub(crate) fn with_limits(limits: Limits) -> Arc<TestServer> {
+        let clock = Arc::new(Clock::start(SystemHands::start()));
+        TestServer::with_silence(limits, Silence::alone(clock))
+    }
+
+    /// One of several, if it is silent without the others.
+    pub(crate) fn with_silence(limits: Limits, silence: Silence) -> Arc<TestServer> {
         let mut state = State::new();
         let start = EpochStart {
             epoch: 1,
@@ -127,7 +133,7 @@ impl TestServer {
                 members: None,
                 activity: Arc::default(),
                 read_only: Arc::default(),
-                silence: Arc::new(Silence::alone(Arc::new(Clock::start(SystemHands::start())))),
+                silence: Arc::new(silence),
                 waiting: Arc::default(),
                 local: local_sessions::Table::new(|| 0),
                 room: Default::default(),

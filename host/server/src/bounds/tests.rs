@@ -23,7 +23,7 @@ use quorate_model::write_set::{Entry, EpochStart};
 use quorate_sandbox::{Sandbox, SandboxConfig};
 use quorate_tree::{Bounds, Evaluator, RunTree, SharedState, State};
 
-use super::{Bound, Kind, UPLOAD_BYTES, UPLOADS_AT_ONCE, all};
+use super::{Bound, Kind, UPLOAD_BYTES, UPLOAD_RATE, UPLOADS_AT_ONCE, all};
 use crate::clock::{Clock, SystemHands};
 use crate::http::RecipeCheck;
 use crate::metrics::{Metrics, Snapshot};
@@ -148,7 +148,7 @@ fn what_an_upload_exceeds_is_counted() {
     let upload = Bytes::from_static(quorate_recipes::find("counter").unwrap().wasm);
     let metrics = Arc::new(Metrics::new());
     let clock = Arc::new(Clock::start(SystemHands::start()));
-    let mut reached = BTreeSet::from([UPLOADS_AT_ONCE]);
+    let mut reached = BTreeSet::from([UPLOADS_AT_ONCE, UPLOAD_RATE]);
     for place in 0..SandboxConfig::default().upload.bounds().len() {
         let mut config = SandboxConfig {
             concurrent_runs: 1,

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::problem::Problem;
 
@@ -16,12 +16,59 @@ const MAX_JSON_BYTES: usize = 0xf_ffff + 64 * 1024;
 /// How long a body may take to arrive.
 const BODY_DEADLINE: Duration = Duration::from_secs(60);
 
+/// How many bytes of an upload arrive in a second, at least: it has one of few places ([`super::MAX_UPLOADS`]). The
+/// largest may take two minutes.
+pub(crate) const UPLOAD_BYTES_PER_SECOND: usize = 256 << 10;
+
+/// How long an upload may take beside that, for a connection that is slow to begin, or stands still for a moment.
+const UPLOAD_GRACE: Duration = Duration::from_secs(5);
+
+/// Reads an upload of at most `limit` bytes, which have to come fast enough.
+pub(super) async fn upload(body: Body, limit: usize) -> Result<Bytes, Problem> {
+    let begun = Instant::now();
+    let mut body = Limited::new(body, limit);
+    let (mut pieces, mut length) = (Vec::new(), 0);
+    loop {
+        let earned = Duration::from_millis((length * 1000 / UPLOAD_BYTES_PER_SECOND) as u64);
+        let due = begun + UPLOAD_GRACE + earned;
+        let Ok(frame) = timeout_at(due, body.frame()).await else {
+            let (least, seconds) = (UPLOAD_BYTES_PER_SECOND >> 10, begun.elapsed().as_secs());
+            return Err(Problem::too_slow(format!(
+                "the recipe comes too slowly: {length} bytes of it in {seconds} s, where {least} KiB a second are \
+                 wanted from {} s on. Nothing was kept: send it again over a faster connection",
+                UPLOAD_GRACE.as_secs()
+            )));
+        };
+        match frame {
+            None => break,
+            Some(Ok(frame)) => {
+                if let Ok(piece) = frame.into_data() {
+                    length += piece.len();
+                    pieces.push(piece);
+                }
+            }
+            Some(Err(error)) => return Err(broken("a recipe", limit, &error)),
+        }
+    }
+    let mut whole = BytesMut::with_capacity(length);
+    for piece in pieces {
+        whole.extend_from_slice(&piece);
+    }
+    Ok(whole.freeze())
+}
+
+fn broken(what: &str, limit: usize, error: &axum::BoxError) -> Problem {
+    match error.is::<LengthLimitError>() {
+        true => Problem::too_large(what, limit),
+        false => Problem::bad_request(format!("{what} broke off: {error}")),
+    }
+}
+
 /// Reads a body of at most `limit` bytes; `what` names it for people.
-pub(super) async fn read(body: Body, what: &str, limit: usize) -> Result<Bytes, Problem> {
+async fn read(body: Body, what: &str, limit: usize) -> Result<Bytes, Problem> {
     match timeout(BODY_DEADLINE, Limited::new(body, limit).collect()).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Problem::too_large(what, limit)),
-        Ok(Err(error)) => Err(Problem::bad_request(format!("{what} broke off: {error}"))),
+        Ok(Err(error)) => Err(broken(what, limit, &error)),
         Err(_) => Err(Problem::bad_request(format!(
             "{what} did not arrive within {} s",
             BODY_DEADLINE.as_secs()

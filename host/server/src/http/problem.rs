@@ -52,6 +52,14 @@ impl Problem {
         )
     }
 
+    pub(super) fn too_slow(message: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::REQUEST_TIMEOUT, "too-slow", message)
+    }
+
+    pub(super) fn is_too_slow(&self) -> bool {
+        self.status == StatusCode::REQUEST_TIMEOUT
+    }
+
     pub(super) fn is_too_large(&self) -> bool {
         self.status == StatusCode::PAYLOAD_TOO_LARGE
     }
@@ -128,6 +136,16 @@ impl Problem {
             StatusCode::SERVICE_UNAVAILABLE,
             "unavailable",
             "this server installs a snapshot: nothing was read, so try another, or this one in a moment",
+        )
+    }
+
+    /// The server has heard of no quorum for too long (rule W4).
+    pub(super) fn no_quorum() -> Problem {
+        Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "no-quorum",
+            "this server is cut off from the quorum, and what it knows may be old: ask another. What was to be \
+             changed may or may not be done; a call is safe to repeat with its key",
         )
     }
 

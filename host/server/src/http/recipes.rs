@@ -221,10 +221,12 @@ pub(super) async fn push(
             "other uploads are being checked: try again",
         ));
     };
-    let upload = body::read(body, "a recipe", MAX_UPLOAD_BYTES).await;
+    let upload = body::upload(body, MAX_UPLOAD_BYTES).await;
     let upload = upload.inspect_err(|problem| {
         if problem.is_too_large() {
             http.edge.metrics.reached(bounds::UPLOAD_BYTES);
+        } else if problem.is_too_slow() {
+            http.edge.metrics.reached(bounds::UPLOAD_RATE);
         }
     })?;
     let check = http.check.clone();

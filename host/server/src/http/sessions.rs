@@ -1,6 +1,7 @@
 //! Sessions of HTTP: no connection owns them (rule W3).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Extension;
 use axum::body::Body;
@@ -11,11 +12,17 @@ use quorate_model::outcome::Outcome;
 use quorate_model::request::Operation;
 use serde::Deserialize;
 use serde_json::json;
+use tokio::time::timeout;
 
 use super::extract::Path;
 use super::problem::Problem;
 use super::{Answer, Answered, Http, Peer, body, token};
 use crate::receive::new_password;
+use crate::silence::limit_ms;
+
+/// How long a keep-alive waits for a leader to count it, and two thirds of its session's timeout at most: longer than
+/// the ensemble needs to elect another leader.
+const KEEP_ALIVE_DEADLINE: Duration = Duration::from_secs(3);
 
 /// The timeout of a client that does not wish for one.
 const DEFAULT_TIMEOUT_MS: u64 = 10_000;
@@ -65,7 +72,15 @@ pub(super) async fn keep_alive(
     State(http): State<Arc<Http>>,
     Path(token): Path<String>,
 ) -> Answered {
-    http.session(&token).await?;
+    let (session, live) = http.session(&token).await?;
+    let deadline = KEEP_ALIVE_DEADLINE.min(Duration::from_millis(limit_ms(live.timeout_ms)));
+    let touches = http.edge.router.touches();
+    let counted = timeout(deadline, http.edge.silence.keep_alive(touches, session)).await;
+    if http.state()?.session(session).is_none() {
+        return Err(Problem::session_expired());
+    }
+    // It may be counted yet, and its client has to ask again all the same.
+    counted.map_err(|_| Problem::no_quorum())?;
     Ok(Answer::new(http.edge.watches.last_zxid(), json!({})))
 }
 

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -13,7 +14,7 @@ use quorate_model::id::{SessionId, Zxid};
 use quorate_model::recipe::{
     Component, Exports, MAX_COMPONENT_BYTES, MAX_PIECE_BYTES, RecipeDigest,
 };
-use quorate_model::request::Operation;
+use quorate_model::request::{Operation, Password};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -22,8 +23,13 @@ use tokio::time::timeout;
 use tower::ServiceExt as _;
 
 use super::{
-    CheckedRecipe, Description, Http, ParkedKind, Peer, RecipeCheck, ZXID_HEADER, parse_zxid, serve,
+    CheckedRecipe, Description, Http, NO_SESSION_MS, ParkedKind, Peer, RecipeCheck, ZXID_HEADER,
+    parse_zxid, serve,
 };
+use crate::clock::Clock;
+use crate::receive::Limits;
+use crate::silence::Silence;
+use crate::silence::tests::Told;
 use crate::testing::TestServer;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -642,6 +648,83 @@ async fn an_upload_that_waits_too_long_for_its_turn_is_counted() {
     assert!(text.contains(line), "{text}");
 }
 
+/// A body of which a piece comes now and then, until all have.
+struct Dripping {
+    pieces: usize,
+    piece: Bytes,
+    pause: Duration,
+    next: std::pin::Pin<Box<tokio::time::Sleep>>,
+}
+
+impl Dripping {
+    fn new(pieces: usize, bytes: usize, pause: Duration) -> Body {
+        Body::new(Dripping {
+            pieces,
+            piece: vec![b'x'; bytes].into(),
+            pause,
+            next: Box::pin(tokio::time::sleep(pause)),
+        })
+    }
+}
+
+impl hyper::body::Body for Dripping {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<hyper::body::Frame<Bytes>, Self::Error>>> {
+        if self.pieces == 0 {
+            return std::task::Poll::Ready(None);
+        }
+        std::task::ready!(self.next.as_mut().poll(context));
+        self.pieces -= 1;
+        let again = tokio::time::Instant::now() + self.pause;
+        self.next.as_mut().reset(again);
+        let frame = hyper::body::Frame::data(self.piece.clone());
+        std::task::Poll::Ready(Some(Ok(frame)))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_that_comes_too_slowly_gives_its_place_back() {
+    let server = TestServer::new();
+    let http = Http::new(server.edge.clone(), Arc::new(TestCheck), None, || Ok(()));
+    let api = Api { server, http };
+    let (minute, second) = (Duration::from_secs(60), Duration::from_secs(1));
+    // One that has stopped, and one that sends half of what it has to.
+    for (body, after) in [
+        (Dripping::new(1, 1, minute), 5..=5),
+        (Dripping::new(1000, 128 << 10, second), 9..=10),
+    ] {
+        let begun = tokio::time::Instant::now();
+        let (status, slow) = api.ask(Method::PUT, "/v1/recipes/slow", body).await;
+        assert_eq!((status, error(&slow).0), (408, "too-slow"), "{slow}");
+        assert!(error(&slow).1.contains("256 KiB a second"), "{slow}");
+        assert!(after.contains(&begun.elapsed().as_secs()), "{after:?}");
+        let places = api.http.uploads.available_permits();
+        assert_eq!(places, crate::http::MAX_UPLOADS, "its place is free");
+    }
+    let (_, _, text) = api.bytes(Method::GET, "/metrics", Body::empty()).await;
+    let text = String::from_utf8(text.to_vec()).unwrap();
+    let line = r#"quorate_bounds_reached_total{bound="upload-bytes-per-second"} 2"#;
+    assert!(text.contains(line), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_may_come_in_its_time() {
+    let piece = 300 << 10;
+    let body = Dripping::new(90, piece, Duration::from_secs(1));
+    let upload = super::body::upload(body, MAX_COMPONENT_BYTES)
+        .await
+        .unwrap();
+    assert_eq!(upload.len(), 90 * piece);
+    let body = Dripping::new(2, piece, Duration::ZERO);
+    let refused = super::body::upload(body, piece).await.unwrap_err();
+    assert!(refused.is_too_large());
+}
+
 #[tokio::test(start_paused = true)]
 async fn w7_reads_that_are_to_be_linearizable_wait_at_barriers() {
     let server = TestServer::with_limits(crate::receive::Limits {
@@ -662,6 +745,98 @@ async fn w7_reads_that_are_to_be_linearizable_wait_at_barriers() {
         (status, &root["children"]),
         (200, &json!(["new", "zookeeper"]))
     );
+}
+
+/// Of a server that hears of others as it is told to.
+fn follower() -> (Api, Arc<Told>) {
+    let time = Arc::new(Told::default());
+    let silence = Silence::new(Arc::new(Clock::start(time.clone())));
+    let server = TestServer::with_silence(Limits::default(), silence);
+    server.run();
+    let http = Http::new(server.edge.clone(), Arc::new(TestCheck), None, || Ok(()));
+    (Api { server, http }, time)
+}
+
+#[tokio::test]
+async fn w4_a_server_that_is_cut_off_shows_its_state_no_more_and_tells_of_itself() {
+    let (api, time) = follower();
+    let reads = ["/v1/tree", "/v1/mounts", "/v1/recipes", "/v1/calls"];
+    time.0.store(NO_SESSION_MS - 1, Ordering::Relaxed);
+    for uri in reads {
+        assert_eq!(api.get(uri).await.0, 200, "{uri}");
+    }
+    time.0.store(NO_SESSION_MS, Ordering::Relaxed);
+    for uri in reads {
+        let (status, silent) = api.get(uri).await;
+        assert_eq!((status, error(&silent).0), (503, "no-quorum"), "{uri}");
+    }
+    assert_eq!(api.get("/health").await.0, 200);
+    let metrics = api.bytes(Method::GET, "/metrics", Body::empty()).await;
+    assert_eq!(metrics.0, StatusCode::OK);
+    api.server.edge.silence.heard(NO_SESSION_MS);
+    assert_eq!(api.get("/v1/tree").await.0, 200, "the quorum is back");
+    time.0.store(5 * NO_SESSION_MS, Ordering::Relaxed);
+    api.server
+        .edge
+        .read_only
+        .set(true, &api.server.edge.watches);
+    assert_eq!(api.get("/v1/tree").await.0, 200, "its operator wishes that");
+}
+
+#[tokio::test]
+async fn w4_a_long_poll_at_a_server_that_is_cut_off_ends_before_its_session_can() {
+    let (api, time) = follower();
+    api.mounted().await;
+    // Its timeout is 10 s, of which two thirds are 6,667 ms.
+    let session = format!("/v1/sessions/{}", api.open().await);
+    let waits = format!("{session}/calls/1");
+    time.0.store(6666, Ordering::Relaxed);
+    let cut_off = async {
+        while api.server.edge.state.read().counts().parked_calls == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        time.0.store(6667, Ordering::Relaxed);
+    };
+    let ((status, silent), ()) = tokio::join!(api.put(&waits, call("wait", 60_000)), cut_off);
+    assert_eq!((status, error(&silent).0), (503, "no-quorum"));
+    for uri in [&waits, "/v1/sessions/unknown/calls/1"] {
+        let (status, silent) = api.put(uri, call("wait", 60_000)).await;
+        assert_eq!((status, error(&silent).0), (503, "no-quorum"), "{uri}");
+    }
+    let keep_alive = format!("{session}/keep-alive");
+    let (status, silent) = api.ask(Method::POST, &keep_alive, Body::empty()).await;
+    assert_eq!((status, error(&silent).0), (503, "no-quorum"));
+    api.server.edge.silence.heard(6667);
+    api.server.create("/m/gate", "");
+    let (status, answer) = api.put(&waits, call("wait", 60_000)).await;
+    assert_eq!((status, &answer["result"]), (200, &json!("go")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn w4_a_keep_alive_that_no_leader_has_counted_is_not_answered_as_one() {
+    let silence = Silence::new(Arc::new(Clock::start(Arc::new(Told::default()))));
+    let server = TestServer::with_silence(Limits::default(), silence);
+    let http = Http::new(server.edge.clone(), Arc::new(TestCheck), None, || Ok(()));
+    let (session, password) = (server.session, Password([0; 16]));
+    server.edge.router.touches().open(session, 10_000);
+    let uri = format!(
+        "/v1/sessions/{}/keep-alive",
+        super::token::encode(session, &password)
+    );
+    let api = Api { server, http };
+    let (status, silent) = api.ask(Method::POST, &uri, Body::empty()).await;
+    assert_eq!((status, error(&silent).0), (503, "no-quorum"));
+    let counts = async {
+        tokio::task::yield_now().await;
+        let touches = api.server.edge.router.touches();
+        let report = touches.report([]);
+        let number = report.number();
+        let counted = report.counted(&[]);
+        assert_eq!(counted, [session], "it is reported");
+        api.server.edge.silence.touches_counted(&counted, number, 0);
+    };
+    let ((status, _), ()) = tokio::join!(api.ask(Method::POST, &uri, Body::empty()), counts);
+    assert_eq!(status, 200);
 }
 
 #[tokio::test]

@@ -10,8 +10,8 @@ use quorate_tree::Session;
 use subtle::ConstantTimeEq as _;
 use tokio::time::timeout;
 
-use super::Http;
 use super::problem::Problem;
+use super::{Http, NO_SESSION_MS};
 
 const ID_BYTES: usize = 8;
 const PASSWORD_BYTES: usize = 16;
@@ -42,7 +42,11 @@ impl Http {
         let (id, password) = decode(token).ok_or_else(Problem::session_expired)?;
         let opened = self.edge.watches.reached(Zxid(id.0));
         if timeout(OPENED_DEADLINE, opened).await.is_err() {
-            return Err(Problem::session_expired());
+            let cut_off = self.edge.silence.is_silent_for(NO_SESSION_MS);
+            return Err(match cut_off {
+                true => Problem::no_quorum(),
+                false => Problem::session_expired(),
+            });
         }
         let session = self.state()?.session(id).copied();
         let session = session
@@ -51,6 +55,13 @@ impl Http {
             .ok_or_else(Problem::session_expired)?;
         self.edge.router.touch(id);
         Ok((id, session))
+    }
+
+    /// The timeout of the session that `token` names, in milliseconds, as far as it is known here.
+    pub(super) fn timeout_ms(&self, token: &str) -> Option<u32> {
+        let (id, _) = decode(token)?;
+        let session = self.edge.state.read().session(id).copied();
+        session.map(|session| session.timeout_ms)
     }
 }
 

@@ -6,13 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use parking_lot::Mutex;
 use quorate_consensus::{Consensus, PeerReceiver, PeerSender, PeerStream, ReconfigureError};
 use quorate_model::id::{ServerId, SessionId, Zxid};
 use quorate_model::recipe::RecipeDigest;
 use quorate_model::write_set::ENSEMBLE_VERSION;
 use quorate_tree::SharedState;
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, timeout};
+use tokio::time::error::Elapsed;
+use tokio::time::{Instant, MissedTickBehavior, timeout};
 
 use super::Router;
 use super::message::{FromLeader, ToLeader, decode, encode};
@@ -46,8 +48,65 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(1);
 /// same reason. Over the next one the leader says which requests it has (rule S1), so nothing is lost where it was only slow.
 const REQUEST_STALL: Duration = Duration::from_secs(3);
 
+/// The most that this becomes with a leader that takes connections and answers no request: it has much to do, and what
+/// it is sent again costs it more. Not longer, as a connection that is dead in truth takes as long to be given up.
+const MAX_REQUEST_STALL: Duration = Duration::from_secs(12);
+
 /// After a connection to the leader could not be made, or has ended.
 const RETRY: Duration = Duration::from_millis(20);
+
+/// How often a connection is looked at for what has come of it.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// For how long the leader's answer to the oldest request is waited for, and what has come of it so far.
+#[derive(Debug)]
+pub struct Patience {
+    leader: Option<ServerId>,
+    time: Duration,
+    /// Of what waits; none if nothing does.
+    oldest: Option<(u32, u64)>,
+    since: Instant,
+}
+
+impl Default for Patience {
+    fn default() -> Patience {
+        Patience {
+            leader: None,
+            time: REQUEST_STALL,
+            oldest: None,
+            since: Instant::now(),
+        }
+    }
+}
+
+impl Patience {
+    /// A connection to a leader is new. One is not slow because another was.
+    fn begin(&mut self, leader: ServerId) {
+        if self.leader.replace(leader) != Some(leader) {
+            self.time = REQUEST_STALL;
+        }
+        self.oldest = None;
+    }
+
+    /// What waits now; says whether nothing has come of it for too long.
+    fn look(&mut self, oldest: Option<(u32, u64)>, now: Instant) -> bool {
+        if oldest.is_some() && oldest == self.oldest {
+            return now.duration_since(self.since) >= self.time;
+        }
+        if self.oldest.is_some() {
+            // An answer.
+            self.time = REQUEST_STALL;
+        }
+        self.oldest = oldest;
+        self.since = now;
+        false
+    }
+
+    /// A connection is given up over which the leader had begun to take requests: it is there, and may only be slow.
+    fn gave_up(&mut self) {
+        self.time = (self.time * 2).min(MAX_REQUEST_STALL);
+    }
+}
 
 /// A follower's side of the way to the leader.
 #[derive(Clone)]
@@ -72,6 +131,8 @@ pub struct Forwarder {
     pub clock: Arc<Clock>,
     /// Set once a leader takes this server's requests: it has applied what that leader began with.
     pub serving: watch::Sender<bool>,
+    /// With whoever leads.
+    pub patience: Arc<Mutex<Patience>>,
 }
 
 impl Forwarder {
@@ -119,6 +180,7 @@ impl Forwarder {
         let stream = self.consensus.connect(leader).await?;
         let (mut sender, mut receiver) = stream.split();
         let mut opened = self.opened.clone();
+        self.patience.lock().begin(leader);
         loop {
             opened.borrow_and_update();
             let (epoch, first) = self.router.first();
@@ -127,7 +189,7 @@ impl Forwarder {
                 incarnation: self.router.incarnation(),
                 first,
             };
-            send(&mut sender, &begin).await?;
+            send(&mut sender, &begin, REQUEST_STALL).await?;
             self.stream(epoch, &mut opened, &mut sender, &mut receiver)
                 .await?;
         }
@@ -148,7 +210,14 @@ impl Forwarder {
         loop {
             tokio::select! {
                 biased;
-                () = &mut stalled => bail!("no request is answered for {REQUEST_STALL:?}"),
+                () = &mut stalled => {
+                    let mut patience = self.patience.lock();
+                    let time = patience.time;
+                    if expected {
+                        patience.gave_up();
+                    }
+                    bail!("no request is answered for {time:?}")
+                }
                 changed = opened.changed() => return Ok(changed?),
                 message = receive(receiver) => {
                     // An answer to the epoch before may still be under way.
@@ -174,21 +243,25 @@ impl Forwarder {
                 // Those of a later epoch are taken once more when its stream has begun.
                 return Ok(());
             }
-            send(sender, &ToLeader::Requests { epoch, requests }).await?;
+            let time = self.patience.lock().time;
+            let sent = send(sender, &ToLeader::Requests { epoch, requests }, time).await;
+            sent.inspect_err(|error| {
+                if error.is::<Elapsed>() {
+                    self.patience.lock().gave_up();
+                }
+            })?;
         }
     }
 
-    /// Returns once nothing has come of the oldest request in flight, or of the stream's beginning, for [`REQUEST_STALL`].
+    /// Returns once nothing has come of the oldest request in flight, or of the stream's beginning, for too long.
     async fn stalled(&self) {
-        let mut before = None;
         loop {
             let waits = self.router.in_flight() > 0 || !*self.serving.borrow();
             let oldest = waits.then(|| self.router.first());
-            if waits && oldest == before {
+            if self.patience.lock().look(oldest, Instant::now()) {
                 return;
             }
-            before = oldest;
-            tokio::time::sleep(REQUEST_STALL).await;
+            tokio::time::sleep(LOOK_EVERY).await;
         }
     }
 
@@ -250,8 +323,9 @@ impl Forwarder {
                 ));
             }
             let at_ms = sent_ms.saturating_sub(lead.quorum_age_ms);
+            let number = reported.number();
             let counted = reported.counted(&lead.not_counted);
-            self.silence.touches_counted(&counted, at_ms);
+            self.silence.touches_counted(&counted, number, at_ms);
             self.silence.heard(at_ms);
         }
     }
@@ -296,9 +370,13 @@ pub(crate) async fn ask_for_recipe(
     }
 }
 
-/// Sends to the leader, unless it takes nothing.
-async fn send(sender: &mut PeerSender, message: &ToLeader) -> anyhow::Result<()> {
-    let sent = timeout(REQUEST_STALL, sender.send(encode(message)?)).await;
+/// Sends to the leader, unless it takes nothing for so long.
+async fn send(
+    sender: &mut PeerSender,
+    message: &ToLeader,
+    patience: Duration,
+) -> anyhow::Result<()> {
+    let sent = timeout(patience, sender.send(encode(message)?)).await;
     Ok(sent.context("a request is not taken in time")??)
 }
 
@@ -306,4 +384,52 @@ async fn receive(receiver: &mut PeerReceiver) -> anyhow::Result<FromLeader> {
     let frame = receiver.next().await;
     let frame = frame.ok_or_else(|| anyhow::anyhow!("the leader has closed it"))??;
     Ok(decode(&frame)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEADER: ServerId = ServerId(1);
+
+    /// After how many seconds a connection on which nothing is answered is given up; it is looked at each second.
+    fn given_up_after(patience: &mut Patience, begun: Instant) -> u64 {
+        patience.begin(LEADER);
+        let look = |second: &u64| {
+            let now = begun + Duration::from_secs(*second);
+            patience.look(Some((1, 7)), now)
+        };
+        let after = (0..100).find(look);
+        patience.gave_up();
+        after.unwrap()
+    }
+
+    #[test]
+    fn a_leader_that_answers_nothing_is_waited_for_longer_each_time_up_to_a_bound() {
+        let (mut patience, begun) = (Patience::default(), Instant::now());
+        let waits = [(); 4].map(|()| given_up_after(&mut patience, begun));
+        assert_eq!(waits, [3, 6, 12, 12]);
+        patience.begin(LEADER);
+        assert!(!patience.look(Some((1, 7)), begun));
+        assert!(!patience.look(Some((1, 8)), begun), "an answer");
+        assert_eq!(given_up_after(&mut patience, begun), 3);
+        patience.begin(ServerId(2));
+        assert_eq!(patience.time, REQUEST_STALL, "another leader is not slow");
+    }
+
+    #[test]
+    fn a_backlog_of_which_something_is_answered_now_and_then_is_not_given_up() {
+        let (mut patience, begun) = (Patience::default(), Instant::now());
+        patience.begin(LEADER);
+        for second in 0..100 {
+            let now = begun + Duration::from_secs(second);
+            assert!(!patience.look(Some((1, second / 3)), now), "{second}");
+        }
+        assert!(!patience.look(None, begun + Duration::from_secs(200)));
+        let later = begun + Duration::from_secs(300);
+        assert!(
+            !patience.look(Some((1, 99)), later),
+            "nothing waited before"
+        );
+    }
 }

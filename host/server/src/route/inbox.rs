@@ -1,4 +1,7 @@
 //! The leader's inbox: what the other servers' streams bring, in order and each request once (rule S1).
+//!
+//! Servers take turns, one request each, so that one with a flood of them holds up nobody else's: when requests are
+//! taken, and when streams wait for room.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -25,6 +28,9 @@ pub struct Inbox {
     arrived: Notify,
     /// Something was taken.
     room: Notify,
+    /// Held by the stream that puts its next request in, and waits for room if need be. Those behind have it in the order
+    /// in which they came, so each stream waits for one request of every other at most.
+    line: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -32,7 +38,12 @@ struct Open {
     epoch: Option<u32>,
     /// Of each server's stream, the number that comes next.
     next: HashMap<(ServerId, Incarnation), u64>,
-    queue: VecDeque<Numbered>,
+    /// What waits of each server that has something waiting. Of all its incarnations, as they came.
+    queues: HashMap<ServerId, VecDeque<Numbered>>,
+    /// Those servers, in the order of their turns.
+    turns: VecDeque<ServerId>,
+    /// How many requests wait in all.
+    count: usize,
     bytes: usize,
 }
 
@@ -62,6 +73,7 @@ impl Default for Inbox {
             epoch: watch::Sender::new(None),
             arrived: Notify::new(),
             room: Notify::new(),
+            line: tokio::sync::Mutex::new(()),
         }
     }
 }
@@ -107,6 +119,7 @@ impl Inbox {
     /// Takes a request that was sent in `epoch`; waits while there is no room. One that was taken before is left aside.
     pub(crate) async fn push(&self, epoch: u32, numbered: Numbered) -> Result<(), NotTaken> {
         let bytes = request_bytes(&numbered.request);
+        let _line = self.line.lock().await;
         loop {
             let room = self.room.notified();
             {
@@ -114,11 +127,10 @@ impl Inbox {
                 if open.epoch != Some(epoch) {
                     return Err(NotTaken::Epoch(epoch));
                 }
-                let fits = open.queue.is_empty() || open.bytes + bytes <= MAX_QUEUED_BYTES;
-                if fits && open.queue.len() < MAX_QUEUED {
+                let fits = open.count == 0 || open.bytes + bytes <= MAX_QUEUED_BYTES;
+                if fits && open.count < MAX_QUEUED {
                     if open.expects(numbered.origin)? {
-                        open.bytes += bytes;
-                        open.queue.push_back(numbered);
+                        open.put(numbered, bytes);
                         drop(open);
                         self.arrived.notify_one();
                     }
@@ -129,21 +141,14 @@ impl Inbox {
         }
     }
 
-    /// At most `limit` requests, for the evaluating task.
+    /// At most `limit` requests, for the evaluating task: one of each server in turn.
     pub(crate) fn take(&self, limit: usize) -> Vec<Numbered> {
         let mut open = self.open.lock();
-        let count = open.queue.len().min(limit);
-        if count == 0 {
-            return Vec::new();
-        }
-        let taken: Vec<Numbered> = open.queue.drain(..count).collect();
-        let bytes: usize = taken
-            .iter()
-            .map(|numbered| request_bytes(&numbered.request))
-            .sum();
-        open.bytes -= bytes;
+        let taken: Vec<Numbered> = std::iter::from_fn(|| open.next()).take(limit).collect();
         drop(open);
-        self.room.notify_waiters();
+        if !taken.is_empty() {
+            self.room.notify_waiters();
+        }
         taken
     }
 
@@ -154,6 +159,31 @@ impl Inbox {
 }
 
 impl Open {
+    fn put(&mut self, numbered: Numbered, bytes: usize) {
+        let server = numbered.origin.server;
+        let queue = self.queues.entry(server).or_insert_with(|| {
+            self.turns.push_back(server);
+            VecDeque::new()
+        });
+        queue.push_back(numbered);
+        self.count += 1;
+        self.bytes += bytes;
+    }
+
+    /// The oldest request of the server whose turn it is. It has another one when all others have had theirs.
+    fn next(&mut self) -> Option<Numbered> {
+        let server = self.turns.pop_front()?;
+        let queue = self.queues.get_mut(&server)?;
+        let numbered = queue.pop_front()?;
+        match queue.is_empty() {
+            true => drop(self.queues.remove(&server)),
+            false => self.turns.push_back(server),
+        }
+        self.count -= 1;
+        self.bytes -= request_bytes(&numbered.request);
+        Some(numbered)
+    }
+
     /// Whether it is the next one. A lower number was taken already; a gap is refused.
     fn expects(&mut self, origin: Origin) -> Result<bool, NotTaken> {
         let next = self.next.get_mut(&(origin.server, origin.incarnation));
@@ -181,6 +211,10 @@ mod tests {
     use super::*;
 
     fn numbered(number: u64) -> Numbered {
+        of(2, number)
+    }
+
+    fn of(server: u64, number: u64) -> Numbered {
         let request = Request {
             session: SessionId(1),
             owner: None,
@@ -189,7 +223,7 @@ mod tests {
         };
         Numbered {
             origin: Origin {
-                server: ServerId(2),
+                server: ServerId(server),
                 incarnation: Incarnation(7),
                 number,
             },
@@ -242,6 +276,79 @@ mod tests {
         inbox.open(4);
         assert_eq!(inbox.push(3, numbered(9)).await, Err(NotTaken::Epoch(3)));
         assert_eq!(begin(&inbox, 4, 20), Ok(20), "a later epoch begins anew");
+    }
+
+    fn taken(inbox: &Inbox, limit: usize) -> Vec<(u64, u64)> {
+        let taken = inbox
+            .take(limit)
+            .into_iter()
+            .map(|numbered| numbered.origin);
+        taken
+            .map(|origin| (origin.server.0, origin.number))
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn s1_servers_take_turns_and_each_stream_keeps_its_order() {
+        let inbox = Inbox::default();
+        inbox.open(1);
+        for server in [2, 3, 4] {
+            inbox.begin(1, ServerId(server), Incarnation(7), 0).unwrap();
+        }
+        for number in 0..1000 {
+            inbox.push(1, of(2, number)).await.unwrap();
+        }
+        for (server, number) in [(3, 0), (4, 0), (3, 1)] {
+            inbox.push(1, of(server, number)).await.unwrap();
+        }
+        assert_eq!(
+            taken(&inbox, 4),
+            [(2, 0), (3, 0), (4, 0), (2, 1)],
+            "a flood holds up nobody"
+        );
+        inbox.push(1, of(4, 1)).await.unwrap();
+        assert_eq!(
+            taken(&inbox, 4),
+            [(3, 1), (2, 2), (4, 1), (2, 3)],
+            "a turn does not begin anew with what is taken"
+        );
+        let rest = taken(&inbox, usize::MAX);
+        let expected: Vec<_> = (4..1000).map(|number| (2, number)).collect();
+        assert_eq!(rest, expected);
+        let open = inbox.open.lock();
+        assert_eq!((open.count, open.bytes, open.queues.len()), (0, 0, 0));
+    }
+
+    #[tokio::test]
+    async fn while_there_is_no_room_streams_wait_in_line() {
+        let inbox = Arc::new(Inbox::default());
+        inbox.open(1);
+        for server in [2, 3] {
+            inbox.begin(1, ServerId(server), Incarnation(7), 0).unwrap();
+        }
+        let flood = MAX_QUEUED as u64 + 1000;
+        let floods = tokio::spawn({
+            let inbox = inbox.clone();
+            async move {
+                for number in 0..flood {
+                    inbox.push(1, of(2, number)).await.unwrap();
+                }
+            }
+        });
+        while inbox.open.lock().count < MAX_QUEUED {
+            tokio::task::yield_now().await;
+        }
+        let other = tokio::spawn({
+            let inbox = inbox.clone();
+            async move { inbox.push(1, of(3, 0)).await.unwrap() }
+        });
+        // It is in line by then.
+        tokio::task::yield_now().await;
+        assert_eq!(inbox.take(2).len(), 2);
+        other.await.unwrap();
+        assert!(!floods.is_finished());
+        assert_eq!(taken(&inbox, 2), [(2, 2), (3, 0)]);
+        floods.abort();
     }
 
     #[tokio::test]
