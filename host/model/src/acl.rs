@@ -20,6 +20,17 @@ pub mod permission {
     pub const ADMIN: u32 = 16;
     /// All of them.
     pub const ALL: u32 = 31;
+
+    /// One of them by its name in ZooKeeper's documentation; of several, the first.
+    pub fn name(permission: u32) -> &'static str {
+        match permission {
+            READ => "READ",
+            WRITE => "WRITE",
+            CREATE => "CREATE",
+            DELETE => "DELETE",
+            _ => "ADMIN",
+        }
+    }
 }
 
 /// Who somebody has proved to be, such as `ip`/`127.0.0.1`.
@@ -40,6 +51,42 @@ impl Identity {
         }
     }
 
+    /// The super user, who passes every access control list: ZooKeeper's `super` scheme.
+    pub fn super_user() -> Identity {
+        Identity {
+            scheme: "super".into(),
+            id: String::new(),
+        }
+    }
+
+    fn is_anyone(&self) -> bool {
+        self.scheme == "world" && self.id == "anyone"
+    }
+
+    /// Whether it is the super user's.
+    pub fn is_super_user(&self) -> bool {
+        self.scheme == "super"
+    }
+
+    /// Of the client at this address.
+    pub fn address(address: IpAddr) -> Identity {
+        Identity {
+            scheme: "ip".into(),
+            id: address.to_canonical().to_string(),
+        }
+    }
+
+    /// Without what others might guess a password by: of a digest `user:hash`, `user:x` is left, as ZooKeeper shows it.
+    pub fn masked(&self) -> Identity {
+        let Some((user, _)) = self.id.split_once(':').filter(|_| self.scheme == "digest") else {
+            return self.clone();
+        };
+        Identity {
+            scheme: self.scheme.clone(),
+            id: format!("{user}:x"),
+        }
+    }
+
     /// Reads `scheme:id`; none if there is no colon or nothing on one side of it.
     pub fn parse(text: &str) -> Option<Identity> {
         let (scheme, id) = text.split_once(':')?;
@@ -52,7 +99,7 @@ impl Identity {
 
     /// Whether who has proved `proved` is meant. An id of the scheme `ip` may be a range, `10.0.0.0/8`.
     pub fn admits(&self, proved: &[Identity]) -> bool {
-        if *self == Identity::anyone() {
+        if self.is_anyone() {
             return true;
         }
         proved.iter().any(|one| {
@@ -68,21 +115,23 @@ impl fmt::Display for Identity {
     }
 }
 
-/// Whether an address is in a range `address/bits`, both of IPv4 or both of IPv6.
+/// Whether an address is in a range `address/bits`, both of IPv4 or both of IPv6; without bits, whether it is that very
+/// address, however it is written.
 fn in_range(range: &str, address: &str) -> bool {
-    let Some((start, bits)) = range.split_once('/') else {
+    let (start, bits) = match range.split_once('/') {
+        Some((start, bits)) => (start, Some(bits.parse::<u32>())),
+        None => (range, None),
+    };
+    let (Ok(start), Ok(address)) = (start.parse::<IpAddr>(), address.parse::<IpAddr>()) else {
         return false;
     };
-    let parsed = (start.parse(), address.parse(), bits.parse::<u32>());
-    let (Ok(start), Ok(address), Ok(bits)) = parsed else {
-        return false;
-    };
-    match (start, address) {
-        (IpAddr::V4(start), IpAddr::V4(address)) if bits <= 32 => {
+    match (start, address, bits) {
+        (start, address, None) => start.to_canonical() == address,
+        (IpAddr::V4(start), IpAddr::V4(address), Some(Ok(bits))) if bits <= 32 => {
             let differ = start.to_bits() ^ address.to_bits();
             differ.checked_shr(32 - bits).unwrap_or(0) == 0
         }
-        (IpAddr::V6(start), IpAddr::V6(address)) if bits <= 128 => {
+        (IpAddr::V6(start), IpAddr::V6(address), Some(Ok(bits))) if bits <= 128 => {
             let differ = start.to_bits() ^ address.to_bits();
             differ.checked_shr(128 - bits).unwrap_or(0) == 0
         }
@@ -98,6 +147,12 @@ pub struct AclEntry {
     /// To whom they are given.
     pub identity: Identity,
 }
+
+/// How many of those who may a refusal names.
+const MAX_NAMED: usize = 4;
+
+/// How many characters of each.
+const MAX_NAMED_CHARACTERS: usize = 80;
 
 /// A znode's access control list: at least one entry. Cloning is cheap.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -119,11 +174,51 @@ impl Acl {
     fn of_anyone(permissions: u32) -> Acl {
         Acl::from(vec![AclEntry {
             permissions,
-            identity: Identity {
-                scheme: "world".into(),
-                id: "anyone".into(),
-            },
+            identity: Identity::anyone(),
         }])
+    }
+
+    /// What it gives to whoever it is, as bits of [`permission`].
+    pub fn of_everybody(&self) -> u32 {
+        let given = self.0.iter().filter(|entry| entry.identity.is_anyone());
+        given.fold(0, |given, entry| given | entry.permissions)
+    }
+
+    /// Whether it gives one of `permissions` to who has proved `proved`. The super user has all.
+    pub fn permits(&self, permissions: u32, proved: &[Identity]) -> bool {
+        let gives = |entry: &AclEntry| {
+            entry.permissions & permissions != 0 && entry.identity.admits(proved)
+        };
+        proved.iter().any(Identity::is_super_user) || self.0.iter().any(gives)
+    }
+
+    /// The same list without what others might guess a password by.
+    pub fn masked(&self) -> Acl {
+        let entries = self.0.iter().map(|entry| AclEntry {
+            permissions: entry.permissions,
+            identity: entry.identity.masked(),
+        });
+        Acl(entries.collect())
+    }
+
+    /// To whom it gives a permission, for people. Of a long list, the first.
+    pub fn who_has(&self, permission: u32) -> String {
+        let given = self.0.iter();
+        let mut given = given.filter(|entry| entry.permissions & permission != 0);
+        let named: Vec<String> = given
+            .by_ref()
+            .take(MAX_NAMED)
+            .map(|entry| {
+                let shown = entry.identity.masked().to_string();
+                shown.chars().take(MAX_NAMED_CHARACTERS).collect()
+            })
+            .collect();
+        let more = given.count();
+        match (named.is_empty(), more) {
+            (true, _) => "nobody".into(),
+            (false, 0) => named.join(", "),
+            (false, more) => format!("{} and {more} more", named.join(", ")),
+        }
     }
 
     /// About how many bytes it takes.
@@ -168,8 +263,62 @@ mod tests {
             assert!(!of(bad).admits(&proved), "{bad}");
         }
         assert!(of("ip:fe80::/10").admits(&[of("ip:fe80::1")]));
+        assert!(of("ip:fe80:0:0:0:0:0:0:1").admits(&[of("ip:fe80::1")]));
         for wrong in ["anna", ":x", "x:"] {
             assert_eq!(Identity::parse(wrong), None, "{wrong}");
         }
+    }
+
+    fn acl(entries: &[(u32, &str)]) -> Acl {
+        let entry = |&(permissions, text): &(u32, &str)| AclEntry {
+            permissions,
+            identity: Identity::parse(text).unwrap(),
+        };
+        Acl(entries.iter().map(entry).collect())
+    }
+
+    #[test]
+    fn a_list_gives_what_its_entries_give_together_and_everything_to_the_super_user() {
+        use permission::{ADMIN, READ, WRITE};
+        let list = acl(&[
+            (READ, "world:anyone"),
+            (WRITE, "digest:anna:h"),
+            (ADMIN, "ip:10.0.0.0/8"),
+        ]);
+        let anna = [Identity::parse("digest:anna:h").unwrap()];
+        assert_eq!(list.of_everybody(), READ);
+        assert!(list.permits(READ, &[]) && !list.permits(WRITE, &[]));
+        assert!(list.permits(WRITE, &anna) && list.permits(WRITE | ADMIN, &anna));
+        assert!(!list.permits(ADMIN, &anna));
+        assert!(list.permits(ADMIN, &[Identity::address([10, 0, 0, 7].into())]));
+        assert!(list.permits(ADMIN, &[Identity::super_user()]));
+        assert!(acl(&[]).permits(ADMIN, &[Identity::super_user()]));
+        assert!(!acl(&[]).permits(ADMIN, &anna));
+        assert_eq!(Acl::open().of_everybody(), permission::ALL);
+    }
+
+    #[test]
+    fn hashes_are_masked_and_a_long_list_is_named_in_part() {
+        let list = acl(&[
+            (31, "digest:anna:h:i"),
+            (31, "ip:10.0.0.1"),
+            (1, "world:anyone"),
+        ]);
+        let masked = acl(&[
+            (31, "digest:anna:x"),
+            (31, "ip:10.0.0.1"),
+            (1, "world:anyone"),
+        ]);
+        assert_eq!(list.masked(), masked);
+        assert_eq!(
+            list.who_has(permission::WRITE),
+            "digest:anna:x, ip:10.0.0.1"
+        );
+        let long = "u".repeat(1000);
+        let entry = format!("digest:{long}:hash");
+        let many = acl(&[(31, entry.as_str()); 9]);
+        let said = many.who_has(permission::READ);
+        assert!(said.len() < 400 && said.ends_with(" and 5 more"), "{said}");
+        assert_eq!(Acl::read_only().who_has(permission::ADMIN), "nobody");
     }
 }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::acl::{Acl, permission};
 use crate::call::Answer;
 use crate::id::{SessionId, Zxid};
 use crate::path::ZnodePath;
@@ -113,6 +114,17 @@ impl Refusal {
             Refusal::Multi { refusal, .. } => refusal.reason(),
             refusal => refusal,
         }
+    }
+}
+
+impl Refusal {
+    /// The access control list of `path` does not give `permission` to who asks.
+    pub fn no_permission(path: &ZnodePath, permission: u32, acl: &Acl) -> Refusal {
+        Refusal::NoAuth(format!(
+            "it takes {} on {path}, which its access control list gives to {}",
+            permission::name(permission),
+            acl.who_has(permission)
+        ))
     }
 }
 

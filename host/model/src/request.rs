@@ -149,7 +149,8 @@ pub enum Operation {
         /// Which mount: the transaction that made it.
         mounted: Zxid,
     },
-    /// Changes nothing: answered, in its place among its session's requests, with `/zookeeper/config`.
+    /// Changes nothing: answered, in its place among its session's requests, with `/zookeeper/config`. Refused to who
+    /// may not change the servers.
     ReadConfiguration,
     /// The members have changed, and `/zookeeper/config` is to say so (rule W6).
     Configure {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, RwLockWriteGuard};
 use quorate_consensus::{Chunks, Components, InstallError, StateMachine, Verdict};
-use quorate_model::id::{Incarnation, Origin, SessionId, Zxid};
+use quorate_model::id::{Incarnation, SessionId, Zxid};
 use quorate_model::recipe::{Component, Mount, Recipe, RecipeDigest};
 use quorate_model::write_set::{Change, Entry, Transaction};
 use quorate_tree::{Diverged, SharedState, SnapshotError, State};
@@ -151,18 +151,20 @@ impl Applier {
     fn apply_entry(&self, entry: &Entry) -> Result<Verdict, Diverged> {
         self.give_way_to_snapshot();
         let mut state = self.state.write();
-        let mut origins = origins(entry);
-        self.router.precede(origins.next().flatten(), &state);
-        let applied = state.apply(entry, |state, zxid, transaction| {
+        let before = |state: &State, zxid, transaction: &Transaction| {
+            self.router.precede(transaction.origin, state);
+            self.watches.address(state, zxid, transaction)
+        };
+        let applied = |state: &State, zxid, transaction: &Transaction, mail| {
             self.metrics.applied.inc();
             self.follow(state, zxid, transaction);
             self.activity.settle(zxid);
-            self.watches.notify(zxid, transaction);
+            self.watches.notify(zxid, mail);
             if let (Some(origin), Some(outcome)) = (transaction.origin, &transaction.outcome) {
                 self.router.settle(origin, state, zxid, outcome);
             }
-            self.router.precede(origins.next().flatten(), state);
-        })?;
+        };
+        let applied = state.apply_around(entry, before, applied)?;
         let point = point(&state);
         drop(state);
         if applied == quorate_tree::Verdict::NoOp {
@@ -261,15 +263,6 @@ impl StateMachine for Applier {
         });
         Ok(())
     }
-}
-
-/// What the transactions of an entry answer, in their order.
-pub(crate) fn origins(entry: &Entry) -> impl Iterator<Item = Option<Origin>> {
-    let transactions = match entry {
-        Entry::EpochStart(_) => &[][..],
-        Entry::Transactions(batch) => &batch.transactions[..],
-    };
-    transactions.iter().map(|transaction| transaction.origin)
 }
 
 fn point(state: &State) -> Point {

@@ -209,10 +209,7 @@ fn request(
     quorate_model::request::Request {
         session,
         owner: None,
-        identities: Arc::new(vec![Identity {
-            scheme: "ip".into(),
-            id: peer.0.to_canonical().to_string(),
-        }]),
+        identities: Arc::new(vec![Identity::address(peer.0)]),
         operation,
     }
 }

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::{Bytes, BytesMut};
 use hashbrown::HashMap;
 use parking_lot::Mutex;
+use quorate_model::acl::Acl;
 use quorate_model::call::Answer;
 use quorate_model::id::{CallId, SessionId, Zxid};
 use quorate_model::path::ZnodePath;
@@ -45,9 +46,20 @@ struct Tables {
     calls: CallTable,
 }
 
+/// What a transaction is to tell, and whom.
+#[derive(Default)]
+pub struct Mail {
+    told: Vec<(Arc<Connection>, Told)>,
+    late: Vec<Waiting>,
+}
+
 /// What a connection is told, once the tables are unlocked.
 enum Told {
-    Event(Bytes),
+    Event {
+        frame: Bytes,
+        /// The access control list of the event's znode, unless everybody may read that.
+        closed: Option<Acl>,
+    },
     LateAnswer(Bytes),
     SessionEnded,
     SessionMoved,
@@ -64,31 +76,41 @@ impl Watches {
         })
     }
 
-    /// Queues what the clients connected here are told of `transaction`, and closes the connections
-    /// of sessions that ended or moved. To be called under the state's write lock, right behind the
-    /// transaction and before its origin's answer.
-    pub fn notify(&self, zxid: Zxid, transaction: &Transaction) {
+    /// What the clients connected here are told of `transaction`, which is about to be applied to `state`: of what it
+    /// deletes, only that knows who may read it. Nothing is told yet.
+    pub fn address(&self, state: &State, zxid: Zxid, transaction: &Transaction) -> Mail {
         let mut fired = Vec::new();
-        let mut told = Vec::new();
-        let mut late = Vec::new();
-        {
-            let mut tables = self.tables.lock();
-            for change in &transaction.changes {
-                tables.watches.fire(change, &mut fired);
-            }
-            for event in fired {
-                tables.address(zxid, event, &mut told);
-            }
-            // A late answer carries this zxid too, so all its events go before it.
-            for change in &transaction.changes {
-                tables.tell(zxid, change, &mut told, &mut late);
-            }
+        let mut mail = Mail::default();
+        let mut tables = self.tables.lock();
+        for change in &transaction.changes {
+            tables.watches.fire(change, state, &mut fired);
         }
-        for (connection, told) in told {
+        for event in fired {
+            tables.address(zxid, event, &mut mail);
+        }
+        // A late answer carries this zxid too, so all its events go before it.
+        for change in &transaction.changes {
+            tables.tell(zxid, change, &mut mail);
+        }
+        mail
+    }
+
+    /// Queues what was addressed, and closes the connections of sessions that ended or moved. To be called under the
+    /// same write lock of the state, right behind the transaction and before its origin's answer.
+    pub fn notify(&self, zxid: Zxid, mail: Mail) {
+        for (connection, told) in mail.told {
             match told {
-                Told::Event(frame) => {
-                    self.metrics.events.inc();
-                    connection.tell(&frame);
+                Told::Event { frame, closed } => {
+                    let may_know = match &closed {
+                        None => {
+                            connection.tell(&frame);
+                            true
+                        }
+                        Some(acl) => connection.tell_reader(&frame, acl),
+                    };
+                    if may_know {
+                        self.metrics.events.inc();
+                    }
                 }
                 Told::LateAnswer(frame) => {
                     self.metrics.late_answers.inc();
@@ -98,7 +120,7 @@ impl Watches {
                 Told::SessionMoved => connection.close("its session goes on over another one"),
             }
         }
-        for waiting in late {
+        for waiting in mail.late {
             waiting.tell();
         }
         self.advance(zxid);
@@ -221,17 +243,15 @@ impl Watches {
     }
 }
 
-type Mail = Vec<(Arc<Connection>, Told)>;
-
 impl Tables {
     /// What a change tells besides watches.
-    fn tell(&mut self, zxid: Zxid, change: &Change, told: &mut Mail, late: &mut Vec<Waiting>) {
+    fn tell(&mut self, zxid: Zxid, change: &Change, mail: &mut Mail) {
         match change {
-            Change::PutAnswer { call, answer } => self.answered(zxid, *call, answer, told, late),
+            Change::PutAnswer { call, answer } => self.answered(zxid, *call, answer, mail),
             Change::CloseSession { session } => {
                 self.calls.end_session(*session);
                 if let Some(connection) = self.disown(*session) {
-                    told.push((connection, Told::SessionEnded));
+                    mail.told.push((connection, Told::SessionEnded));
                 }
             }
             Change::MoveSession { session, owner, .. } => {
@@ -242,21 +262,14 @@ impl Tables {
                 if holder.is_some_and(|connection| Some(connection.owner()) != *owner)
                     && let Some(connection) = self.disown(*session)
                 {
-                    told.push((connection, Told::SessionMoved));
+                    mail.told.push((connection, Told::SessionMoved));
                 }
             }
             _ => {}
         }
     }
 
-    fn answered(
-        &mut self,
-        zxid: Zxid,
-        call: CallId,
-        answer: &Answer,
-        told: &mut Mail,
-        late: &mut Vec<Waiting>,
-    ) {
+    fn answered(&mut self, zxid: Zxid, call: CallId, answer: &Answer, mail: &mut Mail) {
         let Some(waiters) = self.calls.take(call) else {
             return;
         };
@@ -264,8 +277,11 @@ impl Tables {
             && let Some(connection) = self.connections.get(&listener.connection)
         {
             if let Some(path) = &listener.path {
-                let event = encode_event(zxid, EventType::NodeDataChanged, path);
-                told.push((connection.clone(), Told::Event(event)));
+                let event = Told::Event {
+                    frame: encode_event(zxid, EventType::NodeDataChanged, path),
+                    closed: None,
+                };
+                mail.told.push((connection.clone(), event));
             }
             if let Some(mount) = &listener.mount {
                 let answer = Notification::Answer {
@@ -273,10 +289,11 @@ impl Tables {
                     key: call.key,
                     response: CallResponse::from(&answer.ending),
                 };
-                told.push((connection.clone(), Told::LateAnswer(encode(zxid, &answer))));
+                let answer = Told::LateAnswer(encode(zxid, &answer));
+                mail.told.push((connection.clone(), answer));
             }
         }
-        late.extend(waiters.into_waiting(answer));
+        mail.late.extend(waiters.into_waiting(answer));
     }
 
     fn disown(&mut self, session: SessionId) -> Option<Arc<Connection>> {
@@ -285,11 +302,15 @@ impl Tables {
     }
 
     /// One event is encoded once, however many it is told to.
-    fn address(&self, zxid: Zxid, fired: Fired, told: &mut Mail) {
-        let event = encode_event(zxid, fired.event, &fired.path);
+    fn address(&self, zxid: Zxid, fired: Fired, mail: &mut Mail) {
+        let frame = encode_event(zxid, fired.event, &fired.path);
         for number in fired.connections {
             if let Some(connection) = self.connections.get(&number) {
-                told.push((connection.clone(), Told::Event(event.clone())));
+                let event = Told::Event {
+                    frame: frame.clone(),
+                    closed: fired.closed.clone(),
+                };
+                mail.told.push((connection.clone(), event));
             }
         }
     }

@@ -3,6 +3,7 @@
 //! A connection is one task, which reads, hands requests on, and sends what the later stages have
 //! put into the connection's buffer. It never waits for anything but its socket and that buffer.
 
+mod access;
 mod acl;
 mod call_path;
 mod connection;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 
 use quorate_tree::SharedState;
 
+pub use access::{Access, NoDigest, SuperDigest};
 pub(crate) use call_path::{CallPath, Standing};
 pub(crate) use connection::new_password;
 pub use listener::{converse, serve};
@@ -105,6 +107,8 @@ pub struct Limits {
     pub local_sessions: local_sessions::Setting,
     /// Which four-letter words are answered: ZooKeeper's `4lw.commands.whitelist`.
     pub four_letter_words: Words,
+    /// Who passes every access control list.
+    pub access: Access,
 }
 
 impl Default for Limits {
@@ -122,6 +126,7 @@ impl Default for Limits {
             linearizable_reads: false,
             local_sessions: local_sessions::Setting::Off,
             four_letter_words: Words::ALL,
+            access: Access::default(),
         }
     }
 }

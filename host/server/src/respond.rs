@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use parking_lot::Mutex;
+use quorate_model::acl::{Acl, Identity, permission};
 use quorate_model::id::{CallId, Owner, SessionId, Zxid};
 use quorate_model::outcome::{Outcome, Refusal};
 use quorate_model::path::ZnodePath;
@@ -101,6 +102,8 @@ pub struct Connection {
 
 struct Inner {
     session: Option<SessionId>,
+    /// Who its client has proved to be: what it reads and is told of depends on it.
+    identities: Arc<Vec<Identity>>,
     kind: Kind,
     /// What holds from the handshake on.
     phase: Phase,
@@ -263,6 +266,7 @@ impl Connection {
             drained: AtomicU64::new(0),
             inner: Mutex::new(Inner {
                 session: None,
+                identities: Arc::new(edge.limits.access.identities(address.ip())),
                 kind: Kind::Global,
                 phase: Phase::Opening,
                 pending: VecDeque::new(),
@@ -303,6 +307,16 @@ impl Connection {
     /// The session, once there is one.
     pub fn session(&self) -> Option<SessionId> {
         self.inner.lock().session
+    }
+
+    /// Who the client has proved to be.
+    pub fn identities(&self) -> Arc<Vec<Identity>> {
+        self.inner.lock().identities.clone()
+    }
+
+    /// The client has proved to be these. It counts for watches that it has set before, and for reads that wait.
+    pub fn prove(&self, identities: Arc<Vec<Identity>>) {
+        self.inner.lock().identities = identities;
     }
 
     /// Who knows of the session.
@@ -546,11 +560,24 @@ impl Connection {
 
     /// Queues a frame: an event or a late answer.
     pub fn tell(&self, frame: &[u8]) {
+        self.tell_locked(&mut self.inner.lock(), frame);
+    }
+
+    /// Queues an event of a znode with that access control list, if the client may read it. Says whether it may.
+    pub fn tell_reader(&self, frame: &[u8], acl: &Acl) -> bool {
         let mut inner = self.inner.lock();
+        let may_read = acl.permits(permission::READ, &inner.identities);
+        if may_read {
+            self.tell_locked(&mut inner, frame);
+        }
+        may_read
+    }
+
+    fn tell_locked(&self, inner: &mut Inner, frame: &[u8]) {
         if inner.phase == Phase::Open {
             inner.output.extend_from_slice(frame);
             inner.frames += 1;
-            self.check_unsent(&mut inner);
+            self.check_unsent(inner);
             self.wake.notify_one();
         }
     }
@@ -967,6 +994,7 @@ impl Connection {
             state,
             connection: self.number(),
             session: inner.session,
+            identities: &inner.identities,
             watches: &self.watches,
         };
         place.answer(read, xid, &mut inner.output);

@@ -19,12 +19,12 @@ use quorate_model::request::{
 use quorate_model::run::{
     Invocation, RunEnding, RunInput, RunReport, RunWatch, Runner, TreeAccess as _,
 };
-use quorate_model::write_set::{Entry, EpochStart};
+use quorate_model::write_set::{Entry, EpochStart, Transaction};
 use quorate_sandbox::{Sandbox, SandboxConfig};
 use quorate_tree::{Bounds, Evaluator, RunTree, State};
 use quorate_wire::{ConnectRequest, frame};
 
-use crate::apply::{Applier, origins};
+use crate::apply::Applier;
 use crate::clock::{Clock, SystemHands};
 use crate::essential::Essential;
 use crate::expiry::Touches;
@@ -180,17 +180,17 @@ impl TestServer {
     pub(crate) fn apply(&self, entry: &Entry) -> Zxid {
         let edge = &self.edge;
         let mut state = edge.state.write();
-        let mut origins = origins(entry);
-        edge.router.precede(origins.next().flatten(), &state);
-        state
-            .apply(entry, |state, zxid, transaction| {
-                edge.watches.notify(zxid, transaction);
-                if let (Some(origin), Some(outcome)) = (transaction.origin, &transaction.outcome) {
-                    edge.router.settle(origin, state, zxid, outcome);
-                }
-                edge.router.precede(origins.next().flatten(), state);
-            })
-            .unwrap();
+        let before = |state: &State, zxid, transaction: &Transaction| {
+            edge.router.precede(transaction.origin, state);
+            edge.watches.address(state, zxid, transaction)
+        };
+        let applied = |state: &State, zxid, transaction: &Transaction, mail| {
+            edge.watches.notify(zxid, mail);
+            if let (Some(origin), Some(outcome)) = (transaction.origin, &transaction.outcome) {
+                edge.router.settle(origin, state, zxid, outcome);
+            }
+        };
+        state.apply_around(entry, before, applied).unwrap();
         state.last_zxid()
     }
 

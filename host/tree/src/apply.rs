@@ -45,6 +45,23 @@ impl State {
         entry: &Entry,
         mut applied: impl FnMut(&State, Zxid, &Transaction),
     ) -> Result<Verdict, Diverged> {
+        let applied = |state: &State, zxid, transaction: &Transaction, ()| {
+            applied(state, zxid, transaction);
+        };
+        self.apply_around(entry, |_, _, _| (), applied)
+    }
+
+    /// The same, calling `before` in front of each transaction, which finds the state as that will, and handing what it
+    /// gives to `applied`. Neither is called for an entry that is a no-op.
+    ///
+    /// # Errors
+    /// [`Diverged`] if a change does not fit. The state is then of no use.
+    pub fn apply_around<T>(
+        &mut self,
+        entry: &Entry,
+        mut before: impl FnMut(&State, Zxid, &Transaction) -> T,
+        mut applied: impl FnMut(&State, Zxid, &Transaction, T),
+    ) -> Result<Verdict, Diverged> {
         match entry {
             Entry::EpochStart(start) => {
                 if start.epoch.checked_sub(1) != Some(self.epoch) {
@@ -61,8 +78,10 @@ impl State {
                     return Ok(Verdict::NoOp);
                 }
                 for transaction in &batch.transactions {
-                    self.apply_transaction(transaction)?;
-                    applied(self, self.last_zxid(), transaction);
+                    let zxid = self.next_zxid()?;
+                    let seen = before(self, zxid, transaction);
+                    self.apply_transaction(zxid, transaction)?;
+                    applied(self, zxid, transaction, seen);
                 }
             }
         }
@@ -78,17 +97,21 @@ impl State {
         }
     }
 
-    fn apply_transaction(&mut self, transaction: &Transaction) -> Result<(), Diverged> {
-        let Some(counter) = self.counter.checked_add(1) else {
-            return Err(Diverged {
-                zxid: self.last_zxid(),
-                reason: "the counter is used up".into(),
-            });
-        };
-        self.counter = counter;
+    /// The next transaction's.
+    fn next_zxid(&self) -> Result<Zxid, Diverged> {
+        let counter = self.counter.checked_add(1);
+        let zxid = counter.map(|counter| Zxid::new(self.epoch, counter));
+        zxid.ok_or_else(|| Diverged {
+            zxid: self.last_zxid(),
+            reason: "the counter is used up".into(),
+        })
+    }
+
+    fn apply_transaction(&mut self, zxid: Zxid, transaction: &Transaction) -> Result<(), Diverged> {
+        self.counter = zxid.counter();
         self.time = self.time.max(transaction.time);
         let moment = Moment {
-            zxid: self.last_zxid(),
+            zxid,
             time: transaction.time,
         };
         for change in &transaction.changes {

@@ -28,6 +28,7 @@ use quorate_model::znode::Lifetime;
 use crate::apply::{Moment, Records};
 use crate::operations::call::{self, Admission, Call};
 use crate::operations::mount::{Counted, LEAST_CALL};
+use crate::operations::znode::Writer;
 use crate::operations::{configuration, mount, multi, recipe, session, version, znode};
 use crate::run::RunTree;
 use crate::state::{SharedState, answer_bytes, parked_bytes};
@@ -417,6 +418,7 @@ impl<R: Runner<RunTree>> Evaluator<R> {
             }
             Operation::ReadConfiguration => {
                 session::expect_writer(view, request)?;
+                configuration::expect_may_change(view, &request.identities)?;
                 Ok(Outcome::Configuration)
             }
             Operation::RaiseVersion { version } => version::raise(view, *version),
@@ -428,14 +430,15 @@ impl<R: Runner<RunTree>> Evaluator<R> {
             Operation::Znode(operation) => {
                 session::expect_writer(view, request)?;
                 let start = view.progress();
-                let outcome = znode::execute(view, id, operation).map(Outcome::Znode)?;
+                let outcome =
+                    znode::execute(view, Writer::of(request), operation).map(Outcome::Znode)?;
                 self.ask_guards(request, start)?;
                 Ok(outcome)
             }
             Operation::Multi(operations) => {
                 session::expect_writer(view, request)?;
                 let start = view.progress();
-                let outcome = multi::execute(view, id, operations)?;
+                let outcome = multi::execute(view, Writer::of(request), operations)?;
                 self.ask_guards(request, start)?;
                 Ok(outcome)
             }

@@ -31,7 +31,7 @@ pub use evaluate::{Bounds, Difference, Evaluator, Observed, RecipeLine, ShadowRu
 pub use operations::configuration::configuration_version;
 pub use run::RunTree;
 pub use snapshot::SnapshotError;
-pub use state::{Counts, Session, SharedState, State};
+pub use state::{Counts, Session, SharedState, State, Znode};
 
 #[cfg(test)]
 mod properties;

@@ -109,8 +109,21 @@ impl NodeTable {
     }
 
     /// A znode's access control list.
-    pub(crate) fn acl(&self, slot: Slot) -> Acl {
-        self.acls.get(self.unpack(slot).acl)
+    pub(crate) fn acl(&self, slot: Slot) -> &Acl {
+        &self.held_acl(slot).list
+    }
+
+    /// What that gives to everybody, as bits of [`permission`](quorate_model::acl::permission): it was counted when
+    /// the list came to be.
+    pub(crate) fn open_to(&self, slot: Slot) -> u32 {
+        self.held_acl(slot).of_everybody
+    }
+
+    fn held_acl(&self, slot: Slot) -> &HeldAcl {
+        let record = self.records[slot as usize]
+            .as_ref()
+            .expect("the caller found it");
+        self.acls.get(read_content(record).0)
     }
 
     /// All of it.
@@ -118,7 +131,7 @@ impl NodeTable {
         let packed = self.unpack(slot);
         FullNode {
             stat: packed.stat,
-            acl: self.acls.get(packed.acl),
+            acl: self.acls.get(packed.acl).list.clone(),
             data: Bytes::copy_from_slice(packed.data),
         }
     }
@@ -292,7 +305,7 @@ impl NodeTable {
             .as_ref()
             .expect("only of a slot that is filled");
         let (acl, content) = read_content(record);
-        let (mut seed, mut at) = (self.acls.digest(acl), slot);
+        let (mut seed, mut at) = (self.acls.get(acl).digest, slot);
         while at != ROOT {
             let (parent, name) = self.place(at).expect("a linked slot is filled");
             seed = xxh3_64_with_seed(name.as_bytes(), seed);
@@ -618,6 +631,7 @@ struct HeldAcl {
     list: Acl,
     holders: u32,
     digest: u64,
+    of_everybody: u32,
 }
 
 impl HeldAcl {
@@ -626,6 +640,7 @@ impl HeldAcl {
             list: list.clone(),
             holders: 1,
             digest: digest_of(list),
+            of_everybody: list.of_everybody(),
         }
     }
 }
@@ -642,12 +657,8 @@ impl Default for AclTable {
 }
 
 impl AclTable {
-    fn get(&self, id: AclId) -> Acl {
-        self.lists[id as usize].list.clone()
-    }
-
-    fn digest(&self, id: AclId) -> u64 {
-        self.lists[id as usize].digest
+    fn get(&self, id: AclId) -> &HeldAcl {
+        &self.lists[id as usize]
     }
 
     fn hold(&mut self, acl: &Acl) -> AclId {

@@ -56,6 +56,8 @@ pub(crate) enum Value {
 pub(crate) struct OverlayNode {
     pub(crate) stat: Stat,
     pub(crate) acl: Option<Acl>,
+    /// What the access control list, wherever it is, gives to everybody.
+    pub(crate) open_to: u32,
     pub(crate) data: Option<Bytes>,
 }
 

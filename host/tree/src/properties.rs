@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::RwLock;
 use proptest::prelude::*;
-use quorate_model::acl::Acl;
+use quorate_model::acl::{Acl, permission};
 use quorate_model::bound::{Bound, EPHEMERAL_BYTES};
 use quorate_model::call::{Acknowledgement, CallRequest};
 use quorate_model::id::{CallId, Incarnation, ServerId, SessionId, Timestamp, Zxid};
@@ -490,7 +490,7 @@ pub(super) fn operation(ask: &Ask) -> Operation {
         }
         Ask::SetAcl(index) => {
             let mut entry = Acl::open().0[0].clone();
-            entry.permissions = 1;
+            entry.permissions &= !permission::WRITE;
             let acl = Acl::from(vec![entry]);
             Operation::Znode(ZnodeOperation::SetAcl {
                 path: path(*index),

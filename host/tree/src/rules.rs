@@ -1,5 +1,6 @@
 //! Tests of single rules, over the same world as the property tests. Each names its rule.
 
+mod access;
 mod acknowledgements;
 mod calls;
 mod guards;

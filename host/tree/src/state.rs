@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::RwLock;
-use quorate_model::acl::Acl;
+use quorate_model::acl::{Acl, Identity};
 use quorate_model::call::{Answer, Ending, ParkedCall, Watch};
 use quorate_model::id::{CallId, Owner, SessionId, Timestamp, Zxid};
 use quorate_model::path::ZnodePath;
@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::digest::digest_of;
-use crate::nodes::NodeTable;
+use crate::nodes::{NodeTable, Slot};
 use crate::snapshot::Progress;
 use crate::table::Table;
 
@@ -52,6 +52,54 @@ pub struct State {
     /// The number of the last snapshot that was begun.
     pub(crate) mark: u8,
     pub(crate) snapshot: Option<Progress>,
+}
+
+/// A znode of the state, found once.
+#[derive(Clone, Copy)]
+pub struct Znode<'a> {
+    nodes: &'a NodeTable,
+    slot: Slot,
+}
+
+impl<'a> Znode<'a> {
+    /// Its data and stat.
+    pub fn node(self) -> Node {
+        self.nodes.node(self.slot)
+    }
+
+    /// Its stat.
+    pub fn stat(self) -> Stat {
+        self.nodes.stat(self.slot)
+    }
+
+    /// The names of all its children in byte order.
+    pub fn children(self) -> Vec<String> {
+        self.children_in(&Range {
+            limit: u32::MAX,
+            ..Range::default()
+        })
+    }
+
+    /// The names of some of its children.
+    pub fn children_in(self, range: &Range) -> Vec<String> {
+        self.nodes.children(self.slot, range)
+    }
+
+    /// Its access control list.
+    pub fn acl(self) -> &'a Acl {
+        self.nodes.acl(self.slot)
+    }
+
+    /// What its access control list gives to everybody, as bits of [`permission`](quorate_model::acl::permission).
+    /// Needs no look at the list itself.
+    pub fn open_to(self) -> u32 {
+        self.nodes.open_to(self.slot)
+    }
+
+    /// Whether its access control list gives one of `permissions` to who has proved `identities`.
+    pub fn permits(self, permissions: u32, identities: &[Identity]) -> bool {
+        self.open_to() & permissions != 0 || self.acl().permits(permissions, identities)
+    }
 }
 
 /// A client's session.
@@ -316,37 +364,38 @@ impl State {
         self.version
     }
 
+    /// A znode, to be asked for whatever is wanted of it.
+    pub fn find(&self, path: &ZnodePath) -> Option<Znode<'_>> {
+        let slot = self.nodes.find(path)?;
+        Some(Znode {
+            nodes: &self.nodes,
+            slot,
+        })
+    }
+
     /// A znode's data and stat.
     pub fn node(&self, path: &ZnodePath) -> Option<Node> {
-        self.nodes.find(path).map(|slot| self.nodes.node(slot))
+        self.find(path).map(|znode| znode.node())
     }
 
     /// A znode's stat.
     pub fn stat(&self, path: &ZnodePath) -> Option<Stat> {
-        self.nodes.find(path).map(|slot| self.nodes.stat(slot))
+        self.find(path).map(|znode| znode.stat())
     }
 
     /// A znode's access control list.
     pub fn acl(&self, path: &ZnodePath) -> Option<Acl> {
-        self.nodes.find(path).map(|slot| self.nodes.acl(slot))
+        self.find(path).map(|znode| znode.acl().clone())
     }
 
     /// The names of all children in byte order.
     pub fn children(&self, path: &ZnodePath) -> Option<Vec<String>> {
-        self.children_in(
-            path,
-            &Range {
-                limit: u32::MAX,
-                ..Range::default()
-            },
-        )
+        self.find(path).map(|znode| znode.children())
     }
 
     /// The names of some children.
     pub fn children_in(&self, path: &ZnodePath, range: &Range) -> Option<Vec<String>> {
-        self.nodes
-            .find(path)
-            .map(|slot| self.nodes.children(slot, range))
+        self.find(path).map(|znode| znode.children_in(range))
     }
 
     /// A live session.

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use bytes::Bytes;
-use quorate_model::acl::Acl;
+use quorate_model::acl::{Acl, Identity};
 use quorate_model::call::{Answer, ParkedCall, Watch};
 use quorate_model::id::{CallId, SessionId, Zxid};
+use quorate_model::outcome::Refusal;
 use quorate_model::path::{RelativePath, ZnodePath};
 use quorate_model::recipe::{Component, Mount, Recipe, RecipeDigest, Upload};
 use quorate_model::run::{Child, GuardedChange, Range};
@@ -284,6 +285,42 @@ impl View {
         merged
     }
 
+    /// A znode's stat, for who has proved `identities` and needs one permission on it.
+    ///
+    /// # Errors
+    /// NoNode before NoAuth, as in ZooKeeper.
+    pub(crate) fn stat_for(
+        &self,
+        path: &ZnodePath,
+        permission: u32,
+        identities: &[Identity],
+    ) -> Result<Stat, Refusal> {
+        let no_node = || Refusal::NoNode(path.clone());
+        let permitted = |stat, acl: &Acl| match acl.permits(permission, identities) {
+            true => Ok(stat),
+            false => Err(Refusal::no_permission(path, permission, acl)),
+        };
+        match self.overlay.get(&Key::Node(path.clone())) {
+            Some(Some(Value::Node(node))) if node.open_to & permission != 0 => Ok(node.stat),
+            Some(Some(Value::Node(node))) => match &node.acl {
+                Some(acl) => permitted(node.stat, acl),
+                None => {
+                    let base = self.base.read();
+                    permitted(node.stat, base.find(path).ok_or_else(no_node)?.acl())
+                }
+            },
+            Some(_) => Err(no_node()),
+            None => {
+                let base = self.base.read();
+                let znode = base.find(path).ok_or_else(no_node)?;
+                match znode.open_to() & permission != 0 {
+                    true => Ok(znode.stat()),
+                    false => permitted(znode.stat(), znode.acl()),
+                }
+            }
+        }
+    }
+
     /// A znode's data and stat.
     pub(crate) fn node(&self, path: &ZnodePath) -> Option<Node> {
         let base = self.base.read();
@@ -560,10 +597,12 @@ impl View {
             Some(Some(Value::Node(node))) => Some(node.clone()),
             Some(_) => None,
             None => {
-                let stat = self.base.read().stat(path)?;
+                let base = self.base.read();
+                let znode = base.find(path)?;
                 Some(OverlayNode {
-                    stat,
+                    stat: znode.stat(),
                     acl: None,
+                    open_to: znode.open_to(),
                     data: None,
                 })
             }
@@ -603,6 +642,7 @@ impl Records for View {
         let node = OverlayNode {
             stat,
             acl: Some(acl.clone()),
+            open_to: acl.of_everybody(),
             data: Some(data.clone()),
         };
         self.put(Key::Node(path.clone()), Some(Value::Node(node)));
@@ -622,6 +662,7 @@ impl Records for View {
         node.stat = stat;
         if let Some(acl) = acl {
             node.acl = Some(acl.clone());
+            node.open_to = acl.of_everybody();
         }
         if let Some(data) = data {
             node.data = Some(data.clone());

@@ -20,7 +20,7 @@ use super::{DEFAULT_HTTP, Global, Usage};
 use crate::four_letter::Words;
 use crate::local_sessions;
 use crate::members::ServerLine;
-use crate::receive::{Limits, MAX_OUTSTANDING_REQUESTS};
+use crate::receive::{Access, Limits, MAX_OUTSTANDING_REQUESTS, SuperDigest};
 use crate::serve::{Ensemble, Settings, serve};
 
 /// Where ZooKeeper's protocol is served, unless told otherwise.
@@ -70,9 +70,22 @@ pub(super) struct Serve {
     /// How much memory it may take, in MiB [default: 2048]
     #[arg(long, value_name = "MIB")]
     compile_memory_mib: Option<u64>,
-    /// Let clients change the servers of the ensemble by ZooKeeper's reconfig: any client may then
+    /// Let clients change the servers of the ensemble by ZooKeeper's reconfig, if the access control list of
+    /// /zookeeper/config lets them: as it is, only the super user
     #[arg(long, help_heading = "Ensemble")]
     reconfig_enabled: bool,
+    /// Who the super user is, whom no access control list stops: SHA-1 of USER:PASSWORD in base64 behind USER:, as
+    /// ZooKeeper's DigestAuthenticationProvider makes it. On every server
+    #[arg(
+        long,
+        env = "QUORATE_SUPER_DIGEST",
+        hide_env_values = true,
+        value_name = "USER:HASH"
+    )]
+    super_digest: Option<String>,
+    /// Have no access control list stop any client of this server: as ZooKeeper's skipACL
+    #[arg(long)]
+    skip_acl: bool,
     /// Have every read see all that was acknowledged anywhere before it was sent, as behind a sync: each asks
     /// the leader first, many at once
     #[arg(long)]
@@ -136,6 +149,9 @@ struct File {
     four_letter_words: Option<Words>,
     compile_seconds: Option<u64>,
     compile_memory_mib: Option<u64>,
+    super_digest: Option<String>,
+    #[serde(default)]
+    skip_acl: bool,
     #[serde(default)]
     reconfig_enabled: bool,
     #[serde(default)]
@@ -195,6 +211,14 @@ impl Serve {
     /// Flags before the file, the file before the defaults.
     fn settings(self, http: Option<String>, file: File) -> Result<Settings, Usage> {
         let default = Limits::default();
+        let super_digest = self.super_digest.or(file.super_digest);
+        let super_digest = super_digest.map(|text| SuperDigest::parse(&text));
+        let access = Access {
+            skip_acl: self.skip_acl || file.skip_acl,
+            super_digest: super_digest
+                .transpose()
+                .map_err(|error| Usage(format!("--super-digest: {error}")))?,
+        };
         let limits = Limits {
             max_connections: self
                 .max_connections
@@ -227,6 +251,7 @@ impl Serve {
                 .map(|names| Words::listed(names.iter().map(String::as_str)))
                 .or(file.four_letter_words)
                 .unwrap_or(default.four_letter_words),
+            access,
         };
         if !(1..=MAX_OUTSTANDING_REQUESTS).contains(&limits.max_outstanding_requests) {
             return Err(Usage(format!(
@@ -465,6 +490,8 @@ fn zookeeper(read: &ZooCfg) -> Result<(File, Vec<String>), String> {
         max_outstanding_requests: read
             .max_outstanding_requests
             .map(|limit| limit.clamp(1, MAX_OUTSTANDING_REQUESTS)),
+        super_digest: read.super_digest.clone(),
+        skip_acl: read.skip_acl,
         reconfig_enabled: read.reconfig_enabled,
         local_sessions: read.local_sessions,
         local_sessions_upgrading: read.local_sessions_upgrading,
@@ -527,6 +554,22 @@ mod tests {
         );
         let upgrading = local(&["--local-sessions-upgrading"], "local_sessions = true");
         assert_eq!(upgrading, local_sessions::Setting::Upgrading);
+
+        let digest = "super:D/InIHSb7yEEbrWz8b9l71RjZJU=";
+        let named = Some(SuperDigest::parse(digest).unwrap());
+        let access = |flags: &[&str], file| settings(flags, file).unwrap().limits.access;
+        assert_eq!(access(&["--super-digest", digest], "").super_digest, named);
+        let file = format!("super_digest = '{digest}'\nskip_acl = true");
+        let read = access(&[], &file);
+        assert!(read.skip_acl && read.super_digest == named);
+        assert!(access(&["--skip-acl"], "").skip_acl);
+        let refused = settings(&["--super-digest", "super:test"], "")
+            .unwrap_err()
+            .0;
+        assert!(
+            refused.starts_with("--super-digest: ") && refused.contains("USER:HASH"),
+            "{refused}"
+        );
 
         let file = "listen = 'a:1'\nhttp = 'b:2'\nmax_session_timeout_ms = 60000";
         let flags = ["--listen", "c:3", "--min-session-timeout-ms", "100"];

@@ -29,6 +29,10 @@ pub(super) struct ZooCfg {
     pub(super) max_outstanding_requests: Option<usize>,
     /// `reconfigEnabled`.
     pub(super) reconfig_enabled: bool,
+    /// `DigestAuthenticationProvider.superDigest`, as it stands there.
+    pub(super) super_digest: Option<String>,
+    /// `skipACL`.
+    pub(super) skip_acl: bool,
     /// The `server.N` lines.
     pub(super) servers: Vec<ServerLine>,
     /// `dynamicConfigFile`, which holds the `server.N` lines instead.
@@ -59,6 +63,8 @@ impl Default for ZooCfg {
             max_connections: None,
             max_outstanding_requests: None,
             reconfig_enabled: false,
+            super_digest: None,
+            skip_acl: false,
             servers: Vec::new(),
             dynamic_file: None,
             read_only_mode: false,
@@ -163,6 +169,13 @@ pub(super) fn parse(text: &str) -> Result<ZooCfg, String> {
                 let value = value.parse();
                 read.reconfig_enabled = value.map_err(|_| wrong("neither true nor false"))?;
             }
+            // ZooKeeper makes a system property of either.
+            "DigestAuthenticationProvider.superDigest"
+            | "zookeeper.DigestAuthenticationProvider.superDigest" => {
+                read.super_digest = Some(value.to_owned());
+            }
+            // As there: whatever else stands there has them asked.
+            "skipACL" | "zookeeper.skipACL" => read.skip_acl = value == "yes",
             "dynamicConfigFile" => read.dynamic_file = Some(value.into()),
             // As Java reads what is true: whatever else stands there is not.
             "readonlymode.enabled" => read.read_only_mode = value.eq_ignore_ascii_case("true"),
@@ -356,6 +369,8 @@ initLimit=10
 dataDir=/var/lib/zookeeper
 maxClientCnxns=50
 reconfigEnabled=true
+skipACL=yes
+DigestAuthenticationProvider.superDigest=super:D/InIHSb7yEEbrWz8b9l71RjZJU=
 globalOutstandingLimit=2000
 snapCount=100000
 readonlymode.enabled=true
@@ -388,7 +403,11 @@ server.3=zoo3:2888:3888:observer
             line(3, "zoo3:2888", false, None),
         ];
         assert_eq!(read.servers, servers);
-        assert!(read.reconfig_enabled);
+        assert!(read.reconfig_enabled && read.skip_acl);
+        assert_eq!(
+            read.super_digest.as_deref(),
+            Some("super:D/InIHSb7yEEbrWz8b9l71RjZJU=")
+        );
         assert_eq!(read.max_outstanding_requests, Some(2000));
         assert_eq!(read.notes(None), ["snapCount has no meaning here"]);
         assert!(read.read_only_mode);

@@ -10,6 +10,7 @@ use axum::http::{Method, Request, StatusCode};
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use quorate_consensus::StateMachine as _;
+use quorate_model::acl::{Acl, AclEntry, Identity, permission};
 use quorate_model::id::{SessionId, Zxid};
 use quorate_model::recipe::{
     Component, Exports, MAX_COMPONENT_BYTES, MAX_PIECE_BYTES, RecipeDigest,
@@ -585,6 +586,44 @@ async fn the_tree_can_be_looked_at() {
     let (status, none) = api.get("/v1/tree/none").await;
     assert_eq!((status, error(&none).0), (404, "no-node"));
     assert_eq!(api.get("/v1/tree/a//b").await.0, 400);
+}
+
+#[tokio::test]
+async fn a_znode_is_shown_to_whom_its_list_lets_read_it_by_address() {
+    let api = Api::new();
+    api.server.create("/a", "data");
+    for (who, status) in [
+        ("ip:127.0.0.0/8", 200),
+        ("ip:10.0.0.1", 403),
+        ("digest:anna:hash", 403),
+    ] {
+        api.server.ask(Operation::Znode(
+            quorate_model::request::ZnodeOperation::SetAcl {
+                path: crate::testing::path("/a"),
+                acl: Acl::from(vec![
+                    AclEntry {
+                        permissions: permission::READ,
+                        identity: Identity::parse(who).unwrap(),
+                    },
+                    AclEntry {
+                        permissions: permission::ADMIN,
+                        identity: Identity::anyone(),
+                    },
+                ]),
+                version: -1,
+            },
+        ));
+        let (answered, body) = api.get("/v1/tree/a").await;
+        assert_eq!(answered, status, "{who}");
+        if status == 403 {
+            let (code, message) = error(&body);
+            assert_eq!(code, "no-auth");
+            assert!(
+                message.contains("READ on /a") && !message.contains("hash"),
+                "{message}"
+            );
+        }
+    }
 }
 
 /// A znode made by a session of its own.

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::State;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use quorate_model::acl::permission;
 use quorate_model::outcome::Refusal;
 use quorate_model::path::ZnodePath;
 use quorate_model::run::Range;
@@ -14,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::extract::{Path, Query};
 use super::problem::Problem;
-use super::{Answer, Answered, Http};
+use super::{Answer, Answered, Http, Peer};
 
 /// How many children one answer names, unless the client wishes for fewer.
 const MAX_CHILDREN: u32 = 10_000;
@@ -33,36 +35,48 @@ pub(super) struct Page {
 }
 
 /// `GET /v1/tree`
-pub(super) async fn root(State(http): State<Arc<Http>>, Query(page): Query<Page>) -> Answered {
-    http.show(&ZnodePath::root(), page)
+pub(super) async fn root(
+    State(http): State<Arc<Http>>,
+    Extension(peer): Extension<Peer>,
+    Query(page): Query<Page>,
+) -> Answered {
+    http.show(peer, &ZnodePath::root(), page)
 }
 
 /// `GET /v1/tree/<path>`
 pub(super) async fn znode(
     State(http): State<Arc<Http>>,
+    Extension(peer): Extension<Peer>,
     Path(path): Path<String>,
     Query(page): Query<Page>,
 ) -> Answered {
     let path = ZnodePath::parse(&format!("/{path}"))
         .map_err(|error| Problem::bad_request(error.to_string()))?;
-    http.show(&path, page)
+    http.show(peer, &path, page)
 }
 
 impl Http {
-    fn show(&self, path: &ZnodePath, page: Page) -> Answered {
+    /// A znode to whom its access control list lets read it: over HTTP nobody is known by more than the address.
+    fn show(&self, peer: Peer, path: &ZnodePath, page: Page) -> Answered {
         let range = Range {
             after: page.after,
             before: None,
             descending: false,
             limit: page.limit.unwrap_or(MAX_CHILDREN).min(MAX_CHILDREN),
         };
+        let identities = self.edge.limits.access.identities(peer.0);
         let (node, children, zxid) = {
             let state = self.state()?;
-            let node = state.node(path);
-            let children = state.children_in(path, &range).unwrap_or_default();
-            (node, children, state.last_zxid())
+            let zxid = state.last_zxid();
+            let refused = |refusal| Problem::refused(&refusal).at(zxid);
+            let znode = state.find(path);
+            let znode = znode.ok_or_else(|| refused(Refusal::NoNode(path.clone())))?;
+            if !znode.permits(permission::READ, &identities) {
+                let refusal = Refusal::no_permission(path, permission::READ, znode.acl());
+                return Err(refused(refusal));
+            }
+            (znode.node(), znode.children_in(&range), zxid)
         };
-        let node = node.ok_or_else(|| Problem::refused(&Refusal::NoNode(path.clone())).at(zxid))?;
         let mut body = json!({
             "path": path.as_str(),
             "stat": stat(&node.stat),

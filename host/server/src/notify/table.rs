@@ -1,8 +1,10 @@
 //! Who watches what: the one-shot watches of the clients connected here.
 
 use hashbrown::{HashMap, HashSet};
+use quorate_model::acl::{Acl, permission};
 use quorate_model::path::ZnodePath;
 use quorate_model::write_set::Change;
+use quorate_tree::State;
 use quorate_wire::EventType;
 use thiserror::Error;
 
@@ -24,6 +26,8 @@ pub(super) struct Fired {
     pub(super) path: ZnodePath,
     /// Who is told: ascending, without repeats, never empty.
     pub(super) connections: Vec<u64>,
+    /// The znode's access control list, unless that lets everybody read: then only who may is told.
+    pub(super) closed: Option<Acl>,
 }
 
 /// The watches of all connections. As in ZooKeeper, exists and getData set the same kind of watch, so
@@ -101,20 +105,31 @@ impl WatchTable {
 
     /// Takes out the watches that `change` fires, in the order in which ZooKeeper tells them: the
     /// znode's own before its parent's.
-    pub(super) fn fire(&mut self, change: &Change, fired: &mut Vec<Fired>) {
+    ///
+    /// `before` is the state in front of the transaction. A znode that is there has its list there: no other change of
+    /// the same transaction fires the watch as well, and no transaction of a client's sets a list and does more.
+    pub(super) fn fire(&mut self, change: &Change, before: &State, fired: &mut Vec<Fired>) {
         if self.count == 0 {
             return;
         }
         match change {
-            Change::CreateNode { path, .. } => {
-                self.fire_data(EventType::NodeCreated, path, fired);
-                self.fire_parent(path, fired);
+            Change::CreateNode { path, acl, .. } => {
+                if let Some(connections) = self.take_data(path.as_str()) {
+                    let closed = (acl.of_everybody() & permission::READ == 0).then(|| acl.clone());
+                    push(fired, EventType::NodeCreated, path, connections, closed);
+                }
+                self.fire_parent(path, before, fired);
             }
             Change::DeleteNode { path } => {
-                self.fire_deleted(path, fired);
-                self.fire_parent(path, fired);
+                self.fire_deleted(path, before, fired);
+                self.fire_parent(path, before, fired);
             }
-            Change::SetData { path, .. } => self.fire_data(EventType::NodeDataChanged, path, fired),
+            Change::SetData { path, .. } => {
+                if let Some(connections) = self.take_data(path.as_str()) {
+                    let closed = closed(before, path);
+                    push(fired, EventType::NodeDataChanged, path, connections, closed);
+                }
+            }
             // A changed parent is told by the change of its child; the rest is no event in ZooKeeper either.
             Change::TouchParent { .. }
             | Change::SetAcl { .. }
@@ -145,39 +160,41 @@ impl WatchTable {
         }
     }
 
-    fn fire_data(&mut self, event: EventType, path: &ZnodePath, fired: &mut Vec<Fired>) {
-        let connections = self.take_data(path.as_str());
-        push(fired, event, path, connections);
-    }
-
-    fn fire_parent(&mut self, path: &ZnodePath, fired: &mut Vec<Fired>) {
+    fn fire_parent(&mut self, path: &ZnodePath, before: &State, fired: &mut Vec<Fired>) {
         if let Some((parent, connections)) = self.take_children(parent(path.as_str())) {
-            push(fired, EventType::NodeChildrenChanged, &parent, connections);
+            let closed = closed(before, &parent);
+            let event = EventType::NodeChildrenChanged;
+            push(fired, event, &parent, connections, closed);
         }
     }
 
     /// Whoever watches both data and children is told once.
-    fn fire_deleted(&mut self, path: &ZnodePath, fired: &mut Vec<Fired>) {
-        let mut connections = self.take_data(path.as_str());
-        if let Some((_, children)) = self.take_children(path.as_str()) {
-            connections.extend(children);
-            connections.sort_unstable();
-            connections.dedup();
-        }
-        push(fired, EventType::NodeDeleted, path, connections);
+    fn fire_deleted(&mut self, path: &ZnodePath, before: &State, fired: &mut Vec<Fired>) {
+        let data = self.take_data(path.as_str());
+        let children = self.take_children(path.as_str());
+        let connections = match (data, children) {
+            (None, None) => return,
+            (Some(connections), None) | (None, Some((_, connections))) => connections,
+            (Some(mut connections), Some((_, children))) => {
+                connections.extend(children);
+                connections.sort_unstable();
+                connections.dedup();
+                connections
+            }
+        };
+        let closed = closed(before, path);
+        push(fired, EventType::NodeDeleted, path, connections, closed);
     }
 
-    fn take_data(&mut self, path: &str) -> Vec<u64> {
-        let Some((path, connections)) = self.data.remove_entry(path) else {
-            return Vec::new();
-        };
+    fn take_data(&mut self, path: &str) -> Option<Vec<u64>> {
+        let (path, connections) = self.data.remove_entry(path)?;
         self.count -= connections.len();
         for connection in &connections {
             if let Some(paths) = self.of_connection.get_mut(connection) {
                 paths.data.remove(&path);
             }
         }
-        connections
+        Some(connections)
     }
 
     fn take_children(&mut self, path: &str) -> Option<(ZnodePath, Vec<u64>)> {
@@ -224,21 +241,32 @@ fn remove(watched: &mut Watched, path: &ZnodePath, connection: u64) {
     }
 }
 
-fn push(fired: &mut Vec<Fired>, event: EventType, path: &ZnodePath, connections: Vec<u64>) {
-    if !connections.is_empty() {
-        fired.push(Fired {
-            event,
-            path: path.clone(),
-            connections,
-        });
-    }
+/// A znode's access control list, unless it lets everybody read. It is looked for only where somebody watches, and not
+/// at all where everybody may.
+fn closed(state: &State, path: &ZnodePath) -> Option<Acl> {
+    let znode = state.find(path)?;
+    (znode.open_to() & permission::READ == 0).then(|| znode.acl().clone())
+}
+
+fn push(
+    fired: &mut Vec<Fired>,
+    event: EventType,
+    path: &ZnodePath,
+    connections: Vec<u64>,
+    closed: Option<Acl>,
+) {
+    fired.push(Fired {
+        event,
+        path: path.clone(),
+        connections,
+        closed,
+    });
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use bytes::Bytes;
-    use quorate_model::acl::Acl;
     use quorate_model::znode::Lifetime;
 
     fn path(text: &str) -> ZnodePath {
@@ -286,7 +314,7 @@ mod tests {
         }
         let mut fired = Vec::new();
         for change in changes {
-            table.fire(change, &mut fired);
+            table.fire(change, &State::new(), &mut fired);
         }
         let told: Vec<String> = fired
             .iter()
@@ -367,7 +395,7 @@ mod tests {
         table.forget(1);
         assert_eq!(table.len(), 1);
         let mut fired = Vec::new();
-        table.fire(&deleted("/a"), &mut fired);
+        table.fire(&deleted("/a"), &State::new(), &mut fired);
         assert_eq!(fired[0].connections, [2]);
         assert_eq!(table.len(), 0);
         assert!(table.data.is_empty() && table.children.is_empty());

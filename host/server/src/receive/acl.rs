@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use quorate_model::acl::{Acl, AclEntry, Identity};
 use quorate_wire::ErrorCode;
 
+use super::access::is_proof;
+
 /// The most entries of one list, as written out. ZooKeeper has no bound but its packet.
 const MAX_ENTRIES: usize = 1024;
 
@@ -87,11 +89,6 @@ const ENTRY_BYTES: usize = 12;
 /// ones at the end. So `a:` is none and `a:b:` is one.
 fn is_user_and_digest(id: &str) -> bool {
     id.trim_end_matches(':').split(':').count() == 2
-}
-
-/// An address proves nothing about who the client is (`AuthenticationProvider.isAuthenticated`).
-fn is_proof(identity: &Identity) -> bool {
-    identity.scheme != "ip"
 }
 
 /// `address` or `address/bits`.

@@ -124,7 +124,7 @@ where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    let address = connection.address().ip();
+    let identities = connection.identities();
     let mut client = Client {
         socket: Socket {
             reader,
@@ -139,10 +139,7 @@ where
         edge,
         large: Large::None,
         held: VecDeque::new(),
-        identities: Arc::new(vec![Identity {
-            scheme: "ip".into(),
-            id: address.to_canonical().to_string(),
-        }]),
+        identities,
     };
     let end = match client.converse().await {
         Err(end) => end,
@@ -185,7 +182,7 @@ struct Client<'a, R, W> {
     /// Requests behind a change of the servers that is under way, which takes long; pings overtake them. Bounded
     /// as what is pending is.
     held: VecDeque<(Bytes, Option<Share>)>,
-    /// Who it has proved to be.
+    /// Who it has proved to be, as the connection has it too: without a lock, since it goes along with each write.
     identities: Arc<Vec<Identity>>,
 }
 

@@ -3,8 +3,6 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use parking_lot::RwLockReadGuard;
 use quorate_consensus::MembersChange;
@@ -19,7 +17,6 @@ use quorate_wire::{
     CallResponse, CallStatus, Create, CreateMode, ErrorCode, MultiOperation, RequestBody,
     RequestError, ResponseBody, opcode,
 };
-use sha1::{Digest as _, Sha1};
 
 use super::room::{Share, Size};
 use super::{CallPath, Edge, Standing, acl};
@@ -30,15 +27,6 @@ use crate::route::Barrier;
 
 /// How many reads of one connection are answered before `apply` gets a turn.
 const READS_PER_LOCK: u32 = 64;
-
-/// The most identities that one connection may add by auth: each goes along with each of its writes.
-const MAX_IDENTITIES: usize = 32;
-
-/// The most bytes of one identity: what the name in a certificate may need.
-const MAX_IDENTITY_BYTES: usize = 1024;
-
-/// The most bytes of all identities that one connection adds.
-const MAX_IDENTITIES_BYTES: usize = 4096;
 
 /// Where a frame came from.
 pub(super) struct Context<'a> {
@@ -131,7 +119,10 @@ pub(super) fn take(
             return Ok(Taken::Done);
         }
         RequestBody::Auth { scheme, auth, .. } => {
-            let proved = add_identity(Arc::make_mut(context.identities), &scheme, &auth);
+            let identities = Arc::make_mut(context.identities);
+            let proved = context.edge.limits.access.prove(identities, &scheme, &auth);
+            // Before the answer: what is told behind it counts it.
+            connection.prove(context.identities.clone());
             connection.reply_at_once(xid, proved.map(|()| ResponseBody::Empty));
             return Ok(match proved {
                 Ok(()) => Taken::Done,
@@ -589,104 +580,10 @@ fn canonical(arguments: String) -> String {
     parsed.map_or(arguments, |value| value.to_string())
 }
 
-/// What auth proves. `ip` proves nothing that the connection does not have already; `world` is no
-/// scheme to prove anything by, so it fails in ZooKeeper too.
-fn add_identity(
-    identities: &mut Vec<Identity>,
-    scheme: &str,
-    auth: &[u8],
-) -> Result<(), ErrorCode> {
-    match scheme {
-        "ip" => Ok(()),
-        "digest" => {
-            let identity = digest_identity(auth);
-            if identities.contains(&identity) {
-                return Ok(());
-            }
-            let bytes = |identity: &Identity| identity.scheme.len() + identity.id.len();
-            let added = identities.iter().filter(|one| one.scheme != "ip");
-            let added_bytes: usize = added.clone().map(bytes).sum();
-            if bytes(&identity) > MAX_IDENTITY_BYTES
-                || added.count() >= MAX_IDENTITIES
-                || added_bytes + bytes(&identity) > MAX_IDENTITIES_BYTES
-            {
-                return Err(ErrorCode::AuthFailed);
-            }
-            identities.push(identity);
-            Ok(())
-        }
-        _ => Err(ErrorCode::AuthFailed),
-    }
-}
-
-/// As ZooKeeper's `DigestAuthenticationProvider` makes it of `user:password`: `user:` and the
-/// SHA-1 of the whole in base64.
-fn digest_identity(auth: &[u8]) -> Identity {
-    let text = String::from_utf8_lossy(auth);
-    let user = text.split(':').next().unwrap_or_default();
-    let digest = BASE64_STANDARD.encode(Sha1::digest(text.as_bytes()));
-    Identity {
-        scheme: "digest".into(),
-        id: format!("{user}:{digest}"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use quorate_model::acl::Acl;
-
-    #[test]
-    fn digest_is_zookeepers() {
-        // The example of ZooKeeper's own documentation and tests: super:test.
-        assert_eq!(
-            digest_identity(b"super:test").id,
-            "super:D/InIHSb7yEEbrWz8b9l71RjZJU="
-        );
-    }
-
-    #[test]
-    fn auth_adds_an_identity_once_and_within_a_bound() {
-        let mut identities = vec![];
-        for _ in 0..3 {
-            assert_eq!(add_identity(&mut identities, "digest", b"a:b"), Ok(()));
-        }
-        assert_eq!(identities.len(), 1);
-        assert_eq!(add_identity(&mut identities, "ip", b""), Ok(()));
-        assert_eq!(
-            add_identity(&mut identities, "kerberos", b""),
-            Err(ErrorCode::AuthFailed)
-        );
-        assert_eq!(
-            add_identity(&mut identities, "world", b"anyone"),
-            Err(ErrorCode::AuthFailed)
-        );
-        let mut more = |prefix: &str| {
-            let added = (0..100).filter(|n: &u32| {
-                let auth = format!("{prefix}{n}:password");
-                add_identity(&mut identities, "digest", auth.as_bytes()).is_ok()
-            });
-            added.count()
-        };
-        assert_eq!(more(""), MAX_IDENTITIES - 1);
-    }
-
-    #[test]
-    fn identities_are_bounded_in_bytes() {
-        let mut identities = vec![];
-        let mut add = |length: usize, n: usize| {
-            let auth = format!("{n}{}:password", "u".repeat(length));
-            add_identity(&mut identities, "digest", auth.as_bytes())
-        };
-        assert_eq!(add(1_000_000, 0), Err(ErrorCode::AuthFailed));
-        assert_eq!(add(MAX_IDENTITY_BYTES, 0), Err(ErrorCode::AuthFailed));
-        let taken = (0..32).take_while(|n| add(900, *n).is_ok()).count();
-        assert_eq!(taken, 4);
-        assert!(format!("{identities:?}").len() < MAX_IDENTITIES_BYTES + 200);
-        // The password takes no room, however long it is.
-        let long = format!("a:{}", "p".repeat(100_000));
-        assert_eq!(add_identity(&mut vec![], "digest", long.as_bytes()), Ok(()));
-    }
 
     #[test]
     fn bad_paths_of_writes_are_bad_arguments_before_they_are_anything_else() {

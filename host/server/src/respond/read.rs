@@ -1,9 +1,10 @@
 //! Reads, answered from the state that their session's earlier writes have made.
 
 use bytes::BytesMut;
+use quorate_model::acl::{Identity, permission};
 use quorate_model::id::{SessionId, Zxid};
 use quorate_model::path::ZnodePath;
-use quorate_tree::State;
+use quorate_tree::{State, Znode};
 use quorate_wire::stat::STAT_BYTES;
 use quorate_wire::{ErrorCode, EventType, Notification, ResponseBody, Stat, WatcherEvent};
 
@@ -96,10 +97,11 @@ pub(super) struct Place<'a> {
     pub(super) state: &'a State,
     pub(super) connection: u64,
     pub(super) session: Option<SessionId>,
+    pub(super) identities: &'a [Identity],
     pub(super) watches: &'a Watches,
 }
 
-impl Place<'_> {
+impl<'a> Place<'a> {
     /// Appends the answer, and before it the events of watches that are due at once. The state is locked,
     /// so the watches are set and the answer made as of one moment (rule W2).
     pub(super) fn answer(&self, read: &Read, xid: i32, out: &mut BytesMut) {
@@ -118,6 +120,7 @@ impl Place<'_> {
         encode::reply(xid, self.state.last_zxid(), reply, out);
     }
 
+    /// Anybody may ask, as in ZooKeeper.
     fn exists(&self, path: &ZnodePath, watch: bool) -> Reply {
         if watch {
             self.watch_data(path)?;
@@ -127,7 +130,7 @@ impl Place<'_> {
     }
 
     fn data(&self, path: &ZnodePath, watch: bool) -> Reply {
-        let node = self.state.node(path).ok_or(ErrorCode::NoNode)?;
+        let node = self.find(path, permission::READ)?.node();
         if watch {
             self.watch_data(path)?;
         }
@@ -138,31 +141,45 @@ impl Place<'_> {
     }
 
     fn children(&self, path: &ZnodePath, watch: bool, with_stat: bool) -> Reply {
-        let children = self.state.children(path).ok_or(ErrorCode::NoNode)?;
-        let stat = self.state.stat(path).ok_or(ErrorCode::NoNode)?;
+        let znode = self.find(path, permission::READ)?;
         if watch {
             self.watch_children(path)?;
         }
+        let children = znode.children();
         Ok(if with_stat {
             ResponseBody::ChildrenWithStat {
                 children,
-                stat: Stat::from(&stat),
+                stat: Stat::from(&znode.stat()),
             }
         } else {
             ResponseBody::Children(children)
         })
     }
 
+    /// Who may read the znode, or set its list, sees the list; hashes only who may set it.
     fn acl(&self, path: &ZnodePath) -> Reply {
-        let acl = self.state.acl(path).ok_or(ErrorCode::NoNode)?;
-        let stat = self.state.stat(path).ok_or(ErrorCode::NoNode)?;
+        let znode = self.find(path, permission::READ | permission::ADMIN)?;
+        let acl = match znode.permits(permission::ADMIN, self.identities) {
+            true => znode.acl().clone(),
+            false => znode.acl().masked(),
+        };
         Ok(ResponseBody::Acl {
             acl,
-            stat: Stat::from(&stat),
+            stat: Stat::from(&znode.stat()),
         })
     }
 
-    /// ZooKeeper's `DataTree.setWatches`: what has happened since is told now, the rest is watched.
+    /// The znode, if its access control list gives the client one of `permissions`. NoNode before NoAuth, as in ZooKeeper.
+    fn find(&self, path: &ZnodePath, permissions: u32) -> Result<Znode<'a>, ErrorCode> {
+        let znode = self.state.find(path).ok_or(ErrorCode::NoNode)?;
+        match znode.permits(permissions, self.identities) {
+            true => Ok(znode),
+            false => Err(ErrorCode::NoAuth),
+        }
+    }
+
+    /// ZooKeeper's `DataTree.setWatches`: what has happened since is told now, the rest is watched. No list is asked:
+    /// exists tells as much.
     fn set_watches(&self, set: &SetWatches, out: &mut BytesMut) -> Reply {
         let zxid = self.state.last_zxid();
         let mut tell = |event, path: &ZnodePath| {

@@ -1,5 +1,7 @@
 //! Order of answers and events, at a connection without a socket (rules W1 to W3, C9).
 
+mod access;
+
 use proptest::prelude::*;
 use quorate_model::call::{Acknowledgement, CallRequest};
 use quorate_model::id::Zxid;

@@ -2,6 +2,7 @@
 //!
 //! The form is that of ZooKeeper's `QuorumVerifier.toString`: a line for each server, then the version.
 
+use quorate_model::acl::{Identity, permission};
 use quorate_model::outcome::{Outcome, Refusal, ZnodeOutcome};
 use quorate_model::path::ZnodePath;
 
@@ -27,6 +28,14 @@ pub(crate) fn set(view: &mut View, members: &str, version: u64) -> Result<Outcom
     let stat = view.node(&path).map(|node| node.stat);
     let stat = stat.ok_or(Refusal::NoNode(path))?;
     Ok(Outcome::Znode(ZnodeOutcome::Set(stat)))
+}
+
+/// Whoever changes the servers needs WRITE on the znode, as in ZooKeeper: nobody has it but the super user, unless that
+/// one gives it to others.
+pub(crate) fn expect_may_change(view: &View, identities: &[Identity]) -> Result<(), Refusal> {
+    let path = ZnodePath::configuration();
+    view.stat_for(&path, permission::WRITE, identities)
+        .map(drop)
 }
 
 /// The version in the data of `/zookeeper/config`; none before they were first set.

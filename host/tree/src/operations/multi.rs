@@ -1,10 +1,9 @@
 //! Multi: several znode operations, all or nothing.
 
-use quorate_model::id::SessionId;
 use quorate_model::outcome::{Outcome, Refusal};
 use quorate_model::request::ZnodeOperation;
 
-use crate::operations::znode;
+use crate::operations::znode::{self, Writer};
 use crate::view::View;
 
 /// How many operations one multi may have. Its frame bounds their bytes already.
@@ -13,7 +12,7 @@ const MAX_OPERATIONS: usize = 100_000;
 /// Does all of them in order, or says which part failed.
 pub(crate) fn execute(
     view: &mut View,
-    session: SessionId,
+    writer: Writer<'_>,
     operations: &[ZnodeOperation],
 ) -> Result<Outcome, Refusal> {
     if operations.len() > MAX_OPERATIONS {
@@ -23,7 +22,7 @@ pub(crate) fn execute(
     let mut outcomes = Vec::with_capacity(operations.len());
     for (index, operation) in operations.iter().enumerate() {
         let outcome =
-            znode::execute(view, session, operation).map_err(|refusal| Refusal::Multi {
+            znode::execute(view, writer, operation).map_err(|refusal| Refusal::Multi {
                 index: index as u32,
                 refusal: Box::new(refusal),
             })?;

@@ -1,12 +1,12 @@
 //! Create, delete, set, set the access control list, check: one znode each, as ZooKeeper does them.
 
 use bytes::Bytes;
-use quorate_model::acl::Acl;
+use quorate_model::acl::{Acl, Identity, permission};
 use quorate_model::bound::EPHEMERAL_BYTES;
 use quorate_model::id::SessionId;
 use quorate_model::outcome::{Refusal, ZnodeOutcome};
 use quorate_model::path::ZnodePath;
-use quorate_model::request::{CreateLifetime, CreatePath, ZnodeOperation};
+use quorate_model::request::{CreateLifetime, CreatePath, Request, ZnodeOperation};
 use quorate_model::write_set::Change;
 use quorate_model::znode::{Lifetime, MAX_DATA_BYTES, Stat};
 
@@ -20,10 +20,30 @@ const MAX_EPHEMERAL_BYTES: u64 = 32 << 20;
 /// "Any version", in a request.
 const ANY_VERSION: i32 = -1;
 
+/// Who makes a plain write: what the access control lists ask about. Recipes, guards and the server itself write
+/// without one.
+#[derive(Clone, Copy)]
+pub(crate) struct Writer<'a> {
+    pub(crate) session: SessionId,
+    pub(crate) identities: &'a [Identity],
+}
+
+impl<'a> Writer<'a> {
+    pub(crate) fn of(request: &'a Request) -> Writer<'a> {
+        Writer {
+            session: request.session,
+            identities: &request.identities,
+        }
+    }
+}
+
 /// Does one operation of a client; whoever calls takes back what it changed if it is refused.
+///
+/// Permissions are asked for where ZooKeeper's `PrepRequestProcessor` does it: behind NoNode of the znode whose list
+/// counts, and before everything else that depends on the state.
 pub(crate) fn execute(
     view: &mut View,
-    session: SessionId,
+    writer: Writer<'_>,
     operation: &ZnodeOperation,
 ) -> Result<ZnodeOutcome, Refusal> {
     match operation {
@@ -38,22 +58,22 @@ pub(crate) fn execute(
                 CreateLifetime::Persistent => Lifetime::Persistent,
                 CreateLifetime::Container => Lifetime::Container,
                 // Before anything else, as in ZooKeeper.
-                CreateLifetime::Ephemeral if view.session(session).is_none() => {
+                CreateLifetime::Ephemeral if view.session(writer.session).is_none() => {
                     return Err(Refusal::LocalSession);
                 }
-                CreateLifetime::Ephemeral => Lifetime::Session(session),
+                CreateLifetime::Ephemeral => Lifetime::Session(writer.session),
             };
-            create(view, path, data, acl, lifetime, *with_stat)
+            create(view, writer, path, data, acl, lifetime, *with_stat)
         }
-        ZnodeOperation::Delete { path, version } => delete(view, path, *version),
+        ZnodeOperation::Delete { path, version } => delete(view, writer, path, *version),
         ZnodeOperation::Set {
             path,
             data,
             version,
-        } => set(view, path, data, *version),
-        ZnodeOperation::SetAcl { path, acl, version } => set_acl(view, path, acl, *version),
+        } => set(view, writer, path, data, *version),
+        ZnodeOperation::SetAcl { path, acl, version } => set_acl(view, writer, path, acl, *version),
         ZnodeOperation::Check { path, version } => {
-            let stat = find(view, path)?;
+            let stat = view.stat_for(path, permission::READ, writer.identities)?;
             expect_version(path, *version, stat.version)?;
             Ok(ZnodeOutcome::Checked)
         }
@@ -62,6 +82,7 @@ pub(crate) fn execute(
 
 fn create(
     view: &mut View,
+    writer: Writer<'_>,
     path: &CreatePath,
     data: &Bytes,
     acl: &Acl,
@@ -72,22 +93,26 @@ fn create(
         return Err(Refusal::InvalidAcl);
     }
     expect_data_fits(data)?;
+    let (parent, name) = match path {
+        CreatePath::Exactly(path) => {
+            let parent = path.parent();
+            let parent = parent.ok_or_else(|| Refusal::NodeExists(path.clone()))?;
+            (parent, path.name())
+        }
+        CreatePath::Sequential { parent, prefix } => (parent.clone(), &**prefix),
+    };
+    expect_not_configuration(&parent)?;
+    expect_open_below(view, &parent, name)?;
+    let parent_stat = view.stat_for(&parent, permission::CREATE, writer.identities)?;
     let path = match path {
         CreatePath::Exactly(path) => path.clone(),
-        CreatePath::Sequential { parent, prefix } => {
-            let stat = find(view, parent)?;
-            let name = format!("{prefix}{:010}", created_children(&stat));
+        CreatePath::Sequential { .. } => {
+            let name = format!("{name}{:010}", created_children(&parent_stat));
             parent
                 .child(&name)
                 .map_err(|error| Refusal::BadArguments(error.to_string()))?
         }
     };
-    let Some(parent) = path.parent() else {
-        return Err(Refusal::NodeExists(path));
-    };
-    expect_not_configuration(&parent)?;
-    expect_open(view, &path)?;
-    let parent_stat = find(view, &parent)?;
     if view.stat(&path).is_some() {
         return Err(Refusal::NodeExists(path));
     }
@@ -103,13 +128,20 @@ fn create(
     Ok(ZnodeOutcome::Created { path, stat })
 }
 
-fn delete(view: &mut View, path: &ZnodePath, version: i32) -> Result<ZnodeOutcome, Refusal> {
+fn delete(
+    view: &mut View,
+    writer: Writer<'_>,
+    path: &ZnodePath,
+    version: i32,
+) -> Result<ZnodeOutcome, Refusal> {
     let own = ["/", "/zookeeper", "/zookeeper/config", "/zookeeper/quota"];
-    if own.contains(&path.as_str()) {
+    let parent = path.parent().filter(|_| !own.contains(&path.as_str()));
+    let Some(parent) = parent else {
         let message = format!("{path} cannot be deleted: it is the server's own");
         return Err(Refusal::BadArguments(message));
-    }
-    expect_open(view, path)?;
+    };
+    expect_open_below(view, &parent, path.name())?;
+    view.stat_for(&parent, permission::DELETE, writer.identities)?;
     let stat = find(view, path)?;
     expect_version(path, version, stat.version)?;
     if stat.children > 0 {
@@ -126,6 +158,7 @@ fn delete(view: &mut View, path: &ZnodePath, version: i32) -> Result<ZnodeOutcom
 
 fn set(
     view: &mut View,
+    writer: Writer<'_>,
     path: &ZnodePath,
     data: &Bytes,
     version: i32,
@@ -133,14 +166,16 @@ fn set(
     expect_data_fits(data)?;
     expect_not_configuration(path)?;
     expect_open(view, path)?;
-    let stat = find(view, path)?;
+    let stat = view.stat_for(path, permission::WRITE, writer.identities)?;
     expect_version(path, version, stat.version)?;
     set_data(view, path, &stat, data.clone());
     find(view, path).map(ZnodeOutcome::Set)
 }
 
+/// Also of `/zookeeper/config`: its list says who may change the servers.
 fn set_acl(
     view: &mut View,
+    writer: Writer<'_>,
     path: &ZnodePath,
     acl: &Acl,
     version: i32,
@@ -148,9 +183,8 @@ fn set_acl(
     if acl.0.is_empty() {
         return Err(Refusal::InvalidAcl);
     }
-    expect_not_configuration(path)?;
     expect_open(view, path)?;
-    let stat = find(view, path)?;
+    let stat = view.stat_for(path, permission::ADMIN, writer.identities)?;
     expect_version(path, version, stat.acl_version)?;
     let acl_version = next_version(stat.acl_version);
     view.change(Change::SetAcl {
@@ -268,7 +302,7 @@ pub(crate) fn expect_end_fits(view: &View, lifetime: Lifetime) -> Result<(), Str
     ))
 }
 
-/// In ZooKeeper its access control list says so: it can be read by all, and written by none.
+/// Its data are what the ensemble says of itself: not even the super user sets them.
 fn expect_not_configuration(path: &ZnodePath) -> Result<(), Refusal> {
     if *path == ZnodePath::configuration() {
         return Err(Refusal::NoAuth(format!(
@@ -280,10 +314,20 @@ fn expect_not_configuration(path: &ZnodePath) -> Result<(), Refusal> {
 
 /// Below a sealed mount only the recipe writes; the mount's own data are the operator's.
 fn expect_open(view: &View, path: &ZnodePath) -> Result<(), Refusal> {
-    match view.mount_above(path) {
-        Some(mount) if mount.sealed && mount.path != *path => Err(Refusal::NoAuth(format!(
-            "{path} is below {}, where recipe {} is mounted, sealed: call its operations instead",
-            mount.path, mount.recipe
+    // Mounts do not nest: nothing above the parent of a mount is one.
+    match path.parent() {
+        Some(parent) => expect_open_below(view, &parent, path.name()),
+        None => Ok(()),
+    }
+}
+
+fn expect_open_below(view: &View, parent: &ZnodePath, name: &str) -> Result<(), Refusal> {
+    match view.mount_above(parent) {
+        Some(mount) if mount.sealed => Err(Refusal::NoAuth(format!(
+            "{}/{name} is below {}, where recipe {} is mounted, sealed: call its operations instead",
+            parent.as_str().trim_end_matches('/'),
+            mount.path,
+            mount.recipe
         ))),
         _ => Ok(()),
     }
