@@ -139,14 +139,14 @@ def test_c10_an_upgrade_keeps_the_tree_and_the_calls_that_wait(http, server, bas
     check = http.request("PUT", f"/v1/mounts{base}", {**upgrade, "check": True}).body
     assert (check["digest"], check["parked_calls"], check["ending_calls"]) == (first, 1, 0)
     upgraded = http.request("PUT", f"/v1/mounts{base}", upgrade).body
-    assert (upgraded["digest"], upgraded["woken_calls"]) == (pushed["digest"], 1)
+    assert (upgraded["digest"], upgraded["followed_calls"], upgraded["ended_calls"]) == (pushed["digest"], 1, 0)
     assert (upgraded["set"], upgraded["sealed"]) == ({"log-lines": 7}, False)
     # One component of the name is in use, the other is not.
     in_use = http.request("DELETE", f"/v1/recipes/inbox/{pushed['digest']}")
     assert (in_use.status, in_use.body["error"]["code"]) == (409, "recipe-in-use")
     # Rolled back on the command line, by the first digits.
     said = command(server, "mount", base, "inbox", "--upgrade", "--digest", first[:10])
-    assert "calls that go on: 1, that end: 0" in said
+    assert "calls that go on: 1, that ended: 0" in said
     assert shown(http, base)["digest"] == first
     # To another recipe: the call that waits does not fit it.
     said = command(server, "mount", base, "counter", "--upgrade", "--check")
