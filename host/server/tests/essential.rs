@@ -19,6 +19,7 @@ use quorate::recipes;
 use quorate::route::Waiter;
 use quorate::server::{Machine, Server};
 use quorate_consensus::{Config, RealDisk};
+use quorate_model::call::Acknowledgement;
 use quorate_model::id::{ServerId, Zxid};
 use quorate_model::outcome::Outcome;
 use quorate_model::request::Operation;
@@ -93,7 +94,7 @@ fn a_server_that_panics() {
             .spawn(move || handle.block_on(leader.run()))
             .unwrap();
         server.begun().await.unwrap();
-        let request = administration(Operation::Acknowledge { key: 1 });
+        let request = administration(Operation::Acknowledge(Acknowledgement::up_to(1)));
         match &*panics_in {
             "leader" => {
                 hands.broken.store(true, Ordering::SeqCst);

@@ -1,10 +1,14 @@
 //! The checker: whether what clients saw and what servers applied can be, if every promise is kept.
 
+pub mod calls;
 pub mod ephemerals;
+pub mod leases;
 pub mod linearizable;
 pub mod locks;
 pub mod members;
 pub mod once;
+pub mod queues;
+pub mod tree;
 pub mod watches;
 pub mod znodes;
 
@@ -31,8 +35,12 @@ pub enum Kind {
     Twice,
     /// A client's writes were applied in another order than it sent them in.
     OutOfOrder,
-    /// Two held one lock at a time, or a fencing token was not above the one before.
+    /// Two held one lock or lease at a time, or a fencing token was not above the one before.
     TwoHolders,
+    /// A call ended too early, waited where nothing is mounted, or left something behind.
+    Call,
+    /// An item of a queue was given out of its turn, or went without being taken.
+    Queue,
     /// An event of a watch is missing, or late, or of what did not happen.
     Watch,
     /// An ephemeral has not lived as long as its session.
@@ -103,11 +111,16 @@ pub fn violations(history: &History, ledger: &Ledger) -> Vec<Violation> {
         .collect();
     found.extend(ledger.violations());
     found.extend(once::violations(&history.operations(), ledger));
-    found.extend(locks::violations(
-        &history.holds(),
-        &ledger.ended_sessions(),
-    ));
     let transactions = ledger.transactions();
+    let ended = locks::Ended {
+        calls: calls::answered(&transactions),
+        sessions: ledger.ended_sessions(),
+    };
+    found.extend(locks::violations(&history.holds(), &ended));
+    let calls = history.calls();
+    found.extend(calls::violations(&calls, &transactions));
+    found.extend(queues::violations(&calls, &transactions));
+    found.extend(leases::violations(&transactions));
     found.extend(ephemerals::violations(&transactions));
     let znodes = Znodes::new(&transactions);
     found.extend(znodes.violations(&history.glimpses()));

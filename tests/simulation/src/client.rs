@@ -8,9 +8,8 @@ use bytes::{Bytes, BytesMut};
 use quorate_model::id::Zxid;
 use quorate_wire::request::SetWatches;
 use quorate_wire::{
-    Acknowledgement, CallRequest, CallResponse, CallStatus, ConnectRequest, ConnectResponse,
-    MAX_FRAME_BYTES, Notification, Reader, Record as _, ReplyHeader, Request, RequestBody,
-    Response, ResponseBody, frame, opcode,
+    CallResponse, ConnectRequest, ConnectResponse, MAX_FRAME_BYTES, Notification, Reader,
+    Record as _, ReplyHeader, Request, RequestBody, Response, ResponseBody, frame, opcode,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -18,6 +17,7 @@ use turmoil::net::TcpStream;
 
 use crate::server::{CLIENT_PORT, name};
 
+pub mod calls;
 pub mod watches;
 
 use watches::{Asked, Watches};
@@ -333,67 +333,6 @@ impl Client {
             if self.header(&frame)?.xid == opcode::PING_XID {
                 return Ok(());
             }
-        }
-    }
-
-    /// Calls an operation, and repeats it with its key, at whichever server, until it has its answer.
-    pub async fn call(
-        &mut self,
-        mount: &str,
-        operation: &str,
-        arguments: serde_json::Value,
-    ) -> Result<(Zxid, CallResponse), Expired> {
-        self.connected().await?;
-        self.key += 1;
-        let key = self.key;
-        loop {
-            let request = CallRequest {
-                key,
-                mount: mount.into(),
-                operation: operation.into(),
-                arguments: arguments.to_string(),
-                timeout_ms: 0,
-                acknowledged: Acknowledgement {
-                    mark: key - 1,
-                    awaited: Vec::new(),
-                },
-            };
-            match self.ask(RequestBody::Call(request)).await {
-                Err(Lost::Connection) => {
-                    self.connected().await?;
-                    continue;
-                }
-                Err(Lost::Session) => return Err(Expired),
-                Ok(Answer { zxid, error, body }) => match body {
-                    ResponseBody::Call(response) if error == 0 => match response.status {
-                        CallStatus::NotReady => tokio::time::sleep(RETRY).await,
-                        CallStatus::Parked => match self.late_answer(key).await {
-                            Ok(answer) => return Ok(answer),
-                            Err(Lost::Connection) => {
-                                self.hang_up();
-                                self.connected().await?;
-                            }
-                            Err(Lost::Session) => return Err(Expired),
-                        },
-                        _ => return Ok((zxid, response)),
-                    },
-                    // The session goes on over another connection, or such.
-                    _ => {
-                        self.hang_up();
-                        self.connected().await?;
-                    }
-                },
-            }
-        }
-    }
-
-    async fn late_answer(&mut self, key: u64) -> Result<(Zxid, CallResponse), Lost> {
-        loop {
-            if let Some(answer) = self.late.remove(&key) {
-                return Ok(answer);
-            }
-            let frame = self.frame(Instant::now() + SILENCE).await?;
-            self.header(&frame)?;
         }
     }
 }

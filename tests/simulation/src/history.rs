@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
-use quorate_model::id::{SessionId, Zxid};
+use quorate_model::id::{CallId, Zxid};
 
+use crate::client::calls::Called;
 use crate::client::watches::Watch;
 
 /// What is asked of one register: a znode, a pair of them, or a counter.
@@ -82,18 +83,14 @@ pub struct Operation {
 /// One hold of a lock.
 #[derive(Clone, Debug)]
 pub struct Hold {
-    /// Who.
-    pub client: u64,
-    /// Of which lock.
+    /// Which lock.
     pub lock: String,
-    /// The session that holds it.
-    pub session: SessionId,
     /// The fencing token.
     pub token: u64,
-    /// As of when it was told that it has the lock.
-    pub granted: Zxid,
-    /// As of when it gave it back; none if it did not get to know, or never did.
-    pub released: Option<Zxid>,
+    /// The call that took it.
+    pub acquired: CallId,
+    /// The call that was to give it back, if there was one.
+    pub released: Option<CallId>,
 }
 
 /// What a read without a sync has shown.
@@ -126,6 +123,7 @@ pub struct History {
     holds: Arc<Mutex<Vec<Hold>>>,
     glimpses: Arc<Mutex<Vec<Glimpse>>>,
     watches: Arc<Mutex<Vec<(u64, Watch)>>>,
+    called: Arc<Mutex<Vec<Called>>>,
     complaints: Arc<Mutex<Vec<String>>>,
 }
 
@@ -155,6 +153,11 @@ impl History {
         self.watches.lock().push((client, watch));
     }
 
+    /// A call has ended for its client.
+    pub fn called(&self, called: Called) {
+        self.called.lock().push(called);
+    }
+
     /// A client was told what it cannot have been told.
     pub fn complain(&self, what: String) {
         self.complaints.lock().push(what);
@@ -178,6 +181,11 @@ impl History {
     /// All watches, with whose they were.
     pub fn watches(&self) -> Vec<(u64, Watch)> {
         self.watches.lock().clone()
+    }
+
+    /// All calls.
+    pub fn calls(&self) -> Vec<Called> {
+        self.called.lock().clone()
     }
 
     /// What clients complained of.

@@ -1,7 +1,7 @@
 //! The ledger: what was applied, seen from inside. Every server has to apply the same, and nothing twice.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::ops::Bound;
 
@@ -154,6 +154,18 @@ impl Ledger {
             .flat_map(|transaction| &transaction.changes)
             .filter(|change| matches!(change, Change::UpgradeSession { .. }))
             .count()
+    }
+
+    /// How many calls had to wait.
+    pub fn waited(&self) -> usize {
+        let state = self.state.lock();
+        let changes = state.transactions.values();
+        let changes = changes.flat_map(|transaction| &transaction.changes);
+        let parked = changes.filter_map(|change| match change {
+            Change::Park(call) => Some(call.id),
+            _ => None,
+        });
+        parked.collect::<BTreeSet<_>>().len()
     }
 
     /// At which transaction each session has ended.

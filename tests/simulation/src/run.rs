@@ -15,6 +15,7 @@ use quorate_model::id::ServerId;
 use quorate_model::path::ZnodePath;
 use quorate_sandbox::{PreparedRecipe, RunLimits, Sandbox, SandboxConfig};
 use quorate_tree::{RunTree, State};
+use quorate_wire::CallStatus;
 use turmoil::Sim;
 
 use crate::check::ephemerals::EPHEMERALS;
@@ -45,7 +46,7 @@ const OBSERVERS: u64 = 2;
 const LOCAL_EVERY: u64 = 3;
 
 /// Who the clients are.
-const ROLES: [Role; 14] = [
+const ROLES: [Role; 19] = [
     Role::Registers,
     Role::Registers,
     Role::Registers,
@@ -54,6 +55,11 @@ const ROLES: [Role; 14] = [
     Role::Counts,
     Role::Locks,
     Role::Locks,
+    Role::Queues,
+    Role::Queues,
+    Role::Queues,
+    Role::Leases,
+    Role::Leases,
     Role::Pairs,
     Role::Pairs,
     Role::Watches,
@@ -239,10 +245,17 @@ pub fn run(
     let ephemerals = operations.iter();
     let ephemerals = ephemerals.filter(|one| one.register.starts_with(EPHEMERALS));
     let ephemerals = ephemerals.count();
+    let calls = history.calls();
+    let timed_out = calls.iter();
+    let timed_out = timed_out.filter(|call| call.status() == Some(CallStatus::TimedOut));
+    let timed_out = timed_out.count();
     let mut counts = vec![
         ("transactions", ledger.transactions().len() as u64),
         ("operations", operations.len() as u64),
         ("of them unknown", unknown as u64),
+        ("calls", calls.len() as u64),
+        ("calls that waited", ledger.waited() as u64),
+        ("calls that timed out", timed_out as u64),
         ("holds", history.holds().len() as u64),
         ("watch events", events as u64),
         ("ephemerals", ephemerals as u64),
@@ -260,7 +273,7 @@ pub fn run(
     }
     let mut trace = DefaultHasher::new();
     format!(
-        "{:?}{operations:?}{:?}{watches:?}{:?}",
+        "{:?}{operations:?}{calls:?}{:?}{watches:?}{:?}",
         ledger.transactions(),
         history.holds(),
         history.glimpses()
@@ -275,7 +288,12 @@ pub fn run(
 }
 
 /// The recipes that the clients call, and where they are mounted.
-const MOUNTS: [(&str, &str); 2] = [("counter", "/counters"), ("fair-lock", "/locks")];
+const MOUNTS: [(&str, &str); 4] = [
+    ("counter", "/counters"),
+    ("fair-lock", "/locks"),
+    ("queue", "/queues"),
+    ("lease", "/leases"),
+];
 
 /// One engine for all servers, with the recipes compiled, or found in `cache`. A run has no deadline by the wall
 /// there, which no simulation can repeat.

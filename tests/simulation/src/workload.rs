@@ -1,7 +1,10 @@
-//! What the clients do: registers, pipelines, counters, locks, pairs, watches, ephemerals. Each writes down what it saw.
+//! What the clients do: registers, pipelines, counters, locks, queues, leases, pairs, watches, ephemerals. Each writes down what it saw.
 
 mod ephemerals;
+mod leases;
+mod locks;
 mod pairs;
+mod queues;
 mod watches;
 
 use std::sync::Arc;
@@ -10,14 +13,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_model::acl::Acl;
-use quorate_model::id::SessionId;
-use quorate_wire::{CallStatus, Create, RequestBody, ResponseBody};
-use serde_json::{Value, json};
+use quorate_wire::{Create, RequestBody, ResponseBody};
+use serde_json::json;
 
 use crate::check::ephemerals::EPHEMERALS;
 use crate::check::once::PIPELINES;
-use crate::client::{Answer, Client, Expired};
-use crate::history::{Ask, History, Hold, Operation, Told};
+use crate::client::calls::{Call, Called};
+use crate::client::{Answer, Client};
+use crate::history::{Ask, History, Operation, Told};
 
 /// How many znodes the clients write to.
 const REGISTERS: u64 = 6;
@@ -40,6 +43,10 @@ pub enum Role {
     Counts,
     /// Takes and gives back a lock, and sometimes dies with it.
     Locks,
+    /// Offers, takes, claims and confirms items of a queue, by several calls at once.
+    Queues,
+    /// Takes leases, and renews them, gives them back, or lets them end.
+    Leases,
     /// Changes two znodes together.
     Pairs,
     /// Watches znodes that others write to.
@@ -100,6 +107,8 @@ impl Program {
                 Role::Pipeline => self.pipeline(number).await,
                 Role::Counts => self.count().await,
                 Role::Locks => self.lock().await,
+                Role::Queues => self.queue(number).await,
+                Role::Leases => self.lease().await,
                 Role::Pairs => self.pair(number).await,
                 Role::Watches => self.watch().await,
                 Role::Ephemerals => self.ephemeral(number).await,
@@ -232,22 +241,16 @@ impl Program {
             return;
         }
         let asked = self.history.event();
-        let counted = self
-            .client
-            .call("/counters", "add", json!(["hits", 1]))
-            .await;
-        let told = match counted {
-            Ok((_, response)) => match (response.status, response.result.parse()) {
-                (CallStatus::Returned, Ok(value)) => {
-                    Some((self.history.event(), Told::Value(value)))
+        let add = Call::new("/counters", "add", json!(["hits", 1]));
+        let told = match self.call(add).await {
+            Some(called) if called.told.is_some() => {
+                let value = called.returned().and_then(|value| value.as_i64());
+                if value.is_none() {
+                    self.complain(&called);
                 }
-                _ => {
-                    self.history
-                        .complain(format!("client {}: counting gave {response:?}", self.id));
-                    None
-                }
-            },
-            Err(Expired) => None,
+                value.map(|value| (self.history.event(), Told::Value(value)))
+            }
+            _ => None,
         };
         self.history.operation(Operation {
             client: self.id,
@@ -258,49 +261,23 @@ impl Program {
         });
     }
 
-    async fn lock(&mut self) {
-        let lock = format!("door{}", self.client.random().u8(..2));
-        if self.client.connected().await.is_err() {
-            return;
+    /// Calls, and writes down what was told.
+    async fn call_all(&mut self, calls: Vec<Call>) -> Vec<Called> {
+        let called = self.client.call_all(calls).await;
+        for one in &called {
+            self.history.called(one.clone());
         }
-        let session = SessionId(self.client.session());
-        let acquired = self.client.call("/locks", "acquire", json!([lock])).await;
-        let (granted, response) = match acquired {
-            Ok(answer) => answer,
-            // If it ever had the lock, that went with the session.
-            Err(Expired) => return,
-        };
-        let grant: Value = serde_json::from_str(&response.result).unwrap_or_default();
-        let token = grant["token"].as_u64();
-        let (CallStatus::Returned, Some(token)) = (response.status, token) else {
-            let what = format!("client {}: the lock gave {response:?}", self.id);
-            return self.history.complain(what);
-        };
-        let mut hold = Hold {
-            client: self.id,
-            lock: lock.clone(),
-            session,
-            token,
-            granted,
-            released: None,
-        };
-        let time = Duration::from_millis(self.client.random().u64(0..300));
-        self.client.idle(time).await;
-        if self.client.random().u8(..8) == 0 {
-            // It dies with the lock.
-            self.client.forget_session();
-        } else if let Ok((zxid, response)) =
-            self.client.call("/locks", "release", json!([lock])).await
-        {
-            match response.status {
-                CallStatus::Returned => hold.released = Some(zxid),
-                _ => self.history.complain(format!(
-                    "client {}: giving back {hold:?} gave {response:?}",
-                    self.id
-                )),
-            }
-        }
-        self.history.hold(hold);
+        called
+    }
+
+    async fn call(&mut self, call: Call) -> Option<Called> {
+        self.call_all(vec![call]).await.pop()
+    }
+
+    /// That is not what it can have been told.
+    fn complain(&self, called: &Called) {
+        let what = format!("client {}: {called:?}", self.id);
+        self.history.complain(what);
     }
 }
 

@@ -106,7 +106,7 @@ fn s6_nothing_runs_at_a_mount_that_is_being_unmounted() {
         operation: "wait".into(),
         arguments: "x".into(),
         timeout_ms: Some(50),
-        acknowledged: 0,
+        acknowledged: Acknowledgement::default(),
     };
     let parked = world.ask(session, Operation::Call(timed.clone()));
     assert_eq!(parked, Outcome::Parked);

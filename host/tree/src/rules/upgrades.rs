@@ -162,7 +162,7 @@ fn s6_a_step_of_an_upgrade_is_bounded_in_bytes_too() {
             operation: "watch-all".into(),
             arguments: "x".repeat(1_500),
             timeout_ms: None,
-            acknowledged: 0,
+            acknowledged: Acknowledgement::default(),
         };
         let outcome = world.ask(session, Operation::Call(long));
         assert_eq!(outcome, Outcome::Parked);
