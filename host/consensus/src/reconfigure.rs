@@ -14,6 +14,9 @@ use tokio::time::{sleep, timeout};
 use crate::consensus::Raft;
 use crate::error::ReconfigureError;
 use crate::peer::acquaintances::Acquaintances;
+use crate::peer::dial::ConnectError;
+use crate::peer::hello::Purpose;
+use crate::peer::network::Peers;
 use crate::raft::{Member, Membership, Types};
 
 mod several;
@@ -32,12 +35,17 @@ pub(crate) struct Reconfiguration {
     pub(crate) server: u64,
     pub(crate) raft: Raft,
     pub(crate) acquaintances: Arc<Acquaintances>,
+    pub(crate) peers: Arc<Peers>,
     /// Held by whoever changes the membership.
     pub(crate) changing: Arc<Mutex<()>>,
     /// The longest time in which a follower stands for election by itself. A member that was not heard of
     /// for so long counts as gone.
     pub(crate) election: Duration,
 }
+
+/// A server that is to join and not to vote may only just have been started, so that nobody listens at its address: it is
+/// dialed for so long. Whatever answers ends that.
+const INTRODUCTION: Duration = Duration::from_secs(4);
 
 /// Between two looks at what members are there, and how far they are.
 const LOOK: Duration = Duration::from_millis(50);
@@ -55,7 +63,8 @@ fn not_there<T>(why: String) -> Result<T, ReconfigureError> {
 
 impl Reconfiguration {
     pub(crate) async fn add(self, server: u64, address: String) -> Result<(), ReconfigureError> {
-        self.change(move |now| {
+        let at = address.clone();
+        let decide = move |now: &RaftMetrics<Types>| {
             check_address(&address)?;
             let membership = now.membership_config.membership();
             if let Some(member) = membership.get_node(&server) {
@@ -67,14 +76,63 @@ impl Reconfiguration {
                     "server {server} is a member already, at {known}; remove it before it is added at {address}"
                 ));
             }
-            if let Some((other, _)) = membership.nodes().find(|(_, member)| member.address == address) {
+            if let Some((other, _)) = membership
+                .nodes()
+                .find(|(_, member)| member.address == address)
+            {
                 return refused(format!("{address} is the address of server {other}"));
             }
             check_reachable(membership)?;
             let learner = BTreeMap::from([(server, Member::new(address.clone()))]);
             Ok(Some(ChangeMembers::AddNodes(learner)))
-        })
-        .await
+        };
+        if self.heard_of_all(&decide).await?.is_some() {
+            self.introduce(server, &at, INTRODUCTION).await?;
+        }
+        self.change(decide).await
+    }
+
+    /// An error unless a server of that id answers at that address, which may become a member. What answers there may be
+    /// another one, by a wrong address, or one of another ensemble: it would be sent the log as if it were ours.
+    async fn introduce(
+        &self,
+        server: u64,
+        address: &str,
+        patience: Duration,
+    ) -> Result<(), ReconfigureError> {
+        let dialer = self.peers.dialer(server, address, Purpose::Control);
+        let deadline = tokio::time::Instant::now() + patience;
+        loop {
+            let met = match dialer.meet().await {
+                Err(ConnectError::Dial { .. } | ConnectError::Lost { .. })
+                    if tokio::time::Instant::now() < deadline =>
+                {
+                    sleep(LOOK).await;
+                    continue;
+                }
+                met => met,
+            };
+            let directory = match met {
+                Ok(directory) => directory,
+                Err(ConnectError::Dial { source, .. }) => {
+                    return not_there(format!(
+                        "nobody answers at {address}: start server {server} there first, with --join ({source})"
+                    ));
+                }
+                Err(error) => {
+                    return refused(format!(
+                        "what answers at {address} cannot join as server {server}: {error}"
+                    ));
+                }
+            };
+            return match self.acquaintances.whose(directory) {
+                Some(other) if other != server => refused(format!(
+                    "server {server} at {address} comes with the data of server {other}: no two servers may \
+                     have one's; start it with a data directory of its own, and --join"
+                )),
+                _ => Ok(()),
+            };
+        }
     }
 
     pub(crate) async fn promote(self, server: u64) -> Result<(), ReconfigureError> {

@@ -139,6 +139,8 @@ pub struct Mover {
     known: BTreeSet<ServerId>,
     /// Which servers something was asked for that may be done yet.
     doubtful: BTreeSet<ServerId>,
+    /// Whether the last change was refused as too few voters are there.
+    lacks_voters: bool,
     /// What was asked for when, and is not known to have ended.
     open: Vec<(
         Instant,
@@ -156,6 +158,7 @@ impl Mover {
             moves,
             known: BTreeSet::new(),
             doubtful: BTreeSet::new(),
+            lacks_voters: false,
             open: Vec::new(),
         }
     }
@@ -178,30 +181,37 @@ impl Mover {
                 }
             }
         }
+        self.settled().await;
+        let mut all: Vec<ServerId> = self.hosts.iter().map(|host| host.server).collect();
+        self.random.shuffle(&mut all);
+        let voters = self.random.usize(FEWEST_VOTERS_AT_LAST..=all.len());
+        let with = |voters: usize| {
+            Change::Several(MembersChange {
+                joining: (0..)
+                    .zip(&all)
+                    .map(|(place, server)| new_member(*server, place < voters))
+                    .collect(),
+                ..MembersChange::default()
+            })
+        };
+        while self.ask(all[0], with(voters)).await.is_none() {
+            sleep(RETRY).await;
+            // Perhaps nobody who votes now is to vote, and so to take the lead: then others have to vote first.
+            if self.lacks_voters {
+                self.ask(all[0], with(all.len())).await;
+                self.settled().await;
+            }
+        }
+        self.moves.0.lock().voters = Some(all.into_iter().take(voters).collect());
+        Ok(())
+    }
+
+    /// Waits until what was asked for has come to its end.
+    async fn settled(&mut self) {
         for (asked, told) in std::mem::take(&mut self.open) {
             // Whether it was made or refused shows in what the members are.
             let _ = timeout_at(asked + FORWARDED, told).await;
         }
-        let mut all: Vec<ServerId> = self.hosts.iter().map(|host| host.server).collect();
-        self.random.shuffle(&mut all);
-        let voters = self.random.usize(FEWEST_VOTERS_AT_LAST..=all.len());
-        let votes = |place: usize| place < voters;
-        let change = MembersChange {
-            joining: (0..)
-                .zip(&all)
-                .map(|(place, server)| new_member(*server, votes(place)))
-                .collect(),
-            ..MembersChange::default()
-        };
-        while self
-            .ask(all[0], Change::Several(change.clone()))
-            .await
-            .is_none()
-        {
-            sleep(RETRY).await;
-        }
-        self.moves.0.lock().voters = Some(all.into_iter().take(voters).collect());
-        Ok(())
     }
 
     /// Something that makes sense, as far as one of the servers knows.
@@ -259,6 +269,7 @@ impl Mover {
         };
         let done = timeout(PATIENCE, asked).await;
         tracing::info!("it came to {done:?}");
+        self.lacks_voters = matches!(done, Ok(Some(Err(ReconfigureError::NoQuorum(_)))));
         match done {
             Ok(Some(Ok(changed))) => {
                 if !changed.members.is_empty() {

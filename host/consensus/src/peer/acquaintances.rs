@@ -94,6 +94,16 @@ impl Acquaintances {
         }
     }
 
+    /// The member that is known by these data.
+    pub(crate) fn whose(&self, directory: DirectoryId) -> Option<u64> {
+        if directory == self.directory {
+            return Some(self.server);
+        }
+        let known = self.known.lock();
+        let mut members = known.members.iter().flatten();
+        members.find_map(|(server, of)| (*of == Some(directory)).then_some(*server))
+    }
+
     /// What a server has said that the membership does not have.
     pub(crate) fn said(&self, server: u64) -> Option<DirectoryId> {
         match server == self.server {
@@ -146,6 +156,14 @@ mod tests {
         assert_eq!(known.said(2), None);
         assert!(known.meet(2, NEW).is_err());
         assert_eq!(known.said(9), Some(DirectoryId(9)), "its own it knows");
+    }
+
+    #[test]
+    fn data_are_of_one_member() {
+        let known = knowing(&[(1, Some(OLD)), (2, None)]);
+        assert_eq!(known.whose(OLD), Some(1));
+        assert_eq!(known.whose(NEW), None);
+        assert_eq!(known.whose(DirectoryId(9)), Some(9), "its own");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use quorate_model::id::ServerId;
 use tokio::time::timeout;
 
-use super::acquaintances::Acquaintances;
+use super::acquaintances::{Acquaintances, DirectoryId};
 use super::frame::Link;
 use super::hello::{GreetError, HANDSHAKE, Hello, Purpose, greet};
 use super::transport::Transport;
@@ -82,6 +82,15 @@ pub(crate) struct Dialer {
 
 impl Dialer {
     pub(crate) async fn dial(&self) -> Result<Link, ConnectError> {
+        Ok(self.greet().await?.0)
+    }
+
+    /// Only asks who is there; gives by which data it is known.
+    pub(crate) async fn meet(&self) -> Result<DirectoryId, ConnectError> {
+        Ok(self.greet().await?.1)
+    }
+
+    async fn greet(&self) -> Result<(Link, DirectoryId), ConnectError> {
         let (server, address) = (ServerId(self.hello.to), self.address.clone());
         let dialed = timeout(DIAL, self.transport.dial(&self.address)).await;
         let dialed = dialed.unwrap_or_else(|_| {
@@ -131,7 +140,7 @@ impl Dialer {
             });
         }
         self.acquaintances.reached(self.hello.to);
-        Ok(link)
+        Ok((link, directory))
     }
 
     /// The same peer, about something else.

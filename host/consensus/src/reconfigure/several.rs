@@ -10,13 +10,13 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
 use super::{
-    LOOK, Reconfiguration, alive, behind, check_address, check_quorum, check_reachable, lead_lost,
-    refused, to_its_end, voters,
+    INTRODUCTION, LOOK, Reconfiguration, alive, behind, check_address, check_quorum,
+    check_reachable, lead_lost, refused, to_its_end, voters,
 };
 use crate::error::ReconfigureError;
 use crate::raft::{Member, Types};
 
-/// A new voter has so long to catch up. One that needs more is added as an observer first.
+/// A new voter has so long to be there, and as long to catch up. One that needs more is added as an observer first.
 const CATCH_UP: Duration = Duration::from_secs(30);
 
 /// Changes of the members that are made together, or not at all.
@@ -85,6 +85,15 @@ impl Reconfiguration {
             return self.leave_the_lead(&now, &plan).await;
         }
 
+        for (server, member) in &plan.new {
+            let patience = match plan.voters.contains(server) {
+                true => CATCH_UP,
+                false => INTRODUCTION,
+            };
+            self.introduce(*server, &member.address, patience).await?;
+        }
+        // That may have taken a while.
+        self.leading()?;
         if !plan.new.is_empty() {
             index = self
                 .make(ChangeMembers::AddNodes(plan.new.clone()), true)

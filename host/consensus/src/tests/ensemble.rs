@@ -251,10 +251,11 @@ async fn a_leader_that_is_cut_off_stops_leading_and_its_tail_is_gone_when_it_is_
 async fn a_change_whose_leader_lost_the_lead_is_not_said_to_be_undone() {
     let ensemble = Ensemble::three().await;
     let (first, old) = ensemble.any_leader().await;
+    let removed = ensemble.others(first)[0];
     ensemble.cut(first, false);
     let change = tokio::spawn({
         let consensus = old.consensus.clone();
-        async move { consensus.add(ServerId(9), address(9)).await }
+        async move { consensus.remove(ServerId(removed)).await }
     });
     let (_, _leader) = ensemble.leader(&ensemble.others(first)).await;
     ensemble.cut(first, true);
@@ -340,13 +341,12 @@ async fn members_are_added_promoted_and_removed_under_load() {
     assert!(refusal(consensus.add(ServerId(4), address(1)).await).contains("address of server 1"));
     assert!(refusal(consensus.transfer_leader(ServerId(4)).await).contains("no voter"));
 
+    ensemble.open(4, true).await;
     consensus.add(ServerId(4), address(4)).await.expect("added");
     consensus
         .add(ServerId(4), address(4))
         .await
         .expect("as before");
-    assert!(refusal(consensus.promote(ServerId(4)).await).contains("does not answer"));
-    ensemble.open(4, true).await;
     let promoted = async {
         let mut again = tokio::time::interval(Duration::from_millis(10));
         while let Err(error) = consensus.promote(ServerId(4)).await {
@@ -586,12 +586,12 @@ async fn an_ensemble_of_one_grows_once_it_has_an_address() {
         .wait_for(|now| now.addresses.get(&ServerId(1)) == Some(&address(1)) && !now.changing);
     within("its address", known).await.expect("watched");
     for server in 2..=3 {
+        ensemble.open(server, true).await;
         leader
             .consensus
             .add(ServerId(server), address(server))
             .await
             .expect("added");
-        ensemble.open(server, true).await;
         let mut again = tokio::time::interval(Duration::from_millis(10));
         let promoted = async {
             while leader.consensus.promote(ServerId(server)).await.is_err() {
@@ -607,6 +607,74 @@ async fn an_ensemble_of_one_grows_once_it_has_an_address() {
     let (_, mut leader) = ensemble.any_leader().await;
     leader.write(50).await;
     ensemble.agree(&leader).await;
+    ensemble.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_is_added_where_it_answers_itself_and_nowhere_else() {
+    let mut ensemble = Ensemble::three().await;
+    let (_, leader) = ensemble.any_leader().await;
+    let add = async |server: u64, address: String| {
+        let added = leader.consensus.add(ServerId(server), address).await;
+        added.expect_err("refused").to_string()
+    };
+    let several = async |server: u64, address: String| {
+        let change = MembersChange {
+            joining: vec![NewMember {
+                server: ServerId(server),
+                address,
+                client: String::new(),
+                votes: false,
+            }],
+            ..MembersChange::default()
+        };
+        let changed = leader.consensus.reconfigure(change).await;
+        changed.expect_err("refused").to_string()
+    };
+    ensemble.open(5, true).await;
+    // Another server than was meant, however it is asked for.
+    for why in [add(4, address(5)).await, several(4, address(5)).await] {
+        assert!(why.contains("this is server 5, not 4"), "{why}");
+    }
+    let nobody = add(4, address(4)).await;
+    assert!(nobody.contains("start server 4 there first"), "{nobody}");
+    let members = leader.consensus.members().borrow().clone();
+    assert!(
+        members.learners.is_empty(),
+        "nothing was added: {members:?}"
+    );
+
+    // One that is only starting is waited for.
+    let (added, ()) = tokio::join!(
+        leader.consensus.add(ServerId(4), address(4)),
+        ensemble.open(4, true)
+    );
+    added.expect("added");
+    ensemble.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_of_another_ensemble_is_not_added() {
+    let mut others = Ensemble::start(4, 0, |_| {}).await;
+    let known = async {
+        let mut again = tokio::time::interval(Duration::from_millis(10));
+        let fourth = others.consensus(4);
+        while !(1..=3).all(|server| fourth.knows_directory(ServerId(server))) {
+            again.tick().await;
+        }
+    };
+    within("they know each other", known).await;
+    others.consensus(4).shutdown().await;
+    others.kill(4);
+    // From now on it is reached from here.
+    let ensemble = Ensemble::three().await;
+    let (_, leader) = ensemble.any_leader().await;
+    others.mesh = ensemble.mesh.clone();
+    others.open(4, false).await;
+    let added = leader.consensus.add(ServerId(4), address(4)).await;
+    let why = added.expect_err("refused").to_string();
+    assert!(why.contains("of another ensemble"), "{why}");
+    others.stop().await;
     ensemble.stop().await;
 }
 
