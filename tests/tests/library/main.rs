@@ -8,6 +8,7 @@ mod bounds;
 mod costs;
 mod groups;
 mod locks;
+mod nasty;
 mod queues;
 mod values;
 
