@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::env;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 pub use fastrand::Rng;
@@ -17,6 +18,7 @@ use quorate_model::recipe::{MountSettings, RecipeDigest};
 use quorate_model::request::{Operation, Password, Request};
 use quorate_model::run::{RunInput, RunReport, Runner};
 use quorate_model::write_set::{Change, Entry, EpochStart, Transaction};
+pub use quorate_sandbox::{Definition, Operation as Interfaced, Type};
 use quorate_sandbox::{Interface, Sandbox, SandboxConfig};
 use quorate_tree::{Bounds, Evaluator, RunTree, SharedState, State, Verdict};
 pub use serde_json::{Value, json};
@@ -171,29 +173,40 @@ impl Compiled {
             interface: prepared.interface,
         }
     }
+
+    /// Its operations, with the types of what they take.
+    pub fn operations(&self) -> &[Interfaced] {
+        &self.interface.operations
+    }
 }
 
 #[derive(Clone)]
-struct Shared(Arc<Sandbox<RunTree>>);
+struct Shared {
+    sandbox: Arc<Sandbox<RunTree>>,
+    /// The most fuel that a run has used.
+    fuel: Arc<AtomicU64>,
+}
 
 impl Runner<RunTree> for Shared {
     fn ready(&self, digest: &RecipeDigest) -> bool {
-        self.0.ready(digest)
+        self.sandbox.ready(digest)
     }
 
     fn fits(&self, digest: &RecipeDigest, operation: &str, arguments: &str) -> Result<(), String> {
-        self.0.fits(digest, operation, arguments)
+        self.sandbox.fits(digest, operation, arguments)
     }
 
     fn run(&self, input: RunInput, tree: RunTree) -> RunReport<RunTree> {
-        self.0.run(input, tree)
+        let report = self.sandbox.run(input, tree);
+        self.fuel.fetch_max(report.fuel, Ordering::Relaxed);
+        report
     }
 }
 
 /// One server's state with a recipe mounted, and the calls made so far.
 pub struct World {
     state: SharedState,
-    sandbox: Arc<Sandbox<RunTree>>,
+    runner: Shared,
     evaluator: Evaluator<Shared>,
     bounds: Bounds,
     now: Timestamp,
@@ -222,11 +235,14 @@ impl World {
             ..Bounds::default()
         };
         let now = Timestamp(BEGIN_MS);
-        let sandbox = recipe.sandbox.clone();
-        let evaluator = open_epoch(&state, &sandbox, bounds.clone(), now);
+        let runner = Shared {
+            sandbox: recipe.sandbox.clone(),
+            fuel: Arc::default(),
+        };
+        let evaluator = open_epoch(&state, &runner, bounds.clone(), now);
         let mut world = World {
             state,
-            sandbox,
+            runner,
             evaluator,
             bounds,
             now,
@@ -319,7 +335,7 @@ impl World {
 
     /// Another leader begins, from exactly the state that there is.
     pub fn change_leader(&mut self) {
-        self.evaluator = open_epoch(&self.state, &self.sandbox, self.bounds.clone(), self.now);
+        self.evaluator = open_epoch(&self.state, &self.runner, self.bounds.clone(), self.now);
         self.tick();
     }
 
@@ -354,6 +370,11 @@ impl World {
         (self.requests, self.transactions)
     }
 
+    /// The most fuel that a run has used since the last call.
+    pub fn most_fuel(&self) -> u64 {
+        self.runner.fuel.swap(0, Ordering::Relaxed)
+    }
+
     /// What has happened since the last call.
     pub fn events(&mut self) -> Vec<Moment> {
         self.events.drain(..).collect()
@@ -371,6 +392,23 @@ impl World {
             }
         }
         count
+    }
+
+    /// All znodes of the tree, by their paths, with their data and when they were created and set.
+    pub fn tree(&self) -> BTreeMap<String, (Bytes, u64, u64)> {
+        let state = self.state.read();
+        let mut left = vec![ZnodePath::parse("/").expect("a valid path")];
+        let mut tree = BTreeMap::new();
+        while let Some(path) = left.pop() {
+            if let Some(node) = state.node(&path) {
+                let (created, modified) = (node.stat.created.0, node.stat.modified.0);
+                tree.insert(path.to_string(), (node.data, created, modified));
+            }
+            for name in state.children(&path).unwrap_or_default() {
+                left.extend(path.child(&name));
+            }
+        }
+        tree
     }
 
     fn evaluate(&mut self, session: SessionId, operation: Operation) {
@@ -458,7 +496,7 @@ fn mount_path() -> ZnodePath {
 /// A leader begins from exactly the state that there is.
 fn open_epoch(
     state: &SharedState,
-    sandbox: &Arc<Sandbox<RunTree>>,
+    runner: &Shared,
     bounds: Bounds,
     now: Timestamp,
 ) -> Evaluator<Shared> {
@@ -473,7 +511,7 @@ fn open_epoch(
     let entry = Entry::EpochStart(start);
     let verdict = state.write().apply(&entry, |_, _, _| {});
     assert!(verdict.is_ok(), "{verdict:?}");
-    Evaluator::new(state.clone(), Shared(sandbox.clone()), bounds)
+    Evaluator::new(state.clone(), runner.clone(), bounds)
 }
 
 struct Schedule<P> {

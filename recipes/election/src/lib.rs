@@ -44,8 +44,17 @@ recipe!(
             rank: u32,
         }
 
+        /// Some of those who would lead.
+        record candidacy-page {
+            /// The next one to lead first.
+            candidates: list<candidacy>,
+            /// The `after` of the next page; none if these were the last.
+            next: option<string>,
+        }
+
         /// Stands for election with rank 0, the best, and waits until it leads. `candidate` is for others
-        /// to read: an address, say. A session that leads already goes on in the same term.
+        /// to read: an address, say, of 1 KiB at most (`candidate-bytes`). A session that leads already goes
+        /// on in the same term. An election has 1,000 candidacies that wait at most (`candidates`).
         campaign: func(name: string, candidate: string) -> term;
 
         /// The same with a rank: of those that wait, the smallest leads first.
@@ -73,8 +82,13 @@ recipe!(
         /// came and went in between.
         observe: func(name: string, known: option<u64>) -> option<leadership>;
 
-        /// Who waits to lead, the next one first, at most a thousand.
+        /// Who waits to lead, the next one first, if that fits one answer of 512 KiB. Refused if not:
+        /// `candidates-after` tells of them too.
         candidates: func(name: string) -> list<candidacy>;
+
+        /// Who waits behind `after`, which a page before has given: `most` at most, and what fits one answer.
+        /// With none it begins with the next one to lead.
+        candidates-after: func(name: string, after: option<string>, most: u32) -> candidacy-page;
     }
 
     world recipe {
@@ -83,8 +97,11 @@ recipe!(
 "#
 );
 
-/// Candidacies that `candidates` gives.
-const MAX_LISTED: u32 = 1000;
+/// Candidacies of one election that wait: a session that enters or resigns looks for its own among them.
+const MAX_CANDIDATES: u32 = 1000;
+
+/// What a candidate says of itself.
+const MAX_CANDIDATE_BYTES: usize = 1 << 10;
 
 /// What a candidacy's data begin with, ahead of what the candidate said of itself: whether it goes with its call,
 /// or was entered.
@@ -100,6 +117,7 @@ fn campaign(name: String, candidate: String) -> Term {
 
 fn campaign_ranked(name: String, candidate: String, rank: u32) -> Term {
     require_name(&name);
+    require_candidate(&candidate);
     if call::memo_bytes().is_none() {
         if let Some(term) = own_term(&name) {
             return term;
@@ -114,6 +132,7 @@ fn campaign_ranked(name: String, candidate: String, rank: u32) -> Term {
 
 fn enter(name: String, candidate: String, rank: u32) -> Option<Term> {
     require_name(&name);
+    require_candidate(&candidate);
     if own_term(&name).is_none() && entered(&name).is_none() {
         stand(&name, ENTERED, &candidate, rank);
     }
@@ -178,15 +197,35 @@ fn observe(name: String, known: Option<u64>) -> Option<Leadership> {
 fn candidates(name: String) -> Vec<Candidacy> {
     require_name(&name);
     seat(&name);
-    let waiting = tree::entries(&line_path(&name), &Range::first(MAX_LISTED));
-    let candidacy = |child: &Child| {
-        Some(Candidacy {
-            candidate: child.text()[1..].to_owned(),
-            session: child.stat.owner()?,
-            rank: child.name[..RANK_DIGITS].parse().ok()?,
-        })
-    };
-    waiting.iter().filter_map(candidacy).collect()
+    page::read(&line_path(&name), candidacy).all_or_refuse("candidates-after")
+}
+
+fn candidates_after(name: String, after: Option<String>, most: u32) -> CandidacyPage {
+    require_name(&name);
+    seat(&name);
+    let page = page::read_after(&line_path(&name), after, most, candidacy);
+    CandidacyPage {
+        candidates: page.items,
+        next: page.next,
+    }
+}
+
+/// A candidacy, and its bytes as JSON.
+fn candidacy(child: Child) -> (Option<Candidacy>, usize) {
+    let candidate = child.text()[1..].to_owned();
+    let bytes = 70 + page::json_bytes(&candidate);
+    let rank = child.name[..RANK_DIGITS].parse();
+    let candidacy = child.stat.owner().zip(rank.ok());
+    let candidacy = candidacy.map(|(session, rank)| Candidacy {
+        candidate,
+        session,
+        rank,
+    });
+    (candidacy, bytes)
+}
+
+fn require_candidate(candidate: &str) {
+    bound::require_bytes("candidate-bytes", candidate, MAX_CANDIDATE_BYTES);
 }
 
 fn leader_path(name: &str) -> String {
@@ -200,7 +239,15 @@ fn line_path(name: &str) -> String {
 fn stand(name: &str, kind: char, candidate: &str, rank: u32) -> String {
     let prefix = format!("{rank:0RANK_DIGITS$}-");
     let data = format!("{kind}{candidate}");
-    tree::create_sequential(&line_path(name), &prefix, data, mine())
+    let line = line_path(name);
+    let candidates = tree::exists(&line).map_or(0, |stat| stat.children);
+    if candidates >= MAX_CANDIDATES {
+        bound::reached(
+            "candidates",
+            &format!("{candidates} wait for {name:?} already"),
+        );
+    }
+    tree::create_sequential(&line, &prefix, data, mine())
 }
 
 fn own_term(name: &str) -> Option<Term> {

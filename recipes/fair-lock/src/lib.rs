@@ -36,7 +36,7 @@ recipe!(
         }
 
         /// Waits its turn, first come first served. A session that holds the lock already gets one more
-        /// hold at once. A call that is given up while it waits leaves the line.
+        /// hold at once, 1,000 in all (`holds`). A call that is given up while it waits leaves the line.
         acquire: func(name: string) -> grant;
 
         /// The same if that needs no waiting, else none.
@@ -213,10 +213,11 @@ impl Holds<'_> {
         let suffix = last.name.rsplit_once('.').map_or("0", |(_, suffix)| suffix);
         let next = suffix.parse::<usize>().expect("a suffix is a number") + 1;
         if next > MAX_HOLDS {
-            refuse!(
-                "this session holds the lock {:?} {MAX_HOLDS} times, the most",
+            let why = format!(
+                "this session holds the lock {:?} {MAX_HOLDS} times",
                 self.name
             );
+            bound::reached("holds", &why);
         }
         let ticket = format!("{}.{next:04}", self.number());
         let asked = if self.are_asked_for() { ASKED } else { "" };

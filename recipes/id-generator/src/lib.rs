@@ -28,7 +28,7 @@ recipe!(
         /// Raises the next number to this one; says whether it was lower.
         skip-to: func(name: string, next: u64) -> bool;
 
-        /// A number below `limit`, ten thousand at most, that no other session has: the smallest that is
+        /// A number below `limit`, ten thousand at most (`slots`), that no other session has: the smallest that is
         /// free, from 0, until the session ends or gives it back. Made for numbers of workers. None if
         /// all are taken. A session that has one gets that.
         claim-slot: func(name: string, limit: u32) -> option<u32>;
@@ -73,9 +73,10 @@ fn skip_to(name: String, next: u64) -> bool {
 }
 
 fn claim_slot(name: String, limit: u32) -> Option<u32> {
-    if limit == 0 || limit > MAX_SLOTS {
-        refuse!("there are 1 to {MAX_SLOTS} slots, not {limit}");
+    if limit == 0 {
+        refuse!("there is at least one slot");
     }
+    bound::require_most("slots", limit.into(), MAX_SLOTS.into());
     let slots = slots_path(&name);
     let taken = tree::entries(&slots, &Range::first(MAX_SLOTS));
     if let Some(mine) = taken.iter().find(|slot| slot.is_mine()) {

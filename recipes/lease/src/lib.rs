@@ -36,7 +36,7 @@ recipe!(
         }
 
         /// Waits its turn, then has the lease for so many milliseconds, a year at most. `owner` is for
-        /// others to read.
+        /// others to read, and has 1 KiB at most (`owner-bytes`).
         acquire: func(name: string, owner: string, duration-ms: u64) -> lease;
 
         /// The same if that needs no waiting, else none.
@@ -61,8 +61,12 @@ recipe!(
 /// 366 days: longer is a mistake in the unit, or no lease.
 const MAX_DURATION_MS: u64 = 366 * 24 * 3600 * 1000;
 
+/// What a holder says of itself.
+const MAX_OWNER_BYTES: usize = 1 << 10;
+
 fn acquire(name: String, owner: String, duration_ms: u64) -> Lease {
     require_name(&name);
+    require_owner(&owner);
     require_duration(duration_ms);
     let place = line::stand_in(&name, owner);
     let expires = call::now() + duration_ms;
@@ -76,6 +80,7 @@ fn acquire(name: String, owner: String, duration_ms: u64) -> Lease {
 
 fn try_acquire(name: String, owner: String, duration_ms: u64) -> Option<Lease> {
     require_name(&name);
+    require_owner(&owner);
     require_duration(duration_ms);
     tree::first(&name).is_none().then(|| {
         let expires = call::now() + duration_ms;
@@ -117,6 +122,10 @@ fn holder(name: String) -> Option<Holding> {
         token: line::number(&first.name),
         expires,
     })
+}
+
+fn require_owner(owner: &str) {
+    bound::require_bytes("owner-bytes", owner, MAX_OWNER_BYTES);
 }
 
 fn require_duration(duration_ms: u64) {

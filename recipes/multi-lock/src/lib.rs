@@ -29,8 +29,9 @@ recipe!(
             token: u64,
         }
 
-        /// Waits until nobody that came before holds or waits for any of them, then holds all; 100 names
-        /// at most. Refused if this session holds one of them already.
+        /// Waits until nobody that came before holds or waits for any of them, then holds all: 64 names at
+        /// most (`names`), of 8 KiB together (`names-bytes`). Refused if this session holds one of them
+        /// already.
         acquire: func(names: list<string>) -> grant;
 
         /// The same if that needs no waiting, else none.
@@ -49,8 +50,11 @@ recipe!(
 "#
 );
 
-/// Names in one call: each costs a znode, and a look at each wake.
-const MAX_NAMES: usize = 100;
+/// Names in one call: each costs a znode, and whoever looks at one of them looks at all.
+const MAX_NAMES: usize = 64;
+
+/// Their bytes in all: each of the call's znodes has all names.
+const MAX_NAMES_BYTES: usize = 8 << 10;
 
 fn acquire(names: Vec<String>) -> Grant {
     let names = distinct(names);
@@ -103,9 +107,12 @@ fn holder(name: String) -> Option<Holding> {
 }
 
 fn distinct(names: Vec<String>) -> BTreeSet<String> {
-    if names.is_empty() || names.len() > MAX_NAMES {
-        refuse!("{} names: it takes 1 to {MAX_NAMES}", names.len());
+    if names.is_empty() {
+        refuse!("no names: it takes at least one");
     }
+    bound::require_most("names", names.len() as u64, MAX_NAMES as u64);
+    let bytes: usize = names.iter().map(String::len).sum();
+    bound::require_most("names-bytes", bytes as u64, MAX_NAMES_BYTES as u64);
     for name in &names {
         require_name(name);
     }

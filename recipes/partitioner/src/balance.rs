@@ -1,48 +1,77 @@
 //! Who is to have which partition: as even as can be, and moving as few as can be.
 
-/// One partition. Names are those of members.
+use std::collections::VecDeque;
+
+/// Who has each partition of a group, and who is to have it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Partition {
-    /// Who has it: until it gives it up, or its session ends.
-    pub(crate) owner: Option<String>,
-    /// Who is to have it.
-    pub(crate) target: Option<String>,
+pub(crate) struct Table {
+    /// The members' names, in byte order.
+    pub(crate) members: Vec<String>,
+    /// The partitions, in order.
+    pub(crate) rows: Vec<Row>,
 }
 
-/// Settles the partitions for these members: each partition has a target, no two members' shares differ by
-/// more than one, and a partition without an owner goes to its target. No more targets change than that needs.
-pub(crate) fn settle(partitions: &mut [Partition], members: &[String]) {
-    for partition in partitions.iter_mut() {
-        for place in [&mut partition.owner, &mut partition.target] {
-            if place
-                .as_ref()
-                .is_some_and(|member| !members.contains(member))
-            {
-                *place = None;
-            }
+/// One partition. Members are known by their places: names are long, and looked at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Row {
+    /// Who has it: until it gives it up, or its session ends.
+    pub(crate) owner: Option<usize>,
+    /// Who is to have it.
+    pub(crate) target: Option<usize>,
+}
+
+impl Table {
+    /// So many partitions, and nobody who has them.
+    pub(crate) fn of(partitions: usize) -> Table {
+        Table {
+            members: Vec::new(),
+            rows: vec![Row::default(); partitions],
         }
     }
-    if members.is_empty() {
-        return;
+
+    /// Settles the partitions for these members, in byte order: each partition has a target, no two members' shares differ by more
+    /// than one, and a partition without an owner goes to its target. No more targets change than that needs.
+    pub(crate) fn settle(&mut self, members: Vec<String>) {
+        let mut new = members.iter().enumerate().peekable();
+        let moved = |old: &String| {
+            while new.next_if(|(_, name)| *name < old).is_some() {}
+            new.next_if(|(_, name)| *name == old)
+                .map(|(place, _)| place)
+        };
+        let moved: Vec<Option<usize>> = self.members.iter().map(moved).collect();
+        for row in &mut self.rows {
+            for place in [&mut row.owner, &mut row.target] {
+                *place = place.and_then(|old| moved.get(old).copied().flatten());
+            }
+        }
+        self.members = members;
+        if !self.members.is_empty() {
+            even_out(&mut self.rows, self.members.len());
+        }
     }
-    let place = |member: &String| members.iter().position(|other| other == member);
-    let mut targets: Vec<Option<usize>> = partitions
-        .iter()
-        .map(|partition| partition.target.as_ref().and_then(place))
-        .collect();
-    let mut shares = vec![0usize; members.len()];
-    for &target in targets.iter().flatten() {
+}
+
+fn even_out(rows: &mut [Row], members: usize) {
+    let mut shares = vec![0usize; members];
+    for target in rows.iter().filter_map(|row| row.target) {
         shares[target] += 1;
     }
-    for (partition, target) in partitions.iter().zip(&mut targets) {
-        if target.is_none() {
-            let least = least(&shares);
-            // Back to whoever has it still, if that is as good.
-            let owner = partition.owner.as_ref().and_then(place);
-            let best = owner.filter(|&owner| shares[owner] == shares[least]);
-            let best = best.unwrap_or(least);
-            shares[best] += 1;
-            *target = Some(best);
+    for row in rows.iter_mut().filter(|row| row.target.is_none()) {
+        let least = least(&shares);
+        // Back to whoever has it still, if that is as good.
+        let owner = row.owner.filter(|&owner| shares[owner] == shares[least]);
+        let best = owner.unwrap_or(least);
+        shares[best] += 1;
+        row.target = Some(best);
+    }
+    // Of each member, the partitions that it is to have: those that it has not, and those that it has.
+    let mut coming = vec![Vec::new(); members];
+    let mut held = vec![VecDeque::new(); members];
+    for (index, row) in rows.iter().enumerate() {
+        match row.target {
+            Some(target) if row.owner == Some(target) => held[target].push_back(index),
+            Some(target) => coming[target].push(index),
+            None => {}
         }
     }
     loop {
@@ -51,25 +80,22 @@ pub(crate) fn settle(partitions: &mut [Partition], members: &[String]) {
             break;
         }
         // One that the receiver has still, or that nobody would have to give up, before others.
-        let owner = |index: usize| partitions[index].owner.as_ref().and_then(place);
-        let moved = (0..partitions.len())
-            .filter(|&index| targets[index] == Some(most))
-            .min_by_key(|&index| match owner(index) {
-                Some(owner) if owner == least => 0,
-                Some(owner) if owner != most => 1,
-                None => 1,
-                Some(_) => 2,
-            });
+        let back = coming[most]
+            .iter()
+            .position(|&index: &usize| rows[index].owner == Some(least));
+        let moved = match back {
+            Some(place) => Some(coming[most].remove(place)),
+            None if coming[most].is_empty() => held[most].pop_front(),
+            None => Some(coming[most].remove(0)),
+        };
+        // It is not among the receiver's: that never comes to have the most.
         let Some(moved) = moved else { break };
-        targets[moved] = Some(least);
+        rows[moved].target = Some(least);
         shares[most] -= 1;
         shares[least] += 1;
     }
-    for (partition, target) in partitions.iter_mut().zip(targets) {
-        partition.target = target.map(|target| members[target].clone());
-        if partition.owner.is_none() {
-            partition.owner.clone_from(&partition.target);
-        }
+    for row in rows {
+        row.owner = row.owner.or(row.target);
     }
 }
 
@@ -91,66 +117,55 @@ mod tests {
         names.iter().map(|&name| name.to_owned()).collect()
     }
 
-    fn give_up_all(partitions: &mut [Partition]) {
-        for partition in partitions {
-            partition.owner.clone_from(&partition.target);
-        }
+    fn shares(table: &Table) -> Vec<usize> {
+        let share = |member| {
+            let is_its = |row: &&Row| row.target == Some(member);
+            table.rows.iter().filter(is_its).count()
+        };
+        (0..table.members.len()).map(share).collect()
     }
 
-    fn shares(partitions: &[Partition], members: &[String]) -> Vec<usize> {
-        let share = |member| {
-            let is_its = |partition: &&Partition| partition.target.as_ref() == Some(member);
-            partitions.iter().filter(is_its).count()
-        };
-        members.iter().map(share).collect()
+    /// Names of owner and target.
+    fn named(table: &Table) -> Vec<[Option<&str>; 2]> {
+        let name = |place: Option<usize>| place.map(|place| table.members[place].as_str());
+        let row = |row: &Row| [name(row.owner), name(row.target)];
+        table.rows.iter().map(row).collect()
     }
 
     #[test]
     fn few_partitions_move() {
-        let mut partitions = vec![Partition::default(); 12];
-        settle(&mut partitions, &names(&["a", "b", "c"]));
-        assert_eq!(shares(&partitions, &names(&["a", "b", "c"])), [4, 4, 4]);
+        let mut table = Table::of(12);
+        table.settle(names(&["b", "c", "d"]));
+        assert_eq!(shares(&table), [4, 4, 4]);
 
         // One more member: its share moves, and nothing else.
-        let before = partitions.clone();
-        let members = names(&["a", "b", "c", "d"]);
-        settle(&mut partitions, &members);
-        assert_eq!(shares(&partitions, &members), [3, 3, 3, 3]);
-        let moved = before
-            .iter()
-            .zip(&partitions)
-            .filter(|(a, b)| a.target != b.target);
+        let before = table.clone();
+        table.settle(names(&["a", "b", "c", "d"]));
+        assert_eq!(shares(&table), [3, 3, 3, 3]);
+        let (old, new) = (named(&before), named(&table));
+        let moved = old.iter().zip(&new).filter(|(a, b)| a[1] != b[1]);
         assert_eq!(moved.count(), 3);
         // Nobody has what another has not given up.
-        assert!(
-            before
-                .iter()
-                .zip(&partitions)
-                .all(|(a, b)| a.owner == b.owner)
-        );
+        assert!(old.iter().zip(&new).all(|(a, b)| a[0] == b[0]));
 
         // It goes again before they have: they keep what they have.
-        settle(&mut partitions, &names(&["a", "b", "c"]));
-        assert_eq!(partitions, before);
+        table.settle(names(&["b", "c", "d"]));
+        assert_eq!(table, before);
 
         // Another goes: its partitions are spread, and no other moves.
-        give_up_all(&mut partitions);
-        settle(&mut partitions, &names(&["a", "c"]));
-        assert_eq!(shares(&partitions, &names(&["a", "c"])), [6, 6]);
-        let kept = before.iter().zip(&partitions);
-        assert!(
-            kept.filter(|(a, _)| a.owner.as_deref() != Some("b"))
-                .all(|(a, b)| a == b)
-        );
+        table.settle(names(&["b", "d"]));
+        assert_eq!(shares(&table), [6, 6]);
+        let (old, new) = (named(&before), named(&table));
+        let mut kept = old.iter().zip(&new).filter(|(a, _)| a[0] != Some("c"));
+        assert!(kept.all(|(a, b)| a == b));
     }
 
     #[test]
     fn more_members_than_partitions() {
-        let mut partitions = vec![Partition::default(); 2];
-        let members = names(&["a", "b", "c"]);
-        settle(&mut partitions, &members);
-        assert_eq!(shares(&partitions, &members), [1, 1, 0]);
-        settle(&mut partitions, &[]);
-        assert_eq!(partitions, vec![Partition::default(); 2]);
+        let mut table = Table::of(2);
+        table.settle(names(&["a", "b", "c"]));
+        assert_eq!(shares(&table), [1, 1, 0]);
+        table.settle(Vec::new());
+        assert_eq!(table, Table::of(2));
     }
 }

@@ -7,7 +7,7 @@ use quorate_recipe::prelude::*;
 
 mod balance;
 
-use balance::Partition;
+use balance::{Row, Table};
 
 recipe!(
     r#"
@@ -30,8 +30,9 @@ recipe!(
             to-release: list<u32>,
         }
 
-        /// Joins a group of so many partitions, 1000 at most. Refused if the group has another number of
-        /// them, or another session is the member of that name.
+        /// Joins a group of so many partitions, 1,000 at most (`partitions`), of 1,000 members at most
+        /// (`members`), under a name of 64 bytes at most (`member-name-bytes`). Refused if the group has
+        /// another number of partitions, or another session is the member of that name.
         join: func(name: string, member: string, partitions: u32) -> share;
 
         /// What a member of this session has now. Refused if it is not in the group.
@@ -63,30 +64,35 @@ const MAX_PARTITIONS: u32 = 1000;
 /// Members of a group, each a look at each change.
 const MAX_MEMBERS: u32 = 1000;
 
+/// A member's name: all are read and written at each change.
+const MAX_MEMBER_NAME_BYTES: usize = 64;
+
 fn join(name: String, member: String, partitions: u32) -> Share {
     let group = Group::of(&name);
     require_name(&member);
-    if partitions == 0 || partitions > MAX_PARTITIONS {
-        refuse!("a group has 1 to {MAX_PARTITIONS} partitions, not {partitions}");
+    bound::require_bytes("member-name-bytes", &member, MAX_MEMBER_NAME_BYTES);
+    if partitions == 0 {
+        refuse!("a group has at least one partition");
     }
+    bound::require_most("partitions", partitions.into(), MAX_PARTITIONS.into());
     let path = path!(group.members, member);
     let members = tree::exists(&group.members).map_or(0, |stat| stat.children);
     match tree::exists(&path) {
         Some(stat) if stat.is_mine() => {}
         Some(_) => refuse!("another session is the member {member:?} of {name:?}"),
-        None if members >= MAX_MEMBERS => refuse!("{name:?} has {MAX_MEMBERS} members, the most"),
+        None if members >= MAX_MEMBERS => {
+            bound::reached("members", &format!("{name:?} has {MAX_MEMBERS}"))
+        }
         None => tree::create(&path, "", mine()),
     }
     if members == 0 {
         // A new group, or one whose sessions have all ended.
-        tree::put(
-            &group.table,
-            write(&vec![Partition::default(); partitions as usize]),
-        );
+        tree::put(&group.table, write(&Table::of(partitions as usize)));
     }
     let table = group.settle();
-    if table.len() != partitions as usize {
-        refuse!("{name:?} has {} partitions, not {partitions}", table.len());
+    let there = table.rows.len();
+    if there != partitions as usize {
+        refuse!("{name:?} has {there} partitions, not {partitions}");
     }
     group.share_of(&member, &table)
 }
@@ -112,9 +118,10 @@ fn release(name: String, member: String, partitions: Vec<u32>) -> Share {
     let group = Group::of(&name);
     group.require_mine(&member);
     let mut table = group.settle();
+    let owner = table.members.binary_search(&member).ok();
     for partition in partitions {
-        match table.get_mut(partition as usize) {
-            Some(row) if row.owner.as_deref() == Some(&member) => row.owner.clone_from(&row.target),
+        match table.rows.get_mut(partition as usize) {
+            Some(row) if row.owner == owner => row.owner = row.target,
             _ => refuse!("{member:?} does not own the partition {partition} of {name:?}"),
         }
     }
@@ -130,8 +137,9 @@ fn leave(name: String, member: String) {
 }
 
 fn owners(name: String) -> Vec<String> {
-    let table = Group::of(&name).settle();
-    table.into_iter().filter_map(|row| row.owner).collect()
+    let Table { members, rows } = Group::of(&name).settle();
+    let owner = |row: &Row| members.get(row.owner?).cloned();
+    rows.iter().filter_map(owner).collect()
 }
 
 /// The paths of a group's parts.
@@ -158,34 +166,38 @@ impl Group {
     }
 
     /// The table, brought up to the members that there are.
-    fn settle(&self) -> Vec<Partition> {
+    fn settle(&self) -> Table {
         let members = tree::children(&self.members, &Range::all());
         let Some(node) = tree::get(&self.table) else {
-            return Vec::new();
+            return Table::default();
         };
         let mut table = read(node.text());
         if members.is_empty() {
             // It leaves nothing behind.
             tree::delete(&self.table);
-            return Vec::new();
+            return Table::default();
         }
-        balance::settle(&mut table, &members);
+        table.settle(members);
         self.put(&table);
         table
     }
 
     /// Writes the table if it has changed, so that those who wait are woken once.
-    fn put(&self, table: &[Partition]) {
+    fn put(&self, table: &Table) {
         let text = write(table);
         if tree::get(&self.table).is_none_or(|node| node.data != text.as_bytes()) {
             tree::put(&self.table, text);
         }
     }
 
-    fn share_of(&self, member: &str, table: &[Partition]) -> Share {
-        let is_its = |place: &Option<String>| place.as_deref() == Some(member);
-        let owned = (0u32..).zip(table).filter(|(_, row)| is_its(&row.owner));
-        let leaving = owned.clone().filter(|(_, row)| !is_its(&row.target));
+    fn share_of(&self, member: &str, table: &Table) -> Share {
+        let member = table
+            .members
+            .binary_search_by(|it| it.as_str().cmp(member))
+            .ok();
+        let owned = (0u32..).zip(&table.rows);
+        let owned = owned.filter(|(_, row)| row.owner.is_some() && row.owner == member);
+        let leaving = owned.clone().filter(|(_, row)| row.target != member);
         Share {
             version: tree::exists(&self.table).map_or(0, |stat| stat.modified),
             to_release: leaving.map(|(number, _)| number).collect(),
@@ -194,21 +206,32 @@ impl Group {
     }
 }
 
-/// A line for each partition: owner, slash, target. A name has neither slash nor line break.
-fn write(table: &[Partition]) -> String {
-    let name = |place: &Option<String>| place.clone().unwrap_or_default();
-    let row = |row: &Partition| format!("{}/{}", name(&row.owner), name(&row.target));
-    table.iter().map(row).collect::<Vec<_>>().join("\n")
+/// A line with the members' names, slashes between them: a name has neither slash nor line break. Then a line for each
+/// partition: owner, slash, target, by their places in the first.
+fn write(table: &Table) -> String {
+    let place = |place: Option<usize>| place.map(|place| place.to_string()).unwrap_or_default();
+    let mut text = table.members.join("/");
+    for row in &table.rows {
+        text.push('\n');
+        text.push_str(&place(row.owner));
+        text.push('/');
+        text.push_str(&place(row.target));
+    }
+    text
 }
 
-fn read(text: &str) -> Vec<Partition> {
-    let name = |name: &str| (!name.is_empty()).then(|| name.to_owned());
+fn read(text: &str) -> Table {
+    let mut lines = text.split('\n');
+    let members = lines.next().unwrap_or_default().split('/');
     let row = |line: &str| {
         let (owner, target) = line.split_once('/').unwrap_or((line, ""));
-        Partition {
-            owner: name(owner),
-            target: name(target),
+        Row {
+            owner: owner.parse().ok(),
+            target: target.parse().ok(),
         }
     };
-    text.split('\n').map(row).collect()
+    Table {
+        members: members.map(str::to_owned).collect(),
+        rows: lines.map(row).collect(),
+    }
 }

@@ -38,7 +38,8 @@ recipe!(
             waiting: u32,
         }
 
-        /// Puts an item behind all others of priority 100; gives its id.
+        /// Puts an item, of 128 KiB at most (`item-bytes`), behind all others of priority 100; gives its id.
+        /// A queue has a million items at most (`items`), of which 1,000 may be claimed (`claims`).
         offer: func(name: string, content: string) -> string;
 
         /// The same with a priority, of which 0 goes first and 255 last, and hidden for so long.
@@ -80,6 +81,9 @@ const MAX_ITEMS: u32 = 1_000_000;
 /// Claims of one queue at a time: whoever looks for the first item looks past them.
 const MAX_CLAIMS: usize = 1000;
 
+/// An item: with whatever has to be escaped in it, it fits an answer.
+const MAX_ITEM_BYTES: usize = 128 << 10;
+
 /// Delayed items that one run moves to the others, and bytes after which it stops: what is left is moved by
 /// the next.
 const RIPEN_AT_ONCE: u32 = 100;
@@ -93,8 +97,9 @@ fn offer(name: String, content: String) -> String {
 
 fn offer_with(name: String, content: String, priority: u8, delay_ms: u64) -> String {
     let queue = Queue::of(&name);
+    bound::require_bytes("item-bytes", &content, MAX_ITEM_BYTES);
     if children(&queue.items) + children(&queue.delayed) >= MAX_ITEMS {
-        refuse!("the queue {name:?} has {MAX_ITEMS} items, the most that it takes");
+        bound::reached("items", &format!("the queue {name:?} has {MAX_ITEMS}"));
     }
     let prefix = format!("{priority:03}-");
     if delay_ms == 0 {
@@ -234,10 +239,15 @@ impl Queue {
             ..Range::first(RIPEN_AT_ONCE)
         };
         let mut bytes = 0;
-        for item in tree::entries(&self.delayed, &due) {
-            let id = &item.name[MOMENT_DIGITS..];
+        // One by one: all of them may be more than a run can read.
+        for name in tree::children(&self.delayed, &due) {
+            let id = &name[MOMENT_DIGITS..];
+            let path = path!(self.delayed, name);
+            let Some(item) = tree::get(&path) else {
+                continue;
+            };
             tree::create(&path!(self.items, id), &item.data, Lifetime::Persistent);
-            tree::delete(&path!(self.delayed, item.name));
+            tree::delete(&path);
             bytes += item.data.len();
             if bytes > RIPEN_BYTES {
                 return;
@@ -247,7 +257,10 @@ impl Queue {
 
     fn mark(&self, item: &Item) {
         if children(&self.claims) as usize >= MAX_CLAIMS {
-            refuse!("{MAX_CLAIMS} items are claimed, the most at a time: confirm some first");
+            bound::reached(
+                "claims",
+                &format!("{MAX_CLAIMS} items are claimed: confirm some first"),
+            );
         }
         tree::create(&path!(self.claims, item.id), "", mine());
     }

@@ -33,6 +33,14 @@ recipe!(
             writes: bool,
         }
 
+        /// Some of those who have the lock.
+        record holder-page {
+            /// In the order of their tokens.
+            holders: list<holder>,
+            /// The `after` of the next page; none if these were the last.
+            next: option<u64>,
+        }
+
         /// Waits until every writer that came before is done.
         acquire-read: func(name: string) -> grant;
 
@@ -52,8 +60,13 @@ recipe!(
         /// Gives back a hold. Refused if this session has none of that token.
         release: func(name: string, token: u64);
 
-        /// Who has the lock: one writer, or the readers, at most a thousand of them.
+        /// Who has the lock: one writer, or the readers. Refused if those are more than 5,000:
+        /// `holders-after` tells of them too.
         holders: func(name: string) -> list<holder>;
+
+        /// Who has the lock with a token above `after`, `most` at most. With none it begins with the
+        /// smallest.
+        holders-after: func(name: string, after: option<u64>, most: u32) -> holder-page;
     }
 
     world recipe {
@@ -61,9 +74,6 @@ recipe!(
     }
 "#
 );
-
-/// Readers that `holders` gives.
-const MAX_HOLDERS: u32 = 1000;
 
 fn acquire_read(name: String) -> Grant {
     let (readers, writers) = lines(&name);
@@ -125,27 +135,51 @@ fn release(name: String, token: u64) {
 }
 
 fn holders(name: String) -> Vec<Holder> {
-    let (readers, writers) = lines(&name);
-    let writer = tree::first(&writers);
-    let ahead_of_writer = Range {
-        before: writer.as_ref().map(|writer| writer.name.clone()),
-        ..Range::first(MAX_HOLDERS)
+    holders_behind(&name, None, u32::MAX).all_or_refuse("holders-after")
+}
+
+fn holders_after(name: String, after: Option<u64>, most: u32) -> HolderPage {
+    let page = holders_behind(&name, after, most);
+    HolderPage {
+        holders: page.items,
+        next: page.next.as_deref().map(line::number),
+    }
+}
+
+fn holders_behind(name: &str, after: Option<u64>, most: u32) -> page::Page<Holder> {
+    let (readers, writers) = lines(name);
+    let holder = |writes| {
+        move |ticket: Child| {
+            let token = line::number(&ticket.name);
+            let holder = ticket.stat.owner().map(|session| Holder {
+                session,
+                token,
+                writes,
+            });
+            (holder, 90)
+        }
     };
-    let reading = tree::entries(&readers, &ahead_of_writer);
-    let writes = reading.is_empty();
-    let holding = if writes {
-        writer.into_iter().collect()
-    } else {
-        reading
+    let writer = tree::first(&writers).map(|writer| writer.name);
+    let first_reader = tree::first(&readers).map(|reader| reader.name);
+    let after = after.map(line::ticket);
+    // Only the first of both lines holds the lock, or the readers ahead of the first writer.
+    let writes = match (&writer, &first_reader) {
+        (Some(writer), Some(reader)) => writer < reader,
+        (writer, _) => writer.is_some(),
     };
-    let holder = |ticket: &Child| {
-        Some(Holder {
-            session: ticket.stat.owner()?,
-            token: line::number(&ticket.name),
-            writes,
-        })
+    let range = |before| Range {
+        after,
+        before,
+        ..Range::all()
     };
-    holding.iter().filter_map(holder).collect()
+    if writes {
+        let mut page = page::read_range(&writers, range(None), 1, holder(true));
+        page.next = None;
+        page.items
+            .retain(|it| Some(line::ticket(it.token)) == writer);
+        return page;
+    }
+    page::read_range(&readers, range(writer), most, holder(false))
 }
 
 /// The readers' and the writers'.

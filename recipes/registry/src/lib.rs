@@ -43,8 +43,27 @@ recipe!(
             instances: list<instance>,
         }
 
+        /// Some of a service's instances.
+        record instance-page {
+            /// The service's: if the next page has another one, the service has changed in between.
+            version: u64,
+            /// By their ids; there may be none of them on a page that is not the last.
+            instances: list<instance>,
+            /// The `after` of the next page; none if these were the last.
+            next: option<string>,
+        }
+
+        /// Some of the services' names.
+        record name-page {
+            /// In byte order.
+            names: list<string>,
+            /// The `after` of the next page; none if these were the last.
+            next: option<string>,
+        }
+
         /// Registers an instance for as long as this session lives, in place of what stands under its id.
-        /// Refused if another session has registered that.
+        /// Address and tags have 4 KiB at most (`instance-bytes`), in 32 tags (`tags`). Refused if another
+        /// session has registered that id.
         register: func(service: string, id: string, address: string, tags: list<tag>);
 
         /// Registers an instance for so many milliseconds, a year at most, whatever becomes of the
@@ -59,15 +78,30 @@ recipe!(
         /// it was there. Refused if it is another session's.
         deregister: func(service: string, id: string) -> bool;
 
-        /// The instances that have all these tags, at most ten thousand.
+        /// The instances that have all these tags, of which a filter has 32 at most (`tags`). Refused if that
+        /// does not fit one answer, or the service has more than about 5,000 instances, or 512 KiB of them:
+        /// `resolve-after` gives them too.
         resolve: func(service: string, filter: list<tag>) -> service;
 
+        /// The same of the ids behind `after`, in their order: `most` at most, and what fits one answer. With
+        /// none it begins at the first.
+        resolve-after: func(service: string, filter: list<tag>, after: option<string>, most: u32) -> instance-page;
+
         /// Waits until the version is another than `known`, then the same. Of several changes meanwhile,
-        /// the last. Every call that waits is woken by every change of the service.
+        /// the last. Every call that waits is woken by every change of the service. Refused where `resolve`
+        /// is: `wait-for-version` and `resolve-after` do the same.
         wait-for-change: func(service: string, filter: list<tag>, known: u64) -> service;
 
-        /// The names of all services that have instances, at most ten thousand.
+        /// Waits likewise, and gives the version alone.
+        wait-for-version: func(service: string, known: u64) -> u64;
+
+        /// The names of all services that have instances, if they fit one answer: 5,000, and 512 KiB. Refused
+        /// if there are more: `services-after` gives them too.
         services: func() -> list<string>;
+
+        /// The names behind `after`: `most` at most, and what fits one answer. With none it begins at the
+        /// first.
+        services-after: func(after: option<string>, most: u32) -> name-page;
     }
 
     world recipe {
@@ -78,6 +112,12 @@ recipe!(
 
 /// 366 days: longer is a mistake in the unit.
 const MAX_DURATION_MS: u64 = 366 * 24 * 3600 * 1000;
+
+/// Address and tags of one instance: they are read by all, with those of all others.
+const MAX_INSTANCE_BYTES: usize = 4 << 10;
+
+/// Tags of an instance, and of a filter: each of these is looked for among each instance's.
+const MAX_TAGS: usize = 32;
 
 fn register(service: String, id: String, address: String, tags: Vec<Tag>) {
     put(&service, &id, &address, &tags, mine());
@@ -116,38 +156,94 @@ fn deregister(service: String, id: String) -> bool {
 
 fn resolve(service: String, filter: Vec<Tag>) -> Service {
     require_name(&service);
-    let instances = tree::entries(&service, &Range::all());
-    let fits = |instance: &Instance| filter.iter().all(|tag| instance.tags.contains(tag));
+    require_tags(&filter);
+    let page = page::read(&service, |child| fitting(&child, &filter));
     Service {
         version: version(&service),
-        instances: instances.iter().map(read).filter(fits).collect(),
+        instances: page.all_or_refuse("resolve-after"),
+    }
+}
+
+fn resolve_after(
+    service: String,
+    filter: Vec<Tag>,
+    after: Option<String>,
+    most: u32,
+) -> InstancePage {
+    require_name(&service);
+    require_tags(&filter);
+    let page = page::read_after(&service, after, most, |child| fitting(&child, &filter));
+    InstancePage {
+        version: version(&service),
+        instances: page.items,
+        next: page.next,
     }
 }
 
 fn wait_for_change(service: String, filter: Vec<Tag>, known: u64) -> Service {
-    require_name(&service);
-    if version(&service) == known {
-        watch::children(&service);
-        call::park("");
-    }
+    require_tags(&filter);
+    wait_for_version(service.clone(), known);
     resolve(service, filter)
 }
 
+fn wait_for_version(service: String, known: u64) -> u64 {
+    require_name(&service);
+    let version = version(&service);
+    if version == known {
+        watch::children(&service);
+        call::park("");
+    }
+    version
+}
+
 fn services() -> Vec<String> {
-    tree::children("", &Range::all())
+    page::names("").all_or_refuse("services-after")
+}
+
+fn services_after(after: Option<String>, most: u32) -> NamePage {
+    let page = page::names_after("", after, most);
+    NamePage {
+        names: page.items,
+        next: page.next,
+    }
+}
+
+fn require_tags(tags: &[Tag]) {
+    bound::require_most("tags", tags.len() as u64, MAX_TAGS as u64);
+}
+
+/// An instance that has all these tags; and what it takes to look at it, and its bytes as JSON.
+fn fitting(child: &Child, filter: &[Tag]) -> (Option<Instance>, usize) {
+    // Before anything is made of it: most may be left out.
+    let (_, tags) = parts(child);
+    let cost = child.data.len() + tags.len() * (40 + 2 * filter.len());
+    let has = |tag: &Tag| tags.contains(&(&tag.key, &tag.value));
+    if !filter.iter().all(has) {
+        return (None, cost);
+    }
+    let instance = read(child);
+    let of_tag = |tag: &Tag| 20 + page::json_bytes(&tag.key) + page::json_bytes(&tag.value);
+    let bytes = 80
+        + page::json_bytes(&instance.id)
+        + page::json_bytes(&instance.address)
+        + instance.tags.iter().map(of_tag).sum::<usize>();
+    (Some(instance), cost + bytes)
 }
 
 fn put(service: &str, id: &str, address: &str, tags: &[Tag], lifetime: Lifetime) {
     let path = instance_path(service, id);
+    require_tags(tags);
     let mut data = String::new();
     let parts = tags.iter().flat_map(|tag| [&tag.key[..], &tag.value]);
     for part in [address].into_iter().chain(parts) {
-        if part.contains('\n') {
-            refuse!("{part:?} has a line break");
+        if part.contains(['\n', '\r']) {
+            let shown: String = part.chars().take(100).collect();
+            refuse!("{shown:?} has a line break");
         }
         data.push_str(part);
         data.push('\n');
     }
+    bound::require_bytes("instance-bytes", &data, MAX_INSTANCE_BYTES);
     if let Some(stat) = tree::exists(&path) {
         refuse_others(&stat, service, id);
         // Anew, so that the version tells it.
@@ -156,24 +252,33 @@ fn put(service: &str, id: &str, address: &str, tags: &[Tag], lifetime: Lifetime)
     tree::create(&path, data, lifetime);
 }
 
-/// The address, then each tag's key and value, a line each.
 fn read(child: &Child) -> Instance {
-    let mut lines = child.text().lines().map(str::to_owned);
-    let address = lines.next().unwrap_or_default();
-    let mut tags = Vec::new();
-    while let (Some(key), Some(value)) = (lines.next(), lines.next()) {
-        tags.push(Tag { key, value });
-    }
+    let (address, tags) = parts(child);
+    let tag = |(key, value): (&str, &str)| Tag {
+        key: key.to_owned(),
+        value: value.to_owned(),
+    };
     let expires = match child.stat.lifetime {
         Lifetime::Until(moment) => Some(moment),
         _ => None,
     };
     Instance {
         id: child.name.clone(),
-        address,
-        tags,
+        address: address.to_owned(),
+        tags: tags.into_iter().map(tag).collect(),
         expires,
     }
+}
+
+/// The address, then each tag's key and value, a line each.
+fn parts(child: &Child) -> (&str, Vec<(&str, &str)>) {
+    let mut lines = child.text().lines();
+    let address = lines.next().unwrap_or_default();
+    let mut tags = Vec::new();
+    while let (Some(key), Some(value)) = (lines.next(), lines.next()) {
+        tags.push((key, value));
+    }
+    (address, tags)
 }
 
 fn version(service: &str) -> u64 {

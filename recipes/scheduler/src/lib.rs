@@ -30,6 +30,14 @@ recipe!(
             again: bool,
         }
 
+        /// Some of the jobs' names.
+        record name-page {
+            /// In byte order.
+            names: list<string>,
+            /// The `after` of the next page; none if these were the last.
+            next: option<string>,
+        }
+
         /// A job as it is.
         record job-state {
             /// As it was defined.
@@ -41,12 +49,13 @@ recipe!(
         }
 
         /// Defines a job, or gives it another schedule: `every 15m` (also s, h, d), counted from now, or as
-        /// in cron `minute hour day month weekday` in numbers, such as `0 9 * * 1-5`. A job that has that
-        /// schedule already stays as it is.
+        /// in cron `minute hour day month weekday` in numbers, such as `0 9 * * 1-5`: 256 bytes at most
+        /// (`schedule-bytes`). A job that has that schedule already stays as it is.
         define: func(name: string, schedule: string);
 
         /// Waits until the job is due and this call's turn comes; gives the run. Refused if there is no
-        /// such job, or it is removed.
+        /// such job, or it is removed, or 1,000 calls wait for it (`waiting`). No run begins while 100 are
+        /// begun and not done (`running`).
         next: func(name: string) -> run;
 
         /// The run is done: nobody gets it again. Refused if it is not this session's.
@@ -55,8 +64,13 @@ recipe!(
         /// A job as it is; none if there is no such job.
         show: func(name: string) -> option<job-state>;
 
-        /// The names of all jobs, at most ten thousand.
+        /// The names of all jobs, if they fit one answer: 5,000, and 512 KiB. Refused if there are more:
+        /// `jobs-after` gives them too.
         jobs: func() -> list<string>;
+
+        /// The names behind `after`: `most` at most, and what fits one answer. With none it begins at the
+        /// first.
+        jobs-after: func(after: option<string>, most: u32) -> name-page;
 
         /// Removes a job, its runs included; says whether there was one.
         remove: func(name: string) -> bool;
@@ -71,11 +85,18 @@ recipe!(
 /// Runs of one job that are begun and not done: more mean that nobody says `done`.
 const MAX_RUNNING: u32 = 100;
 
+/// Calls that wait for one job: to remove it ends them all at once.
+const MAX_WAITING: u32 = 1000;
+
+/// A schedule as a text.
+const MAX_SCHEDULE_BYTES: usize = 256;
+
 /// Digits of a due time in a name.
 const MOMENT_DIGITS: usize = 16;
 
 fn define(name: String, schedule: String) {
     let job = Job::of(&name);
+    bound::require_bytes("schedule-bytes", &schedule, MAX_SCHEDULE_BYTES);
     let parsed = match Schedule::parse(&schedule) {
         Ok(parsed) => parsed,
         Err(why) => refuse!("{why}"),
@@ -89,11 +110,16 @@ fn define(name: String, schedule: String) {
 
 fn next(name: String) -> Run {
     let job = Job::of(&name);
-    if call::memo_bytes().is_none()
-        && tree::first(&job.line).is_none()
-        && let Some(run) = job.take()
-    {
-        return run;
+    if call::memo_bytes().is_none() {
+        let waiting = tree::exists(&job.line).map_or(0, |stat| stat.children);
+        if waiting == 0
+            && let Some(run) = job.take()
+        {
+            return run;
+        }
+        if waiting >= MAX_WAITING {
+            bound::reached("waiting", &format!("{waiting} calls wait for {name:?}"));
+        }
     }
     let place = line::stand_in(&job.line, "");
     if let Some(run) = job.take() {
@@ -133,7 +159,15 @@ fn show(name: String) -> Option<JobState> {
 }
 
 fn jobs() -> Vec<String> {
-    tree::children("", &Range::all())
+    page::names("").all_or_refuse("jobs-after")
+}
+
+fn jobs_after(after: Option<String>, most: u32) -> NamePage {
+    let page = page::names_after("", after, most);
+    NamePage {
+        names: page.items,
+        next: page.next,
+    }
 }
 
 fn remove(name: String) -> bool {

@@ -20,7 +20,7 @@ recipe!(
         /// The value; none if it was never set.
         get: func(name: string) -> option<versioned>;
 
-        /// Sets the value; gives its version.
+        /// Sets the value, of 128 KiB at most (`value-bytes`); gives its version.
         set: func(name: string, value: string) -> u64;
 
         /// Sets the value if its version is `expected`, or none if there is to be none; gives its version,
@@ -41,6 +41,9 @@ recipe!(
 "#
 );
 
+/// A value: with whatever has to be escaped in it, it fits an answer.
+const MAX_VALUE_BYTES: usize = 128 << 10;
+
 fn get(name: String) -> Option<Versioned> {
     require_name(&name);
     tree::get(&name).map(|node| Versioned {
@@ -51,12 +54,14 @@ fn get(name: String) -> Option<Versioned> {
 
 fn set(name: String, value: String) -> u64 {
     require_name(&name);
+    require_value(&value);
     tree::put(&name, value);
     call::transaction()
 }
 
 fn compare_and_set(name: String, expected: Option<u64>, value: String) -> Option<u64> {
     require_name(&name);
+    require_value(&value);
     let version = tree::exists(&name).map(|stat| stat.modified);
     (version == expected).then(|| set(name, value))
 }
@@ -76,4 +81,8 @@ fn remove(name: String) -> bool {
         tree::delete(&name);
     }
     there
+}
+
+fn require_value(value: &str) {
+    bound::require_bytes("value-bytes", value, MAX_VALUE_BYTES);
 }

@@ -69,15 +69,19 @@
 //!   fencing token.
 //! - **Earlier runs stay.** A call that parked and is refused later keeps the lasting writes of its
 //!   earlier runs; only the znodes that it created with [`mine`] go.
+//! - **What callers store is listed one day.** All of it can be more than a run may read or give: bound what
+//!   is kept ([`bound`]), and give long lists in pages ([`page`]).
 //! - **A client that gives up must ask** whether it got the lock: cancelling answers with the result if
 //!   there is one.
 
 #[doc(hidden)]
 pub mod bindings;
 
+pub mod bound;
 pub mod call;
 pub mod line;
 pub mod log;
+pub mod page;
 pub mod tree;
 pub mod watch;
 
@@ -148,7 +152,7 @@ pub use quorate_recipe_macros::recipe;
 /// All that most recipes use.
 pub mod prelude {
     pub use crate::tree::{Child, Error, Lifetime, Node, Range, Stat, mine, require_name};
-    pub use crate::{call, line, log, park, path, recipe, refuse, tree, watch};
+    pub use crate::{bound, call, line, log, page, park, path, recipe, refuse, tree, watch};
 }
 
 /// What every operation does first: a panic is written to the operator's log before it traps, and the

@@ -4,9 +4,11 @@
 //! A failure prints its seed: `QUORATE_SEED=7 cargo test -p quorate-tests --test library fair_lock` runs it alone.
 
 mod barriers;
+mod bounds;
 mod costs;
 mod groups;
 mod locks;
+mod nasty;
 mod queues;
 mod values;
 

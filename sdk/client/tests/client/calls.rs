@@ -90,6 +90,8 @@ async fn parked_calls_are_answered_late_and_awaited_meanwhile() {
     let first = acquire(&client, "a");
     let (xid, _) = peer.call().await;
     peer.answer_call(xid, CallStatus::Parked, "").await;
+    // It has heard that.
+    round_trip(&client, &mut peer).await;
     let second = acquire(&client, "b");
     let (xid, request) = peer.call().await;
     assert_eq!((request.key, seen(&request)), (2, (1, vec![1])));
