@@ -6,6 +6,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::ops::Bound;
 
 use parking_lot::Mutex;
+use quorate_model::call::Ending;
 use quorate_model::id::{ServerId, SessionId, Zxid};
 use quorate_model::write_set::{Batch, Change, Entry, Transaction};
 
@@ -166,6 +167,18 @@ impl Ledger {
             _ => None,
         });
         parked.collect::<BTreeSet<_>>().len()
+    }
+
+    /// How the calls have ended.
+    pub fn endings(&self) -> Vec<Ending> {
+        let state = self.state.lock();
+        let changes = state.transactions.values();
+        let changes = changes.flat_map(|transaction| &transaction.changes);
+        let ended = changes.filter_map(|change| match change {
+            Change::PutAnswer { answer, .. } => Some(answer.ending.clone()),
+            _ => None,
+        });
+        ended.collect()
     }
 
     /// At which transaction each session has ended.

@@ -9,6 +9,7 @@ pub mod run;
 pub mod client;
 pub mod faults;
 pub mod members;
+pub mod mounts;
 pub mod server;
 pub mod workload;
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::mem::discriminant;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,14 +10,12 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use parking_lot::Mutex;
-use quorate::evaluate::administration;
 use quorate_consensus::FirstMember;
+use quorate_model::call::Ending;
 use quorate_model::id::ServerId;
 use quorate_model::path::ZnodePath;
-use quorate_sandbox::{PreparedRecipe, RunLimits, Sandbox, SandboxConfig};
+use quorate_sandbox::{RunLimits, Sandbox, SandboxConfig};
 use quorate_tree::{RunTree, State};
-use quorate_wire::CallStatus;
-use turmoil::Sim;
 
 use crate::check::ephemerals::EPHEMERALS;
 use crate::check::members::Configuration;
@@ -27,6 +26,7 @@ use crate::history::History;
 use crate::ledger::Ledger;
 use crate::machine::{SimulatedDisk, SimulatedHands};
 use crate::members::{Move, Mover, Moves};
+use crate::mounts::{self, Operator};
 use crate::server::{self, Host, name, peer_address};
 use crate::workload::{self, Program, Role};
 
@@ -46,7 +46,7 @@ const OBSERVERS: u64 = 2;
 const LOCAL_EVERY: u64 = 3;
 
 /// Who the clients are.
-const ROLES: [Role; 19] = [
+const ROLES: [Role; 20] = [
     Role::Registers,
     Role::Registers,
     Role::Registers,
@@ -57,9 +57,10 @@ const ROLES: [Role; 19] = [
     Role::Locks,
     Role::Queues,
     Role::Queues,
-    Role::Queues,
     Role::Leases,
     Role::Leases,
+    Role::Mounted,
+    Role::Mounted,
     Role::Pairs,
     Role::Pairs,
     Role::Watches,
@@ -172,7 +173,9 @@ pub fn run(
         sim.host(name(host.server.0), move || server::run(host.clone()));
     }
     let mounted = Arc::new(AtomicBool::new(false));
-    operator(&mut sim, &hosts, mounted.clone());
+    let recipes = Arc::new(mounts::recipes(sandbox)?);
+    let operator = Operator::new(random.u64(..), hosts.clone(), recipes, time);
+    sim.client("operator", operator.run(mounted.clone()));
     let moves = Moves::default();
     if members_change {
         let mover = Mover::new(random.u64(..), hosts.clone(), time, moves.clone());
@@ -246,16 +249,20 @@ pub fn run(
     let ephemerals = ephemerals.filter(|one| one.register.starts_with(EPHEMERALS));
     let ephemerals = ephemerals.count();
     let calls = history.calls();
-    let timed_out = calls.iter();
-    let timed_out = timed_out.filter(|call| call.status() == Some(CallStatus::TimedOut));
-    let timed_out = timed_out.count();
+    let endings = ledger.endings();
+    let ended_by = |one: &Ending| {
+        let same = |other: &&Ending| discriminant(*other) == discriminant(one);
+        endings.iter().filter(same).count() as u64
+    };
     let mut counts = vec![
         ("transactions", ledger.transactions().len() as u64),
         ("operations", operations.len() as u64),
         ("of them unknown", unknown as u64),
         ("calls", calls.len() as u64),
         ("calls that waited", ledger.waited() as u64),
-        ("calls that timed out", timed_out as u64),
+        ("calls that timed out", ended_by(&Ending::TimedOut)),
+        ("calls unmounted", ended_by(&Ending::Unmounted)),
+        ("calls outdated", ended_by(&Ending::Outdated(String::new()))),
         ("holds", history.holds().len() as u64),
         ("watch events", events as u64),
         ("ephemerals", ephemerals as u64),
@@ -287,14 +294,6 @@ pub fn run(
     })
 }
 
-/// The recipes that the clients call, and where they are mounted.
-const MOUNTS: [(&str, &str); 4] = [
-    ("counter", "/counters"),
-    ("fair-lock", "/locks"),
-    ("queue", "/queues"),
-    ("lease", "/leases"),
-];
-
 /// One engine for all servers, with the recipes compiled, or found in `cache`. A run has no deadline by the wall
 /// there, which no simulation can repeat.
 pub fn sandbox(cache: &Path) -> anyhow::Result<Arc<Sandbox<RunTree>>> {
@@ -308,63 +307,10 @@ pub fn sandbox(cache: &Path) -> anyhow::Result<Arc<Sandbox<RunTree>>> {
         ..SandboxConfig::default()
     };
     let sandbox = Sandbox::new(config).context("the sandbox does not start")?;
-    for (recipe, _) in MOUNTS {
-        let prepared = prepared(&sandbox, recipe)?;
-        sandbox.make_ready(prepared.digest, &prepared.component)?;
+    for recipe in mounts::recipes(&sandbox)?.values() {
+        sandbox.make_ready(recipe.digest, &recipe.component)?;
     }
     Ok(Arc::new(sandbox))
-}
-
-fn prepared(sandbox: &Sandbox<RunTree>, recipe: &str) -> anyhow::Result<PreparedRecipe> {
-    let standard = quorate_recipes::find(recipe).context("it is a standard recipe")?;
-    Ok(sandbox.prepare(standard.wasm)?)
-}
-
-/// Keeps the recipes and mounts them, through whichever server is up.
-fn operator(sim: &mut Sim<'_>, hosts: &[Arc<Host>], mounted: Arc<AtomicBool>) {
-    use quorate_model::recipe::MountSettings;
-    use quorate_model::request::Operation;
-    let hosts = hosts.to_vec();
-    sim.client("operator", async move {
-        for (recipe, mount) in MOUNTS {
-            let prepared = prepared(&hosts[0].sandbox, recipe)?;
-            let digest = prepared.digest;
-            let (version, exports) = {
-                let interface = &prepared.interface;
-                (interface.version.clone(), interface.exports())
-            };
-            let push = Operation::upload(recipe, &prepared.component, version, exports);
-            let mount = Operation::Mount {
-                path: ZnodePath::parse(mount)?,
-                recipe: recipe.into(),
-                digest: Some(digest),
-                settings: MountSettings::default(),
-                upgrade: false,
-            };
-            for operation in push.into_iter().chain([mount]) {
-                let mut place = 0;
-                loop {
-                    let router = hosts[place % hosts.len()]
-                        .running
-                        .lock()
-                        .as_ref()
-                        .map(|running| running.router.clone());
-                    place += 1;
-                    let Some(router) = router else {
-                        tokio::time::sleep(Duration::from_millis(50)).await;
-                        continue;
-                    };
-                    let asked = router.ask(administration(operation.clone()));
-                    let asked = tokio::time::timeout(Duration::from_secs(2), asked).await;
-                    if matches!(asked, Ok(Ok(_))) {
-                        break;
-                    }
-                }
-            }
-        }
-        mounted.store(true, Ordering::SeqCst);
-        Ok(())
-    });
 }
 
 /// Whether all servers have applied the same.

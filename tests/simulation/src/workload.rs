@@ -3,6 +3,7 @@
 mod ephemerals;
 mod leases;
 mod locks;
+mod mounted;
 mod pairs;
 mod queues;
 mod watches;
@@ -47,6 +48,8 @@ pub enum Role {
     Queues,
     /// Takes leases, and renews them, gives them back, or lets them end.
     Leases,
+    /// Waits for locks at a mount that changes.
+    Mounted,
     /// Changes two znodes together.
     Pairs,
     /// Watches znodes that others write to.
@@ -109,6 +112,7 @@ impl Program {
                 Role::Locks => self.lock().await,
                 Role::Queues => self.queue(number).await,
                 Role::Leases => self.lease().await,
+                Role::Mounted => self.lock_where_mounts_change().await,
                 Role::Pairs => self.pair(number).await,
                 Role::Watches => self.watch().await,
                 Role::Ephemerals => self.ephemeral(number).await,

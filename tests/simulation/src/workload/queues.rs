@@ -15,7 +15,7 @@ const QUEUES: &str = "/queues";
 const NAMES: u8 = 2;
 
 /// The most calls at once.
-const AT_ONCE: u64 = 4;
+const AT_ONCE: u64 = 3;
 
 impl Program {
     /// Makes some calls to the queues. What it has claimed then it confirms or gives back, or it dies with that.
@@ -25,10 +25,10 @@ impl Program {
         let calls = (0..random.u64(1..=AT_ONCE)).map(|place| {
             let name = format!("line{}", random.u8(..NAMES));
             let (operation, arguments) = match random.u8(..100) {
-                0..50 => ("offer", json!([name, format!("{id}-{number}-{place}")])),
-                50..60 => ("poll", json!([name])),
-                60..65 => ("try-claim", json!([name])),
-                65..85 => ("take", json!([name])),
+                0..40 => ("offer", json!([name, format!("{id}-{number}-{place}")])),
+                40..45 => ("poll", json!([name])),
+                45..50 => ("try-claim", json!([name])),
+                50..80 => ("take", json!([name])),
                 _ => ("claim", json!([name])),
             };
             let timeout_ms = match operation {
