@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use quorate::evaluate::administration;
-use quorate_model::outcome::Outcome;
+use quorate_model::outcome::{Outcome, Refusal};
 use quorate_model::path::ZnodePath;
-use quorate_model::recipe::{MountSettings, RecipeDigest};
+use quorate_model::recipe::{Mount, MountSettings, RecipeDigest};
 use quorate_model::request::Operation;
 use quorate_sandbox::{PreparedRecipe, Sandbox};
 use quorate_tree::RunTree;
@@ -103,40 +103,75 @@ impl Operator {
             sleep(Duration::from_millis(pause)).await;
             self.change().await?;
         }
-        Ok(())
+        self.finish().await
     }
 
-    /// Changes what is mounted, as far as one of the servers knows.
+    /// Changes what is mounted, as far as one of the servers knows. What was begun before, and given up, goes on first.
     async fn change(&mut self) -> turmoil::Result {
-        let path = ZnodePath::parse(CHANGING)?;
-        let now = {
-            let running = self.host().running.lock().as_ref().map(|running| {
-                let state = running.state.read();
-                state.mount(&path).map(|mount| mount.digest)
-            });
-            match running {
-                None => return Ok(()),
-                Some(now) => now,
-            }
+        let Some(now) = self.look() else {
+            return Ok(());
         };
-        let is = |recipe: &str| now == Some(self.digest(recipe));
+        let is = |recipe: &str| {
+            let digest = now.as_ref().map(|mount| mount.digest);
+            digest == Some(self.digest(recipe))
+        };
         let (locks, other_locks) = (is(LOCKS), is(OTHER_LOCKS));
-        match (now, self.random.u8(..8)) {
-            (None, choice) => {
+        let choice = self.random.u8(..8);
+        let next = match &now {
+            None => {
                 let recipe = [LOCKS, OTHER_LOCKS][usize::from(choice % 2)];
-                self.ask(self.mount(CHANGING, recipe, false)?).await;
+                self.mount(CHANGING, recipe, false)?
             }
-            (Some(_), 0..3) => self.unmount(&path).await,
-            (Some(_), choice) => {
+            Some(mount) if unfinished(mount).is_some() && choice % 2 == 0 => {
+                unfinished(mount).expect("just looked at")
+            }
+            Some(mount) if choice < 3 => begin_unmount(mount),
+            Some(_) => {
                 let recipe = match choice {
                     3 | 4 if locks || other_locks => NO_LOCKS,
                     _ if locks => OTHER_LOCKS,
                     _ => LOCKS,
                 };
-                self.ask(self.mount(CHANGING, recipe, true)?).await;
+                self.mount(CHANGING, recipe, true)?
+            }
+        };
+        self.go_through(next).await;
+        Ok(())
+    }
+
+    /// Nothing is mounted there in the end: calls would wait for ever where something was begun and given up.
+    async fn finish(&mut self) -> turmoil::Result {
+        let path = ZnodePath::parse(CHANGING)?;
+        let begin = Operation::BeginUnmount { path };
+        loop {
+            let last = self.go_through(begin.clone()).await;
+            if let Some(Outcome::Unmounted { .. } | Outcome::Refused(Refusal::NotMounted(_))) = last
+            {
+                return Ok(());
+            }
+            sleep(RETRY).await;
+        }
+    }
+
+    /// What is mounted, as far as one of the servers knows; nothing if it does not run.
+    fn look(&mut self) -> Option<Option<Mount>> {
+        let path = ZnodePath::parse(CHANGING).expect("a constant");
+        let host = self.host();
+        let running = host.running.lock();
+        let state = running.as_ref()?.state.read();
+        Some(state.mount(&path).cloned())
+    }
+
+    /// Asks for it and for its next steps, as long as there is one, and it is known what became of the last.
+    async fn go_through(&mut self, operation: Operation) -> Option<Outcome> {
+        let mut next = operation;
+        loop {
+            let outcome = self.ask(next.clone()).await?;
+            match next.next_step(&outcome) {
+                Some(step) => next = step,
+                None => return Some(outcome),
             }
         }
-        Ok(())
     }
 
     fn digest(&self, recipe: &str) -> RecipeDigest {
@@ -156,11 +191,6 @@ impl Operator {
             settings: MountSettings::default(),
             upgrade,
         })
-    }
-
-    async fn unmount(&mut self, path: &ZnodePath) {
-        let path = path.clone();
-        self.ask(Operation::Unmount { path }).await;
     }
 
     /// Asks one server after the other, until one says that it was done.
@@ -187,6 +217,23 @@ impl Operator {
         let (_, outcome) = outcome.ok()?.ok()?;
         Some(outcome)
     }
+}
+
+fn begin_unmount(mount: &Mount) -> Operation {
+    let path = mount.path.clone();
+    Operation::BeginUnmount { path }
+}
+
+/// The next step of what was begun with this mount and is not done.
+fn unfinished(mount: &Mount) -> Option<Operation> {
+    if mount.unmounting.is_some() {
+        return Some(begin_unmount(mount));
+    }
+    let upgrade = mount.upgrade.filter(|upgrade| upgrade.behind.is_some())?;
+    Some(Operation::FollowUpgrade {
+        path: mount.path.clone(),
+        swapped: upgrade.swapped,
+    })
 }
 
 /// What is asked for, without components.
