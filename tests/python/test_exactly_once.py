@@ -104,19 +104,20 @@ def test_c1_what_is_awaited_is_kept_and_what_is_passed_over_is_refused(wire, cou
     [(3, [4]), (3, [0]), (3, [2, 1]), (3, [2, 2]), (2000, range(1, 1002))],
     ids=["above", "zero", "order", "twice", "many"],
 )
-def test_c1_a_bad_acknowledgement_is_refused_and_nothing_is_done(wire, session, counters, mark, awaited):
+def test_c1_a_bad_acknowledgement_is_refused_and_nothing_is_done(server, wire, counters, mark, awaited):
     zk = wire()
     status, message = add(zk, counters, 2001, acknowledged=mark, awaited=awaited)
     assert status == w.BAD_CALL and "await" in message
     assert zk.request(w.ACKNOWLEDGE, w.acknowledge_body(mark, awaited)).err == w.BAD_ARGUMENTS
     assert value(zk, counters, 1) == 0
-    over_http = session()
+    over_http = server.http.session()
     for answer in (
         over_http.call(2001, counters, "add", ["c", 1], acknowledge=mark, awaited=awaited),
         over_http.acknowledge(mark, awaited),
     ):
         assert answer.status == 400 and "await" in answer.body["error"]["message"]
     assert over_http.call(1, counters, "get", ["c"]).body["result"] == 0
+    over_http.close()
 
 
 def test_c1_a_session_whose_call_waits_makes_thousands_of_others(kazoo, mounted, counters):
@@ -136,9 +137,9 @@ def test_c1_a_session_whose_call_waits_makes_thousands_of_others(kazoo, mounted,
     assert waiting.get(timeout=DEADLINE_S)["token"] > 0
 
 
-def test_c1_a_session_whose_call_waits_makes_thousands_of_others_over_http(session, mounted, counters):
+def test_c1_a_session_whose_call_waits_makes_thousands_of_others_over_http(server, mounted, counters):
     locks = mounted("fair-lock")
-    holder, waiter = session(), session()
+    holder, waiter = server.http.session(), server.http.session()
     holder.call(1, locks, "acquire", ["x"])
     ask = lambda **more: waiter.call(1, locks, "acquire", ["x"], wait_ms=0, **more)
     assert ask().body["status"] == "parked"
@@ -151,6 +152,8 @@ def test_c1_a_session_whose_call_waits_makes_thousands_of_others_over_http(sessi
     assert ask().body == granted.body, "it is kept"
     assert waiter.acknowledge(1_501).status == 200
     assert ask().body["error"]["code"] == "acknowledged"
+    for one in (holder, waiter):
+        one.close()
 
 
 @pytest.mark.parametrize("key", [0, -1, -(2**63)])
