@@ -211,7 +211,7 @@ def test_c6_an_upgrade_asked_of_a_follower_is_compiled_where_calls_run_before_it
     # Standard recipes that were never mounted are compiled nowhere.
     upgraded = asked.request("PUT", "/v1/mounts/jobs", {"recipe": "counter", "upgrade": True})
     assert (upgraded.status, upgraded.body["ready"]) == (201, True), upgraded
-    assert session.call(2, "/jobs", "add", ["x", 5]).body["status"] == "returned"
+    assert session.call(2, "/jobs", "add", ["y", 5]).body["status"] == "returned"
 
 
 def test_s6_an_unmount_goes_on_when_the_leader_dies_and_when_whoever_drives_it_does(ensemble):

@@ -389,6 +389,64 @@ fn page(document: &Value) -> String {
 mod tests {
     use super::*;
 
+    fn mounted(ready: bool) -> admin::Mount {
+        serde_json::from_value(json!({
+            "path": "/m", "recipe": "r", "digest": "1", "sealed": true, "ready": ready,
+        }))
+        .unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn c6_a_mount_is_asked_for_until_it_is_compiled_where_calls_run() {
+        let refused = |code: &str| {
+            Err(ClientError::Refused {
+                code: code.into(),
+                message: String::new(),
+            })
+        };
+        let answers = [Ok(mounted(false)), refused("not-ready"), Ok(mounted(true))];
+        let answers = std::cell::RefCell::new(answers.into_iter());
+        let ask = || async {
+            // Longer than nothing is said.
+            sleep(2 * TELL_AFTER).await;
+            answers.borrow_mut().next().unwrap()
+        };
+        let output = Output::new(true);
+        let mount = until_ready(&output, "r", ask).await.unwrap();
+        assert_eq!(mount.ready, Some(true));
+        assert_eq!(answers.borrow().len(), 0);
+        let other = until_ready(&output, "r", || async { refused("no-recipe") }).await;
+        assert!(matches!(other, Err(ClientError::Refused { code, .. }) if code == "no-recipe"));
+        // What cannot be compiled is given up on.
+        let never = until_ready(&output, "r", || async { Ok(mounted(false)) }).await;
+        assert_eq!(never.unwrap().ready, Some(false));
+    }
+
+    #[test]
+    fn a_line_of_a_mount_says_what_is_under_way() {
+        let mut mount = mounted(true);
+        assert!(!line(&mount).contains("upgrade"), "{}", line(&mount));
+        let upgrade = |following| admin::Following {
+            following,
+            followed_calls: 5,
+            ended_calls: 1,
+        };
+        mount.upgrade = Some(upgrade(false));
+        assert!(!line(&mount).contains("upgrade"), "{}", line(&mount));
+        mount.upgrade = Some(upgrade(true));
+        assert!(
+            line(&mount).contains("5 calls have followed"),
+            "{}",
+            line(&mount)
+        );
+        mount.unmounting = Some(admin::Ended { ended_calls: 7 });
+        assert!(
+            line(&mount).contains("being unmounted, 7 calls"),
+            "{}",
+            line(&mount)
+        );
+    }
+
     #[test]
     fn parameters_keep_their_numbers() {
         let good = r#"{"a": 18446744073709551615, "b": 0.1}"#;

@@ -121,10 +121,10 @@ pub(super) async fn mount(
         other => return Err(Problem::unexpected(other)),
     };
     let mounted = http.state()?.mount(&path).map(|mount| mount.digest);
-    // So that its first calls find it ready.
+    // So that its first calls find it ready. What was upgraded was so before.
     let ready = match mounted {
-        Some(digest) => http.make_ready(digest).await,
-        None => false,
+        Some(digest) if !upgrade => http.make_ready(digest).await,
+        mounted => mounted.is_some(),
     };
     let state = http.state()?;
     // Somebody may have unmounted it at this very moment.

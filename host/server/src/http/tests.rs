@@ -31,7 +31,7 @@ use crate::clock::Clock;
 use crate::receive::Limits;
 use crate::silence::Silence;
 use crate::silence::tests::Told;
-use crate::testing::TestServer;
+use crate::testing::{TestServer, WAITLESS};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -543,6 +543,88 @@ async fn recipes_and_mounts_are_listed_shown_and_removed() {
         200
     );
     assert_eq!(api.get("/v1/recipes/test").await.0, 404);
+}
+
+#[tokio::test]
+async fn c10_an_upgrade_says_beforehand_and_afterwards_how_many_calls_end() {
+    let api = Api::new();
+    api.mounted().await;
+    let session = format!("/v1/sessions/{}", api.open().await);
+    for key in 1..=3 {
+        let uri = format!("{session}/calls/{key}");
+        assert_eq!(api.put(&uri, call("wait", 0)).await.0, 202);
+    }
+    let (status, pushed) = api.ask(Method::PUT, "/v1/recipes/waitless", WAITLESS).await;
+    assert_eq!(status, 201, "{pushed}");
+    let upgrade = json!({"recipe": "waitless", "upgrade": true});
+    let mut check = upgrade.clone();
+    check["check"] = true.into();
+    let (status, said) = api.put("/v1/mounts/m", check).await;
+    assert_eq!(
+        (status, &said["parked_calls"], &said["ending_calls"]),
+        (200, &json!(3), &json!(3))
+    );
+    assert_eq!(api.get("/v1/mounts/m").await.1["parked_calls"], 3);
+    let (status, done) = api.put("/v1/mounts/m", upgrade.clone()).await;
+    assert_eq!(
+        (status, &done["followed_calls"], &done["ended_calls"]),
+        (201, &json!(3), &json!(3)),
+        "{done}"
+    );
+    assert_eq!(
+        (&done["digest"], &done["ready"]),
+        (&pushed["digest"], &json!(true))
+    );
+    let following = json!({"following": false, "followed_calls": 3, "ended_calls": 3});
+    assert_eq!(done["upgrade"], following);
+    let (_, ended) = api
+        .put(&format!("{session}/calls/1"), call("wait", 0))
+        .await;
+    assert_eq!(ended["status"], "unmounted");
+    // Nobody waits any more, so nobody follows.
+    let (_, again) = api.put("/v1/mounts/m", upgrade).await;
+    assert_eq!(
+        (&again["followed_calls"], &again["ended_calls"]),
+        (&json!(0), &json!(0))
+    );
+}
+
+#[tokio::test]
+async fn s6_an_unmount_that_was_begun_is_shown_refuses_calls_and_goes_on_when_asked_again() {
+    let api = Api::new();
+    api.mounted().await;
+    let session = format!("/v1/sessions/{}", api.open().await);
+    for key in 1..=3 {
+        let uri = format!("{session}/calls/{key}");
+        assert_eq!(api.put(&uri, call("wait", 0)).await.0, 202);
+    }
+    // As another server has left it that died right behind its first request.
+    let path = crate::testing::path("/m");
+    let begin = quorate_model::request::Request {
+        session: SessionId::NONE,
+        owner: None,
+        identities: Arc::default(),
+        operation: Operation::BeginUnmount { path },
+    };
+    api.server.edge.router.ask(begin).await.unwrap();
+    let (_, shown) = api.get("/v1/mounts/m").await;
+    assert_eq!(shown["unmounting"], json!({"ended_calls": 0}));
+    let (status, refused) = api
+        .put(&format!("{session}/calls/4"), call("echo", 0))
+        .await;
+    assert_eq!((status, error(&refused).0), (409, "unmounting"));
+    assert!(
+        error(&refused).1.contains("`quorate unmount /m`"),
+        "{refused}"
+    );
+    let (status, refused) = api.put("/v1/mounts/m", json!({"recipe": "test"})).await;
+    assert_eq!((status, error(&refused).0), (409, "unmounting"));
+    let (status, done) = api.ask(Method::DELETE, "/v1/mounts/m", Body::empty()).await;
+    assert_eq!((status, &done["ended_calls"]), (200, &json!(3)));
+    let (_, ended) = api
+        .put(&format!("{session}/calls/2"), call("wait", 0))
+        .await;
+    assert_eq!(ended["status"], "unmounted");
 }
 
 #[tokio::test]
