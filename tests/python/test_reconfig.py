@@ -1,5 +1,6 @@
 """The servers of an ensemble as ZooKeeper's clients see and change them: /zookeeper/config and reconfig (rule W6)."""
 
+import struct
 import subprocess
 from typing import Iterator, List, Tuple
 
@@ -13,6 +14,7 @@ from kazoo.exceptions import (
     ReconfigInProcessError,
     UnimplementedError,
 )
+from kazoo.security import READ_ACL_UNSAFE, make_digest_acl
 
 from harness import wire as w
 from harness.ensemble import Ensemble, Member
@@ -25,6 +27,8 @@ pytestmark = [pytest.mark.quorate, pytest.mark.timeout(300)]
 
 CONFIG = "/zookeeper/config"
 RECONFIG, RECONFIG_DISABLED = 16, -123
+#: ZooKeeper's own example: the digest of super:test.
+SUPER_DIGEST = "super:D/InIHSb7yEEbrWz8b9l71RjZJU="
 #: Any version.
 ANY = b"\xff" * 8
 #: No membership has it.
@@ -35,7 +39,7 @@ NO_VERSION = 0x7FFF_FFFF
 def ensemble(tmp_path) -> Iterator[Ensemble]:
     running = Ensemble(tmp_path)
     for server in running.servers:
-        server.options.append("--reconfig-enabled")
+        server.options += ["--reconfig-enabled", "--super-digest", SUPER_DIGEST]
     running.start()
     yield running
     running.kill()
@@ -43,10 +47,10 @@ def ensemble(tmp_path) -> Iterator[Ensemble]:
 
 @pytest.fixture
 def clients(ensemble) -> Iterator[List[KazooClient]]:
-    """One of each server."""
+    """One of each server, the super user's: who else may change the servers says the list of /zookeeper/config."""
     started = []
     for server in ensemble.servers:
-        client = KazooClient(hosts=server.hosts, timeout=20)
+        client = KazooClient(hosts=server.hosts, timeout=20, auth_data=[("digest", "super:test")])
         client.start(timeout=30)
         started.append(client)
     yield started
@@ -87,13 +91,24 @@ def settled(client: KazooClient, servers: List[Member]) -> int:
 def test_w6_every_server_says_who_the_servers_are_and_where_clients_reach_them(ensemble, clients):
     for client in clients:
         settled(client, ensemble.servers)
-    for refused in (
-        lambda: clients[0].set(CONFIG, b"mine"),
-        lambda: clients[0].create(CONFIG + "/below"),
-        lambda: clients[0].set_acls(CONFIG, clients[0].get_acls("/")[0]),
+    anybody = KazooClient(hosts=ensemble.servers[0].hosts, timeout=20)
+    anybody.start(timeout=30)
+    assert anybody.get(CONFIG)[0]
+    for client, operations in (
+        (anybody, ("set", "create", "set_acls")),
+        # Its data are the ensemble's own.
+        (clients[0], ("set", "create")),
     ):
-        with pytest.raises(NoAuthError):
-            refused()
+        refused = {
+            "set": lambda: client.set(CONFIG, b"mine"),
+            "create": lambda: client.create(CONFIG + "/below"),
+            "set_acls": lambda: client.set_acls(CONFIG, client.get_acls("/")[0]),
+        }
+        for operation in operations:
+            with pytest.raises(NoAuthError):
+                refused[operation]()
+    anybody.stop()
+    anybody.close()
     with pytest.raises(BadArgumentsError):
         clients[0].delete(CONFIG)
     assert [acl.perms for acl in clients[0].get_acls(CONFIG)[0]] == [1]
@@ -162,6 +177,29 @@ def test_w6_all_members_named_anew_and_a_voter_becomes_an_observer(ensemble, cli
     settled(client, ensemble.servers)
 
 
+def test_w6_who_may_write_the_configuration_may_change_the_servers(ensemble, clients):
+    leader = ensemble.leader()
+    demoted = ensemble.others(leader)[0]
+    root = clients[0]
+    version = settled(root, ensemble.servers)
+    anna = KazooClient(hosts=demoted.hosts, timeout=20, auth_data=[("digest", "anna:secret")])
+    anna.start(timeout=30)
+    try:
+        change = (line(demoted, "observer"), None, None)
+        with pytest.raises(NoAuthError):
+            anna.reconfig(*change, from_config=-1)
+        # Before anything else that depends on the ensemble.
+        with pytest.raises(NoAuthError):
+            anna.reconfig(*change, from_config=version + 1)
+        assert configuration(root)[1] == version
+        root.set_acls(CONFIG, [make_digest_acl("anna", "secret", write=True), *READ_ACL_UNSAFE])
+        anna.reconfig(*change, from_config=-1)
+        until(lambda: demoted.mode() == "observer", "it observes")
+    finally:
+        anna.stop()
+        anna.close()
+
+
 def test_w6_what_is_no_change_or_would_lose_the_quorum_is_refused(ensemble, clients):
     leader = ensemble.leader()
     follower, other = ensemble.others(leader)
@@ -200,6 +238,8 @@ def test_w5_pings_overtake_what_waits_behind_a_reconfig_and_another_is_refused(e
     settled(clients[0], ensemble.servers)
     new = ensemble.joining(tmp_path)
     client = connect(leader)
+    auth = struct.pack("!i", 0) + w.string("digest") + w.buffer(b"super:test")
+    assert client.receive(client.send(w.AUTH, auth, xid=w.XID_AUTH)).err == w.OK
     # Nobody is there yet, so the leader waits for it.
     reconfig = client.send(RECONFIG, w.string(line(new)) + w.string("") + w.string("") + ANY)
     create = client.send(w.CREATE, w.create_body("/behind"))
