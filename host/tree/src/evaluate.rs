@@ -9,7 +9,7 @@ mod trials;
 mod turns;
 mod wakes;
 
-pub use trials::{Difference, Observed, ShadowRun, Side};
+pub use trials::{Difference, FailedRun, Observed, ShadowRun, Side};
 
 use std::collections::{HashMap, VecDeque};
 

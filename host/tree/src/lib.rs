@@ -27,7 +27,9 @@ mod snapshot;
 
 pub use apply::{Diverged, Verdict};
 pub use digest::Digest;
-pub use evaluate::{Bounds, Difference, Evaluator, Observed, RecipeLine, ShadowRun, Side};
+pub use evaluate::{
+    Bounds, Difference, Evaluator, FailedRun, Observed, RecipeLine, ShadowRun, Side,
+};
 pub use operations::configuration::configuration_version;
 pub use run::RunTree;
 pub use snapshot::SnapshotError;
