@@ -30,6 +30,7 @@ pub use digest::Digest;
 pub use evaluate::{
     Bounds, Difference, Evaluator, FailedRun, Observed, RecipeLine, ShadowRun, Side,
 };
+pub use operations::call::{CREATED_BYTES_PER_CALL, CREATED_PER_CALL};
 pub use operations::configuration::configuration_version;
 pub use run::RunTree;
 pub use snapshot::SnapshotError;
