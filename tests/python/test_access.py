@@ -418,3 +418,4 @@ def test_a_super_digest_that_is_none_is_refused_at_the_start(super_server, tmp_p
         super_server.start_only()
         assert super_server.process.wait(30) == 2
         assert "USER:HASH" in super_server.log
+        super_server.kill()

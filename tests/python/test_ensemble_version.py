@@ -10,8 +10,8 @@ from harness.load import cluster, connect
 from harness.waiting import until
 
 #: The end of the transaction that raises the version to 1: one change, the 26th of its kind, and its outcome.
-RAISED_TO_1 = bytes([1, 25, 1, 1, 14])
-RAISED_TO_2 = bytes([1, 25, 2, 1, 14])
+RAISED_TO_1 = bytes([1, 25, 1, 1, 16])
+RAISED_TO_2 = bytes([1, 25, 2, 1, 16])
 
 pytestmark = [pytest.mark.quorate, pytest.mark.timeout(170)]
 

@@ -38,3 +38,6 @@ pub struct Trial {
 
 /// The largest recording, in bytes: it goes through the log.
 pub const MAX_RECORDING_BYTES: usize = 1 << 20;
+
+/// Why a run whose recording would be larger is not recorded, for people.
+pub const TOLD_TOO_MUCH: &str = "the run was told more than 1 MiB, the most that is recorded";

@@ -166,8 +166,8 @@ pub enum Seen {
     },
     /// The last first.
     Failures(Vec<Failure>),
-    /// If it is still kept.
-    Recording(Option<Box<Recording>>),
+    /// If the run is still known: its recording, or why there is none.
+    Recording(Option<Result<Box<Recording>, String>>),
 }
 
 impl Default for Activity {
@@ -275,7 +275,8 @@ impl Activity {
             Look::Lines { wanted, wait_ms } => (wanted, wait_ms),
             Look::Failures => return Seen::Failures(self.observations.failures()),
             Look::Recording(zxid) => {
-                return Seen::Recording(self.observations.recording(zxid).map(Box::new));
+                let found = self.observations.recording(zxid);
+                return Seen::Recording(found.map(|it| it.map(Box::new)));
             }
         };
         let wait = Duration::from_millis(wait_ms.min(MAX_WAIT_MS));

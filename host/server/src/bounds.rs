@@ -4,11 +4,12 @@
 //! bounds, which a test holds.
 
 use quorate_model::bound::{Bound as OfMount, EPHEMERAL_BYTES};
+use quorate_model::call::Ending;
 use quorate_model::outcome::{Outcome, Refusal};
 use quorate_model::run::RunEnding;
 use quorate_model::write_set::{Change, Transaction};
 use quorate_sandbox::{CompileLimits, RunLimits, UploadLimits, bound};
-use quorate_tree::Bounds;
+use quorate_tree::{Bounds, CREATED_BYTES_PER_CALL, CREATED_PER_CALL};
 
 use crate::metrics::Metrics;
 
@@ -103,7 +104,7 @@ pub fn all() -> Vec<Bound> {
 }
 
 fn of_runs() -> Vec<Bound> {
-    let limits = RunLimits::default();
+    let (limits, bounds) = (RunLimits::default(), Bounds::default());
     let milliseconds = u64::try_from(limits.wall_clock.as_millis()).unwrap_or(u64::MAX);
     let bombs = (HOSTILE, "loops_and_bombs");
     let lies = (HOSTILE, "changes_that_lie_touch_nothing");
@@ -146,6 +147,16 @@ fn of_runs() -> Vec<Bound> {
         (bound::LOG_BYTES, limits.log_bytes as u64, lies),
         (bound::MEMO, limits.memo_bytes as u64, parks),
         (bound::WATCHES, limits.watches as u64, parks),
+        (
+            CREATED_PER_CALL,
+            bounds.created_per_call as u64,
+            (HERE, "what_a_call_leaves_to_its_end_is_counted"),
+        ),
+        (
+            CREATED_BYTES_PER_CALL,
+            bounds.created_bytes_per_call as u64,
+            (HERE, "what_a_call_leaves_to_its_end_is_counted"),
+        ),
     ];
     let row = |(name, default, test)| Bound {
         name,
@@ -221,7 +232,7 @@ fn of_what_is_kept() -> [Bound; 14] {
 }
 
 impl Metrics {
-    /// A run has ended.
+    /// A run has ended, as its recipe ended it: what it then comes to is [`Metrics::count_transaction`]'s.
     pub(crate) fn count_ending(&self, ending: &RunEnding) {
         if let RunEnding::Exceeded { bound, .. } = ending {
             self.reached(bound);
@@ -241,13 +252,24 @@ impl Metrics {
             self.reached(bound);
         }
         for change in &transaction.changes {
-            if let Change::Suspend {
-                reason: Some(reason),
-                ..
-            } = change
-                && let Some(bound) = OfMount::that_suspended(reason)
-            {
-                self.reached(bound.name());
+            match change {
+                Change::Suspend {
+                    reason: Some(reason),
+                    ..
+                } => {
+                    if let Some(bound) = OfMount::that_suspended(reason) {
+                        self.reached(bound.name());
+                    }
+                }
+                // Its run parked: that it may not, only who keeps it in mind knows.
+                Change::PutAnswer { answer, .. } => {
+                    if let Ending::Exceeded { bound, .. } = &answer.ending
+                        && [CREATED_PER_CALL, CREATED_BYTES_PER_CALL].contains(&bound.as_str())
+                    {
+                        self.reached(bound);
+                    }
+                }
+                _ => {}
             }
         }
     }

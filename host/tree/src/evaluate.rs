@@ -9,7 +9,7 @@ mod trials;
 mod turns;
 mod wakes;
 
-pub use trials::{Difference, Observed, ShadowRun, Side};
+pub use trials::{Difference, FailedRun, Observed, ShadowRun, Side};
 
 use std::collections::{HashMap, VecDeque};
 
@@ -49,6 +49,11 @@ pub struct Bounds {
     pub call_bytes: u64,
     /// Bytes of a call's arguments.
     pub arguments_bytes: usize,
+    /// Znodes of its session's lifetime that all runs of a parked call have created and that are there: what ends it
+    /// deletes them in one transaction (rule C3).
+    pub created_per_call: usize,
+    /// Bytes of their paths.
+    pub created_bytes_per_call: usize,
     /// Wakes and timers evaluated for one entry, in front of its requests and behind each; what is left over goes
     /// first in the next entry (rule C4).
     pub wakes_at_once: u32,
@@ -91,6 +96,8 @@ impl Default for Bounds {
             calls: 1_000_000,
             call_bytes: 1 << 30,
             arguments_bytes: 256 << 10,
+            created_per_call: 1000,
+            created_bytes_per_call: 64 << 10,
             wakes_at_once: 1000,
             wake_bytes: 2 << 20,
             // Some 20 ms, which is what an entry's requests have.
@@ -526,12 +533,12 @@ impl<R: Runner<RunTree>> Evaluator<R> {
             RunEnding::BadCall(message) => return Err(bad_call(&message)),
             RunEnding::NotReady => return Err(Refusal::NotReady(call_request.mount.clone())),
             RunEnding::Parked { memo, watches } => {
-                match call.park(&mut self.view, memo, &watches, &created) {
+                match call.park(&mut self.view, &self.bounds, memo, &watches, &created) {
                     Ok(()) => {
                         mount::count_run(&mut self.view, &counted, None);
                         return Ok(Outcome::Parked);
                     }
-                    Err(breach) => RunEnding::Trapped(breach),
+                    Err(failed) => failed,
                 }
             }
             ending => ending,

@@ -27,7 +27,10 @@ mod snapshot;
 
 pub use apply::{Diverged, Verdict};
 pub use digest::Digest;
-pub use evaluate::{Bounds, Difference, Evaluator, Observed, RecipeLine, ShadowRun, Side};
+pub use evaluate::{
+    Bounds, Difference, Evaluator, FailedRun, Observed, RecipeLine, ShadowRun, Side,
+};
+pub use operations::call::{CREATED_BYTES_PER_CALL, CREATED_PER_CALL};
 pub use operations::configuration::configuration_version;
 pub use run::RunTree;
 pub use snapshot::SnapshotError;

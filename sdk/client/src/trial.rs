@@ -30,6 +30,9 @@ pub struct Failure {
     pub operation: String,
     /// Why.
     pub error: String,
+    /// Why there is no recording of it; none if there is one.
+    #[serde(default)]
+    pub not_recorded: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -44,7 +47,7 @@ struct Session {
 
 impl Admin {
     /// Runs an operation for a new session, and keeps nothing of it. Gives how it ended, and its `changes`, `log` and
-    /// `fuel`; with `record` its `recording` too, `null` if it is too long.
+    /// `fuel`; with `record` its `recording` too, or `null` and in `not_recorded` why.
     ///
     /// # Errors
     /// As a call's: [`ClientError::Refused`] with the codes `not-mounted`, `bad-call` or `not-ready`.

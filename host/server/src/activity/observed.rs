@@ -8,7 +8,7 @@ use quorate_model::id::{Timestamp, Zxid};
 use quorate_model::path::ZnodePath;
 use quorate_model::recipe::RecipeDigest;
 use quorate_model::recording::Recording;
-use quorate_tree::{Observed, ShadowRun};
+use quorate_tree::{FailedRun, Observed, ShadowRun};
 use serde::{Deserialize, Serialize};
 
 /// How many recordings are kept.
@@ -32,15 +32,8 @@ pub(super) struct Observations {
 
 #[derive(Debug, Default)]
 struct Failures {
-    kept: VecDeque<Kept>,
+    kept: VecDeque<FailedRun>,
     bytes: usize,
-}
-
-#[derive(Debug)]
-struct Kept {
-    zxid: Zxid,
-    error: String,
-    recording: Recording,
 }
 
 /// How a mount's shadow compares with what is mounted, on the calls that both ran.
@@ -71,20 +64,14 @@ pub struct Failure {
     pub operation: String,
     /// Why.
     pub error: String,
+    /// Why there is no recording of it, for people; none if there is one.
+    pub not_recorded: Option<String>,
 }
 
 impl Observations {
     pub(super) fn take(&self, observed: Observed) {
         match observed {
-            Observed::Failure {
-                zxid,
-                error,
-                recording,
-            } => self.failures.lock().take(Kept {
-                zxid,
-                error,
-                recording: *recording,
-            }),
+            Observed::Failure(failed) => self.failures.lock().take(*failed),
             Observed::Shadow(run) => {
                 let run = *run;
                 let mut shadows = self.shadows.lock();
@@ -129,15 +116,17 @@ impl Observations {
         let failures = self.failures.lock();
         let shown = failures.kept.iter().rev().map(|kept| Failure {
             zxid: kept.zxid,
-            at: kept.recording.input.now,
-            mount: kept.recording.mount.clone(),
-            operation: kept.recording.input.invocation.name().to_owned(),
+            at: kept.at,
+            mount: kept.mount.clone(),
+            operation: kept.operation.clone(),
             error: kept.error.clone(),
+            not_recorded: kept.recording.as_ref().err().cloned(),
         });
         shown.collect()
     }
 
-    pub(super) fn recording(&self, zxid: Zxid) -> Option<Recording> {
+    /// If the run is still known: its recording, or why there is none.
+    pub(super) fn recording(&self, zxid: Zxid) -> Option<Result<Recording, String>> {
         let failures = self.failures.lock();
         let found = failures.kept.iter().find(|kept| kept.zxid == zxid);
         found.map(|kept| kept.recording.clone())
@@ -160,14 +149,14 @@ impl Compared {
 }
 
 impl Failures {
-    fn take(&mut self, kept: Kept) {
-        self.bytes += kept.recording.bytes();
-        self.kept.push_back(kept);
+    fn take(&mut self, failed: FailedRun) {
+        self.bytes += failed.bytes();
+        self.kept.push_back(failed);
         while self.kept.len() > MAX_RECORDINGS || self.bytes > MAX_RECORDING_BYTES {
             let Some(oldest) = self.kept.pop_front() else {
                 return;
             };
-            self.bytes -= oldest.recording.bytes();
+            self.bytes -= oldest.bytes();
         }
     }
 }
@@ -206,11 +195,33 @@ pub(super) mod tests {
                 log: Vec::new(),
             },
         };
-        Observed::Failure {
+        failed(zxid, Ok(recording))
+    }
+
+    fn failed(zxid: Zxid, recording: Result<Recording, String>) -> Observed {
+        Observed::Failure(Box::new(FailedRun {
             zxid,
+            at: Timestamp(5),
+            mount: ZnodePath::parse("/m").unwrap(),
+            operation: "add".into(),
             error: "as asked".into(),
-            recording: Box::new(recording),
-        }
+            recording,
+        }))
+    }
+
+    #[test]
+    fn a_failure_that_was_not_recorded_is_listed_with_the_reason() {
+        let observations = Observations::default();
+        let (first, second) = (Zxid::new(1, 1), Zxid::new(1, 2));
+        observations.take(failure(first, 10));
+        observations.take(failed(second, Err("it was told too much".into())));
+        let listed = observations.failures();
+        let reasons: Vec<_> = listed.iter().map(|it| it.not_recorded.as_deref()).collect();
+        assert_eq!(reasons, [Some("it was told too much"), None]);
+        let known = |zxid| observations.recording(zxid).map(|it| it.map(|it| it.mount));
+        assert_eq!(known(first), Some(Ok(ZnodePath::parse("/m").unwrap())));
+        assert_eq!(known(second), Some(Err("it was told too much".into())));
+        assert_eq!(known(Zxid::new(1, 3)), None);
     }
 
     fn run(shadow: u8, differs: bool) -> Observed {

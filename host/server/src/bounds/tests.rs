@@ -9,19 +9,24 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 use quorate_model::acl::Acl;
 use quorate_model::bound::Bound as OfMount;
-use quorate_model::call::{Acknowledgement, CallRequest};
-use quorate_model::id::{Incarnation, ServerId, SessionId, Timestamp};
+use quorate_model::call::{Acknowledgement, CallRequest, Ending};
+use quorate_model::id::{CallId, Incarnation, ServerId, SessionId, Timestamp};
 use quorate_model::outcome::Outcome;
 use quorate_model::path::{RelativePath, ZnodePath};
 use quorate_model::recipe::{Component, Exports, MountSettings, RecipeDigest};
 use quorate_model::request::{
     CreateLifetime, CreatePath, Operation, Password, Request, ZnodeOperation,
 };
-use quorate_model::run::{Invocation, RunEnding, RunInput, RunReport, RunWatch, Runner};
+use quorate_model::run::{
+    Invocation, RunEnding, RunInput, RunReport, RunWatch, Runner, TreeAccess,
+};
 use quorate_model::trial::{TrialOf, TrialRequest};
 use quorate_model::write_set::{Entry, EpochStart};
+use quorate_model::znode::Lifetime;
 use quorate_sandbox::{Sandbox, SandboxConfig};
-use quorate_tree::{Bounds, Evaluator, RunTree, SharedState, State};
+use quorate_tree::{
+    Bounds, CREATED_BYTES_PER_CALL, CREATED_PER_CALL, Evaluator, RunTree, SharedState, State,
+};
 
 use super::{Bound, Kind, UPLOAD_BYTES, UPLOAD_RATE, UPLOADS_AT_ONCE, all};
 use crate::clock::{Clock, SystemHands};
@@ -169,7 +174,8 @@ fn what_an_upload_exceeds_is_counted() {
     assert_eq!(reached, all);
 }
 
-/// `echo` returns, `wait` waits for ever, `restless` is woken at once, `fail` traps.
+/// `echo` returns, `wait` waits for ever, `restless` is woken at once, `fail` traps, `collect` creates a znode for its
+/// session in each run and is woken at once.
 struct Scripted;
 
 impl Runner<RunTree> for Scripted {
@@ -181,7 +187,7 @@ impl Runner<RunTree> for Scripted {
         Ok(())
     }
 
-    fn run(&self, input: RunInput, tree: RunTree) -> RunReport<RunTree> {
+    fn run(&self, input: RunInput, mut tree: RunTree) -> RunReport<RunTree> {
         let parked = |watch| RunEnding::Parked {
             memo: Bytes::new(),
             watches: vec![watch],
@@ -191,6 +197,13 @@ impl Runner<RunTree> for Scripted {
                 parked(RunWatch::Node(RelativePath::parse("gate").unwrap()))
             }
             Invocation::Operation { name, .. } if name == "restless" => {
+                parked(RunWatch::Time(input.now))
+            }
+            Invocation::Operation { name, .. } if name == "collect" => {
+                let parent = RelativePath::parse("collected").unwrap();
+                let lifetime = Lifetime::Session(input.session);
+                let created = tree.create_sequential(&parent, "ticket-", Bytes::new(), lifetime);
+                created.expect("it creates");
                 parked(RunWatch::Time(input.now))
             }
             Invocation::Operation { name, .. } if name == "fail" => {
@@ -407,6 +420,32 @@ fn what_is_kept_and_what_suspends_is_counted() {
             let is_it = other.name == name;
             assert_eq!(times > 0, is_it, "{name}: {} {times} times", other.name);
         }
+    }
+}
+
+/// Each run of the call creates one znode more: it ends when that is one too many, and what it created goes with it.
+#[test]
+fn what_a_call_leaves_to_its_end_is_counted() {
+    let few = |bounds: &mut Bounds| bounds.created_per_call = 3;
+    let short = |bounds: &mut Bounds| bounds.created_bytes_per_call = 100;
+    let cases: [(&str, fn(&mut Bounds)); 2] =
+        [(CREATED_PER_CALL, few), (CREATED_BYTES_PER_CALL, short)];
+    for (bound, change) in cases {
+        let mut world = World::new(change);
+        world.mount(0, Vec::new());
+        assert_eq!(world.call("collect"), Outcome::Parked);
+        assert_eq!(count(&world.metrics, bound), 1, "{bound}");
+        let state = world.state.read();
+        let id = CallId {
+            session: world.session,
+            key: 1,
+        };
+        let answer = state.answer(id).expect("it has ended");
+        let Ending::Exceeded { bound: of, .. } = &answer.ending else {
+            panic!("{answer:?}");
+        };
+        assert_eq!(of, bound);
+        assert!(state.node(&path("/mount-0/collected")).is_none());
     }
 }
 

@@ -57,7 +57,9 @@ pub(super) async fn call(
 fn show(mut tried: Value, record: Option<&Path>, output: &Output) -> anyhow::Result<()> {
     if let (Some(path), Some(document)) = (record, tried.as_object_mut()) {
         let recording = document.remove("recording").filter(|it| !it.is_null());
-        let recording = recording.context("the run was told too much to be recorded (1 MiB)")?;
+        let reason = document.get("not_recorded").and_then(Value::as_str);
+        let recording = recording
+            .with_context(|| format!("not recorded: {}", reason.unwrap_or("there is none")))?;
         fs::write(path, serde_json::to_vec_pretty(&recording)?)
             .with_context(|| format!("cannot write {}", path.display()))?;
         let shown = path.display().to_string();

@@ -11,7 +11,7 @@ use quorate_model::outcome::Outcome;
 use quorate_model::path::ZnodePath;
 use quorate_model::request::Operation;
 use quorate_model::run::{RunEnding, RunWatch};
-use quorate_model::trial::{Trial, TrialOf, TrialRequest};
+use quorate_model::trial::{TOLD_TOO_MUCH, Trial, TrialOf, TrialRequest};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -112,6 +112,9 @@ pub(super) async fn recording(State(http): State<Arc<Http>>, Path(zxid): Path<St
             "there is no recording of that transaction: the server that leads keeps the last ones",
         )
     })?;
+    let found = found.map_err(|reason| {
+        Problem::not_found(format!("that failed run was not recorded: {reason}"))
+    })?;
     Ok(Answer::new(http.edge.watches.last_zxid(), json!(found)))
 }
 
@@ -140,8 +143,10 @@ fn shown(trial: &Trial, record: bool) -> Value {
     body["commits"] = commits.into();
     body["changes"] = json!(trial.changes);
     if record {
-        // `null`: it was told too much.
         body["recording"] = json!(trial.recording);
+        if trial.recording.is_none() {
+            body["not_recorded"] = TOLD_TOO_MUCH.into();
+        }
     }
     body
 }

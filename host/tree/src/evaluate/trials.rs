@@ -15,7 +15,7 @@ use quorate_model::recipe::{Mount, RecipeDigest};
 use quorate_model::recording::{Ran, Recording};
 use quorate_model::request::Request;
 use quorate_model::run::{RunEnding, RunInput, Runner};
-use quorate_model::trial::{MAX_RECORDING_BYTES, Trial, TrialOf, TrialRequest};
+use quorate_model::trial::{MAX_RECORDING_BYTES, TOLD_TOO_MUCH, Trial, TrialOf, TrialRequest};
 use quorate_model::write_set::Change;
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +30,10 @@ use crate::view::{Progress, View};
 /// How often a failed run of one mount is recorded at most, in milliseconds: it is run a second time for that.
 const RECORD_EVERY_MS: u64 = 1000;
 
+/// Why a run that took too long is not recorded.
+const TOO_SLOW: &str =
+    "it took too long by the clock, and what it was told does not say why: it would not again";
+
 /// What a dry run counts beside its fuel, so that their number is bounded too.
 const FUEL_PER_DRY_RUN: u64 = 1_000_000;
 
@@ -38,15 +42,37 @@ const FUEL_PER_DRY_RUN: u64 = 1_000_000;
 pub enum Observed {
     /// A mount's shadow ran beside it.
     Shadow(Box<ShadowRun>),
-    /// A run has failed, and this is how it went when it was run once more.
-    Failure {
-        /// The transaction that it failed in.
-        zxid: Zxid,
-        /// How it failed.
-        error: String,
-        /// All that it was told.
-        recording: Box<Recording>,
-    },
+    /// A run has failed.
+    Failure(Box<FailedRun>),
+}
+
+/// A run that has failed, and how it went when it was run once more.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FailedRun {
+    /// The transaction that it failed in.
+    pub zxid: Zxid,
+    /// When.
+    pub at: Timestamp,
+    /// The mount.
+    pub mount: ZnodePath,
+    /// The operation.
+    pub operation: String,
+    /// How it failed.
+    pub error: String,
+    /// All that it was told; or why that was not recorded, for people.
+    pub recording: Result<Recording, String>,
+}
+
+impl FailedRun {
+    /// About how many bytes it has.
+    pub fn bytes(&self) -> usize {
+        let recorded = match &self.recording {
+            Ok(recording) => recording.bytes(),
+            Err(reason) => reason.len(),
+        };
+        let names = self.mount.as_str().len() + self.operation.len();
+        200 + names + self.error.len() + recorded
+    }
 }
 
 impl Observed {
@@ -54,7 +80,7 @@ impl Observed {
     pub fn zxid(&self) -> Zxid {
         match self {
             Observed::Shadow(run) => run.zxid,
-            Observed::Failure { zxid, .. } => *zxid,
+            Observed::Failure(failed) => failed.zxid,
         }
     }
 
@@ -68,9 +94,7 @@ impl Observed {
                     .flat_map(|it| [&it.mounted, &it.shadow]);
                 500 + sides.map(Side::bytes).sum::<usize>()
             }
-            Observed::Failure {
-                error, recording, ..
-            } => error.len() + recording.bytes(),
+            Observed::Failure(failed) => failed.bytes(),
         }
     }
 }
@@ -315,19 +339,20 @@ impl<R: Runner<RunTree>> Evaluator<R> {
 
     /// A run has failed, and what it wrote is taken back: it is run once more, from the same state, to be recorded.
     ///
-    /// One that took too long by the clock is not: what it did is no matter of what it was told.
+    /// One that took too long by the clock is not: what it did is no matter of what it was told. That is said, as it is of
+    /// one that was told too much.
     pub(super) fn record_failure(
         &mut self,
         failed: &RunEnding,
         path: &ZnodePath,
         input: impl FnOnce(&Mount, &View) -> RunInput,
     ) {
-        let wall_clock = Bound::WallClock.name();
-        match failed {
-            failed if !failed.is_failure() => return,
-            RunEnding::Exceeded { bound, .. } if bound == wall_clock => return,
-            _ => {}
+        if !failed.is_failure() {
+            return;
         }
+        let is_by_clock = matches!(
+            failed, RunEnding::Exceeded { bound, .. } if bound == Bound::WallClock.name()
+        );
         let stretch = self.time.0 / RECORD_EVERY_MS;
         if self.recorded.stretch != stretch {
             self.recorded = Recorded {
@@ -343,14 +368,22 @@ impl<R: Runner<RunTree>> Evaluator<R> {
         };
         let zxid = self.view.moment().zxid;
         let input = input(&mount, &self.view);
-        let trial = self.on_trial(input, mount, true);
-        if let Some(recording) = trial.recording {
-            self.observed.push(Observed::Failure {
-                zxid,
-                error: failed.to_string(),
-                recording: Box::new(recording),
-            });
-        }
+        let (at, operation) = (input.now, input.invocation.name().to_owned());
+        let recording = match is_by_clock {
+            true => Err(TOO_SLOW.to_owned()),
+            false => {
+                let trial = self.on_trial(input, mount, true);
+                trial.recording.ok_or_else(|| TOLD_TOO_MUCH.to_owned())
+            }
+        };
+        self.observed.push(Observed::Failure(Box::new(FailedRun {
+            zxid,
+            at,
+            mount: path.clone(),
+            operation,
+            error: failed.to_string(),
+            recording,
+        })));
     }
 
     /// One run in the transaction being built, and all of it taken back.

@@ -330,9 +330,9 @@ impl<R: Runner<RunTree>> Evaluator<R> {
                 return;
             }
             RunEnding::Parked { memo, watches } => {
-                match call.park(&mut self.view, memo, &watches, &created) {
+                match call.park(&mut self.view, &self.bounds, memo, &watches, &created) {
                     Ok(()) => None,
-                    Err(breach) => Some(RunEnding::Trapped(breach)),
+                    Err(failed) => Some(failed),
                 }
             }
             ending => Some(ending),

@@ -8,7 +8,7 @@ use quorate_model::id::{CallId, SessionId, Timestamp, Zxid};
 use quorate_model::outcome::{Outcome, Refusal};
 use quorate_model::path::ZnodePath;
 use quorate_model::recipe::Mount;
-use quorate_model::run::{Invocation, RunInput, RunWatch};
+use quorate_model::run::{Invocation, RunEnding, RunInput, RunWatch};
 use quorate_model::write_set::Change;
 use quorate_model::znode::Lifetime;
 
@@ -19,11 +19,11 @@ use crate::operations::znode::delete_node;
 use crate::state::Session;
 use crate::view::View;
 
-/// How many znodes of lifetime `session` a parked call may have created: all are kept with it (rule C3).
-const MAX_CREATED: usize = 1000;
+/// How many znodes of its session's lifetime a parked call has created, over all its runs (rule C3).
+pub const CREATED_PER_CALL: &str = "created-per-call";
 
-/// How many bytes their paths may have.
-const MAX_CREATED_BYTES: usize = 64 << 10;
+/// The bytes of their paths.
+pub const CREATED_BYTES_PER_CALL: &str = "created-bytes-per-call";
 
 /// What a call request comes to before anything runs.
 pub(crate) enum Admission {
@@ -246,20 +246,21 @@ impl Call {
         Outcome::Answered(answer)
     }
 
-    /// It waits, from this transaction on.
+    /// It waits, from this transaction on; or how its run ends instead.
     pub(crate) fn park(
         &self,
         view: &mut View,
+        bounds: &Bounds,
         memo: Bytes,
         watches: &[RunWatch],
         created_now: &[ZnodePath],
-    ) -> Result<(), String> {
+    ) -> Result<(), RunEnding> {
         let moment = view.moment();
         let absolute = |path| {
             self.request
                 .mount
                 .below(path)
-                .map_err(|error| error.to_string())
+                .map_err(|error| RunEnding::Trapped(error.to_string()))
         };
         let mut watches = watches
             .iter()
@@ -271,7 +272,7 @@ impl Call {
                     RunWatch::Time(at) => Watch::Time(*at),
                 })
             })
-            .collect::<Result<Vec<Watch>, String>>()?;
+            .collect::<Result<Vec<Watch>, RunEnding>>()?;
         watches.sort_unstable();
         watches.dedup();
         let mut created = self
@@ -286,12 +287,29 @@ impl Call {
                 .map(|path| (path.clone(), moment.zxid)),
         );
         let bytes: usize = created.iter().map(|(path, _)| path.as_str().len()).sum();
-        if created.len() > MAX_CREATED || bytes > MAX_CREATED_BYTES {
-            return Err(format!(
-                "it has created {} znodes of lifetime session with {bytes} bytes of paths, and waits: {MAX_CREATED} and \
-                 {MAX_CREATED_BYTES} are the most, since they are kept in mind for its end",
-                created.len()
-            ));
+        // All its runs count: what ends it deletes them at once (rule C3).
+        let held = [
+            (
+                CREATED_PER_CALL,
+                created.len(),
+                bounds.created_per_call,
+                "znodes",
+            ),
+            (
+                CREATED_BYTES_PER_CALL,
+                bytes,
+                bounds.created_bytes_per_call,
+                "bytes of paths",
+            ),
+        ];
+        for (bound, held, most, what) in held {
+            if held > most {
+                let message = format!(
+                    "it waits, and has created {held} {what} for its session: {most} is the most, since what ends \
+                     it deletes them at once"
+                );
+                return Err(RunEnding::exceeded(bound, message));
+            }
         }
         let parked = match &self.parked {
             Some(before) => ParkedCall {

@@ -7,7 +7,7 @@ use quorate_model::acl::Identity;
 use quorate_model::recipe::{RecipeDigest, Shadow};
 use quorate_model::recording::{Question, Reply, Step as Asked};
 use quorate_model::run::RunEnding;
-use quorate_model::trial::{Trial, TrialOf, TrialRequest};
+use quorate_model::trial::{TOLD_TOO_MUCH, Trial, TrialOf, TrialRequest};
 
 fn path() -> ZnodePath {
     ZnodePath::parse("/m").unwrap()
@@ -156,7 +156,8 @@ fn a_failed_run_is_recorded_once_a_second() {
         let observed = world.evaluator.take_observed().into_iter();
         observed
             .map(|one| match one {
-                Observed::Failure { recording, .. } => {
+                Observed::Failure(failed) => {
+                    let recording = failed.recording.expect("it is short");
                     (recording.ran.ending, recording.input.memo.is_some())
                 }
                 other => panic!("{other:?}"),
@@ -175,6 +176,37 @@ fn a_failed_run_is_recorded_once_a_second() {
         Some(Ending::Trapped("as asked".into()))
     );
     assert_eq!(failures(&mut world), [(trapped, true)]);
+}
+
+#[test]
+fn a_failed_run_that_was_told_too_much_is_told_of_with_the_reason() {
+    let (mut world, session) = mounted(true);
+    world.with_bounds(Bounds {
+        arguments_bytes: 4 << 20,
+        ..Bounds::default()
+    });
+    let failing = CallRequest {
+        key: 1,
+        mount: path(),
+        operation: "trap".into(),
+        arguments: "x".repeat(2 << 20),
+        timeout_ms: None,
+        acknowledged: Acknowledgement::default(),
+    };
+    world.ask(session, Operation::Call(failing));
+    let observed = world.evaluator.take_observed();
+    let [Observed::Failure(failed)] = &observed[..] else {
+        panic!("{} are told", observed.len());
+    };
+    assert_eq!(failed.recording, Err(TOLD_TOO_MUCH.into()));
+    assert_eq!(
+        (&failed.mount, failed.operation.as_str()),
+        (&path(), "trap")
+    );
+    assert_eq!(
+        failed.error,
+        RunEnding::Trapped("as asked".into()).to_string()
+    );
 }
 
 #[test]

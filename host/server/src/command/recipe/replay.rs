@@ -46,10 +46,14 @@ impl Failures {
 }
 
 fn line(failure: &Failure) -> String {
-    format!(
+    let line = format!(
         "{}  {} {}: {}",
         failure.zxid, failure.mount, failure.operation, failure.error
-    )
+    );
+    match &failure.not_recorded {
+        Some(reason) => format!("{line} (not recorded: {reason})"),
+        None => line,
+    }
 }
 
 /// Run a recorded run again, here, bit for bit
