@@ -94,9 +94,9 @@ fn one(arguments: &Arguments, cache: &Path) -> anyhow::Result<ExitCode> {
         counts,
         time,
     } = {
-        let sandbox = run::sandbox(cache)?;
+        let engine = run::engine(cache)?;
         random::begin(seed);
-        let run = || run::run(seed, faults, defect, directory.path(), &sandbox);
+        let run = || run::run(seed, faults, defect, directory.path(), &engine);
         let ran = std::thread::scope(|scope| scope.spawn(run).join());
         ran.expect("a run does not panic")?
     };
@@ -136,6 +136,8 @@ struct Outcome {
 
 /// Runs the seeds, each in a process of its own.
 fn many(arguments: &Arguments, cache: &Path) -> anyhow::Result<ExitCode> {
+    // Compiled once, before several processes want the recipes at the same time.
+    run::engine(cache)?;
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let jobs = arguments.jobs.unwrap_or(processors).max(1);
     let next = AtomicU64::new(arguments.seed);

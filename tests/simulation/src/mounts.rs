@@ -29,10 +29,10 @@ const MOUNTS: [(&str, &str); 4] = [
 /// The mount that changes.
 pub const CHANGING: &str = "/changing";
 
-/// What is mounted there: locks, the same in another component, and what has other operations.
+/// What is mounted there: locks, the same in another component, and what takes other arguments.
 const LOCKS: &str = "fair-lock";
 const OTHER_LOCKS: &str = "fair-lock-again";
-const NO_LOCKS: &str = "semaphore";
+const NO_LOCKS: &str = "lease";
 
 /// How long an answer is waited for, before another server is asked.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -40,14 +40,16 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Before another try.
 const RETRY: Duration = Duration::from_millis(50);
 
-/// All recipes, by name, as an author would upload them.
+/// Recipes by name.
+pub type Recipes = BTreeMap<String, PreparedRecipe>;
+
+/// All that are mounted somewhere.
 ///
 /// # Errors
 /// One of them is no recipe.
-pub fn recipes(sandbox: &Sandbox<RunTree>) -> anyhow::Result<BTreeMap<String, PreparedRecipe>> {
-    let names = MOUNTS.map(|(recipe, _)| recipe);
+pub fn recipes(sandbox: &Sandbox<RunTree>) -> anyhow::Result<Recipes> {
     let mut recipes = BTreeMap::new();
-    for name in names.into_iter().chain([NO_LOCKS]) {
+    for (name, _) in MOUNTS {
         let standard = quorate_recipes::find(name).context("it is a standard recipe")?;
         recipes.insert(name.to_owned(), sandbox.prepare(standard.wasm)?);
     }
@@ -62,7 +64,7 @@ pub fn recipes(sandbox: &Sandbox<RunTree>) -> anyhow::Result<BTreeMap<String, Pr
 pub struct Operator {
     random: fastrand::Rng,
     hosts: Vec<Arc<Host>>,
-    recipes: Arc<BTreeMap<String, PreparedRecipe>>,
+    recipes: Arc<Recipes>,
     /// When it stops, since the beginning.
     until: Duration,
 }
@@ -72,7 +74,7 @@ impl Operator {
     pub fn new(
         seed: u64,
         hosts: Vec<Arc<Host>>,
-        recipes: Arc<BTreeMap<String, PreparedRecipe>>,
+        recipes: Arc<Recipes>,
         until: Duration,
     ) -> Operator {
         Operator {

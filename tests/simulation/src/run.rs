@@ -26,7 +26,7 @@ use crate::history::History;
 use crate::ledger::Ledger;
 use crate::machine::{SimulatedDisk, SimulatedHands};
 use crate::members::{Move, Mover, Moves};
-use crate::mounts::{self, Operator};
+use crate::mounts::{self, Operator, Recipes};
 use crate::server::{self, Host, name, peer_address};
 use crate::workload::{self, Program, Role};
 
@@ -121,7 +121,7 @@ pub fn run(
     time: Duration,
     defect: Option<Defect>,
     directory: &Path,
-    sandbox: &Arc<Sandbox<RunTree>>,
+    engine: &Engine,
 ) -> anyhow::Result<Report> {
     let mut random = fastrand::Rng::with_seed(seed);
     let ledger = Arc::new(Ledger::new(defect == Some(Defect::Unguarded)));
@@ -159,7 +159,7 @@ pub fn run(
                 disk: SimulatedDisk::new(random.u64(..), defect == Some(Defect::LyingDisks)),
                 directory: directory.join(name(server)),
                 members: members.clone(),
-                sandbox: sandbox.clone(),
+                sandbox: engine.sandbox.clone(),
                 ledger: ledger.clone(),
                 running: Mutex::default(),
                 damaged: AtomicBool::new(false),
@@ -173,7 +173,7 @@ pub fn run(
         sim.host(name(host.server.0), move || server::run(host.clone()));
     }
     let mounted = Arc::new(AtomicBool::new(false));
-    let recipes = Arc::new(mounts::recipes(sandbox)?);
+    let recipes = engine.recipes.clone();
     let operator = Operator::new(random.u64(..), hosts.clone(), recipes, time);
     sim.client("operator", operator.run(mounted.clone()));
     let moves = Moves::default();
@@ -294,9 +294,18 @@ pub fn run(
     })
 }
 
+/// What runs recipes on all servers, and the recipes.
+pub struct Engine {
+    sandbox: Arc<Sandbox<RunTree>>,
+    recipes: Arc<Recipes>,
+}
+
 /// One engine for all servers, with the recipes compiled, or found in `cache`. A run has no deadline by the wall
 /// there, which no simulation can repeat.
-pub fn sandbox(cache: &Path) -> anyhow::Result<Arc<Sandbox<RunTree>>> {
+///
+/// # Errors
+/// The engine does not start, or a recipe does not compile.
+pub fn engine(cache: &Path) -> anyhow::Result<Engine> {
     let config = SandboxConfig {
         run: RunLimits {
             wall_clock: Duration::from_secs(3600),
@@ -307,10 +316,14 @@ pub fn sandbox(cache: &Path) -> anyhow::Result<Arc<Sandbox<RunTree>>> {
         ..SandboxConfig::default()
     };
     let sandbox = Sandbox::new(config).context("the sandbox does not start")?;
-    for recipe in mounts::recipes(&sandbox)?.values() {
+    let recipes = mounts::recipes(&sandbox)?;
+    for recipe in recipes.values() {
         sandbox.make_ready(recipe.digest, &recipe.component)?;
     }
-    Ok(Arc::new(sandbox))
+    Ok(Engine {
+        sandbox: Arc::new(sandbox),
+        recipes: Arc::new(recipes),
+    })
 }
 
 /// Whether all servers have applied the same.

@@ -57,17 +57,15 @@ pub fn violations(transactions: &BTreeMap<Zxid, Transaction>) -> Vec<Violation> 
                 }
                 continue;
             };
-            match held {
-                Some(held) if held.token == token => {
-                    if held.until < time {
-                        broken(format!("{name}: {held:?} was renewed at {time:?}"));
-                    }
+            let wrong = match held {
+                Some(held) if held.token != token => {
+                    Some(format!("{held:?}, and {token} has it too"))
                 }
-                Some(held) => broken(format!("{name}: {held:?}, and {token} has it too")),
-                None if Some(token) <= *last => {
-                    broken(format!("{name}: {token} comes behind {last:?}"))
-                }
-                None => {}
+                Some(held) => (held.until < time).then(|| format!("{held:?} renewed at {time:?}")),
+                None => (Some(token) <= *last).then(|| format!("{token} comes behind {last:?}")),
+            };
+            if let Some(wrong) = wrong {
+                broken(format!("{name}: {wrong}"));
             }
             let told = result(transaction).unwrap_or_default();
             if told["token"].as_u64() != Some(token) || told["expires"].as_u64() != Some(until.0) {
