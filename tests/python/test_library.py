@@ -84,6 +84,7 @@ SCRIPTS = {
         Call("get-version", ["web", 2], {"version": 2, "document": '{"port": 81}', "put-at": SOME}),
         Call("versions", ["web"], [3, 2, 1]),
         Call("documents", [], ["web"]),
+        Call("documents-after", [None, 10], {"names": ["web"], "next": None}),
         Call("wait-for-change", ["web", 2], {"version": 3, "document": '{"port": 80}', "put-at": SOME}),
         Call("remove", ["web"], True),
     ],
@@ -113,6 +114,7 @@ SCRIPTS = {
         Call("leader", ["primary"], LEADERSHIP, alone=None),
         Call("observe", ["primary", 1], LEADERSHIP, alone=None),
         Call("candidates", ["primary"], []),
+        Call("candidates-after", ["primary", None, 10], {"candidates": [], "next": None}),
         Call("resign", ["primary"], True, alone=False),
         Call("campaign", ["primary", "me"], TERM),
         Call("campaign-ranked", ["primary", "me", 5], TERM),
@@ -157,6 +159,13 @@ SCRIPTS = {
             {"version": SOME, "members": [member("web-1")]},
             alone={"version": 0, "members": []},
         ),
+        Call(
+            "members-after",
+            ["web", None, 10],
+            {"version": SOME, "members": [member("web-1")], "next": None},
+            alone={"version": 0, "members": [], "next": None},
+        ),
+        Call("wait-for-version", ["web", 1], SOME, alone=0),
         Call("leave", ["web", "web-1"], True, alone=False),
     ],
     "multi-lock": [
@@ -198,6 +207,12 @@ SCRIPTS = {
         Call("try-acquire-write", ["prices"], None, alone={"token": SOME}),
         Call("holders", ["prices"], [{"session": SOME, "token": SOME, "writes": False}] * 2, alone=[]),
         Call("release", ["prices", Got("token")], None, alone=NOT_MINE),
+        Call(
+            "holders-after",
+            ["prices", None, 10],
+            {"holders": [{"session": SOME, "token": SOME, "writes": False}], "next": None},
+            alone={"holders": [], "next": None},
+        ),
         Call("acquire-write", ["costs"], {"token": SOME}),
         Call("downgrade", ["costs", Got("token")], {"token": SOME}, alone=NOT_MINE),
     ],
@@ -219,6 +234,13 @@ SCRIPTS = {
             alone={"version": SOME, "instances": [instance("web-2", "10.0.0.2:80", [], SOME)]},
         ),
         Call("services", [], ["web"]),
+        Call("services-after", ["a", 1], {"names": ["web"], "next": None}),
+        Call(
+            "resolve-after",
+            ["web", [], "web-1", 10],
+            {"version": SOME, "instances": [instance("web-2", "10.0.0.2:80", [], SOME)], "next": None},
+        ),
+        Call("wait-for-version", ["web", 1], SOME),
         Call("deregister", ["web", "web-2"], True),
     ],
     "scheduler": [
@@ -232,6 +254,7 @@ SCRIPTS = {
             alone={"schedule": "every 1s", "due": SOME, "running": 1},
         ),
         Call("jobs", [], ["report"]),
+        Call("jobs-after", ["report", 10], {"names": [], "next": None}),
         Call("remove", ["report"], True),
     ],
     "semaphore": [
@@ -323,7 +346,8 @@ WAITS = {
             ["web", 0],
             [("a", "join", ["web", "web-1", "10.0.0.1"])],
             {"version": SOME, "members": [member("web-1")]},
-        )
+        ),
+        Wait([], "wait-for-version", ["api", 0], [("a", "join", ["api", "api-1", "10.0.0.1"])], SOME),
     ],
     "multi-lock": [
         Wait(
@@ -379,7 +403,8 @@ WAITS = {
             ["web", [], 0],
             [("a", "register", ["web", "web-1", "10.0.0.1:80", NORTH])],
             {"version": SOME, "instances": [instance("web-1", "10.0.0.1:80", NORTH, None)]},
-        )
+        ),
+        Wait([], "wait-for-version", ["api", 0], [("a", "register", ["api", "api-1", "10.0.0.1:80", NORTH])], SOME),
     ],
     "scheduler": [
         Wait(
