@@ -90,6 +90,7 @@ async fn parked_calls_are_answered_late_and_awaited_meanwhile() {
     let first = acquire(&client, "a");
     let (xid, _) = peer.call().await;
     peer.answer_call(xid, CallStatus::Parked, "").await;
+    round_trip(&client, &mut peer).await;
     let second = acquire(&client, "b");
     let (xid, request) = peer.call().await;
     assert_eq!((request.key, seen(&request)), (2, (1, vec![1])));
@@ -121,6 +122,7 @@ async fn calls_are_repeated_over_a_new_connection_with_their_keys() {
     let parked = acquire(&client, "a");
     let (xid, one) = peer.call().await;
     peer.answer_call(xid, CallStatus::Parked, "").await;
+    round_trip(&client, &mut peer).await;
     let sent = acquire(&client, "b");
     let (_, two) = peer.call().await;
     drop(peer);
