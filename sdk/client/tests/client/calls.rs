@@ -123,6 +123,7 @@ async fn calls_are_repeated_over_a_new_connection_with_their_keys() {
     let parked = acquire(&client, "a");
     let (xid, one) = peer.call().await;
     peer.answer_call(xid, CallStatus::Parked, "").await;
+    round_trip(&client, &mut peer).await;
     let sent = acquire(&client, "b");
     let (_, two) = peer.call().await;
     drop(peer);
