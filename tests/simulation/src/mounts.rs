@@ -124,7 +124,7 @@ impl Operator {
                 let recipe = [LOCKS, OTHER_LOCKS][usize::from(choice % 2)];
                 self.mount(CHANGING, recipe, false)?
             }
-            Some(mount) if unfinished(mount).is_some() && choice % 2 == 0 => {
+            Some(mount) if unfinished(mount).is_some() && choice.is_multiple_of(2) => {
                 unfinished(mount).expect("just looked at")
             }
             Some(mount) if choice < 3 => begin_unmount(mount),

@@ -428,10 +428,11 @@ fn what_is_kept_and_what_suspends_is_counted() {
 fn what_a_call_leaves_to_its_end_is_counted() {
     let few = |bounds: &mut Bounds| bounds.created_per_call = 3;
     let short = |bounds: &mut Bounds| bounds.created_bytes_per_call = 100;
-    let cases: [(&str, fn(&mut Bounds)); 2] =
-        [(CREATED_PER_CALL, few), (CREATED_BYTES_PER_CALL, short)];
-    for (bound, change) in cases {
-        let mut world = World::new(change);
+    let worlds = [
+        (CREATED_PER_CALL, World::new(few)),
+        (CREATED_BYTES_PER_CALL, World::new(short)),
+    ];
+    for (bound, mut world) in worlds {
         world.mount(0, Vec::new());
         assert_eq!(world.call("collect"), Outcome::Parked);
         assert_eq!(count(&world.metrics, bound), 1, "{bound}");

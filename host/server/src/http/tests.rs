@@ -778,7 +778,7 @@ struct Dripping {
 }
 
 impl Dripping {
-    fn new(pieces: usize, bytes: usize, pause: Duration) -> Body {
+    fn body(pieces: usize, bytes: usize, pause: Duration) -> Body {
         Body::new(Dripping {
             pieces,
             piece: vec![b'x'; bytes].into(),
@@ -816,8 +816,8 @@ async fn an_upload_that_comes_too_slowly_gives_its_place_back() {
     let (minute, second) = (Duration::from_secs(60), Duration::from_secs(1));
     // One that has stopped, and one that sends half of what it has to.
     for (body, after) in [
-        (Dripping::new(1, 1, minute), 5..=5),
-        (Dripping::new(1000, 128 << 10, second), 9..=10),
+        (Dripping::body(1, 1, minute), 5..=5),
+        (Dripping::body(1000, 128 << 10, second), 9..=10),
     ] {
         let begun = tokio::time::Instant::now();
         let (status, slow) = api.ask(Method::PUT, "/v1/recipes/slow", body).await;
@@ -836,12 +836,12 @@ async fn an_upload_that_comes_too_slowly_gives_its_place_back() {
 #[tokio::test(start_paused = true)]
 async fn an_upload_may_come_in_its_time() {
     let piece = 300 << 10;
-    let body = Dripping::new(90, piece, Duration::from_secs(1));
+    let body = Dripping::body(90, piece, Duration::from_secs(1));
     let upload = super::body::upload(body, MAX_COMPONENT_BYTES)
         .await
         .unwrap();
     assert_eq!(upload.len(), 90 * piece);
-    let body = Dripping::new(2, piece, Duration::ZERO);
+    let body = Dripping::body(2, piece, Duration::ZERO);
     let refused = super::body::upload(body, piece).await.unwrap_err();
     assert!(refused.is_too_large());
 }

@@ -329,12 +329,9 @@ impl<R: Runner<RunTree>> Evaluator<R> {
                 calls.insert((parked.age, id));
                 return;
             }
-            RunEnding::Parked { memo, watches } => {
-                match call.park(&mut self.view, &self.bounds, memo, &watches, &created) {
-                    Ok(()) => None,
-                    Err(failed) => Some(failed),
-                }
-            }
+            RunEnding::Parked { memo, watches } => call
+                .park(&mut self.view, &self.bounds, memo, &watches, &created)
+                .err(),
             ending => Some(ending),
         };
         let failure = ending.as_ref().and_then(failure_of);
