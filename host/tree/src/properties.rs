@@ -20,6 +20,7 @@ use quorate_model::run::{
     GuardedChange, Invocation, Range, RunEnding, RunInput, RunReport, RunWatch, Runner, TreeAccess,
     TreeError,
 };
+use quorate_model::trial::MAX_RECORDING_BYTES;
 use quorate_model::trial::{TrialOf, TrialRequest};
 use quorate_model::write_set::{Batch, Entry, EpochStart};
 use quorate_model::znode::Lifetime;
@@ -156,6 +157,15 @@ impl Runner<RunTree> for Steps {
                 park(RunWatch::Node(path))
             }
             "trap" => RunEnding::Trapped("as asked".into()),
+            // It is told more than is recorded.
+            "trap-told" => {
+                let half = Bytes::from(vec![7; MAX_RECORDING_BYTES / 2 + 1]);
+                tree.create(&path, half, Lifetime::Persistent).unwrap();
+                for _ in 0..2 {
+                    assert!(tree.get(&path).unwrap().is_some());
+                }
+                RunEnding::Trapped("as asked".into())
+            }
             "trap-later" if woken => RunEnding::Trapped("as asked".into()),
             "trap-later" => park(RunWatch::Node(path)),
             // Two of them wake each other for ever.

@@ -181,15 +181,11 @@ fn a_failed_run_is_recorded_once_a_second() {
 #[test]
 fn a_failed_run_that_was_told_too_much_is_told_of_with_the_reason() {
     let (mut world, session) = mounted(true);
-    world.with_bounds(Bounds {
-        arguments_bytes: 4 << 20,
-        ..Bounds::default()
-    });
     let failing = CallRequest {
         key: 1,
         mount: path(),
-        operation: "trap".into(),
-        arguments: "x".repeat(2 << 20),
+        operation: "trap-told".into(),
+        arguments: "x".into(),
         timeout_ms: None,
         acknowledged: Acknowledgement::default(),
     };
@@ -201,7 +197,7 @@ fn a_failed_run_that_was_told_too_much_is_told_of_with_the_reason() {
     assert_eq!(failed.recording, Err(TOLD_TOO_MUCH.into()));
     assert_eq!(
         (&failed.mount, failed.operation.as_str()),
-        (&path(), "trap")
+        (&path(), "trap-told")
     );
     assert_eq!(
         failed.error,
