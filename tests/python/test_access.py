@@ -1,5 +1,6 @@
 """Access control lists, as ZooKeeper enforces them: writes, reads, events, masked hashes, and who passes them all."""
 
+import os
 import struct
 import subprocess
 from typing import Callable, List, Sequence, Tuple
@@ -418,3 +419,28 @@ def test_a_super_digest_that_is_none_is_refused_at_the_start(super_server, tmp_p
         super_server.options = options
         done = subprocess.run(super_server.command(), capture_output=True, text=True, timeout=60)
         assert done.returncode == 2 and "USER:HASH" in done.stderr, done
+
+
+@pytest.mark.quorate
+def test_the_command_line_proves_who_it_is(server, kazoo, base):
+    kazoo().create(f"{base}/closed", b"data", acl=[make_digest_acl("anna", "secret", all=True)])
+
+    def quorate(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("QUORATE_")}
+        return subprocess.run(
+            server.command_line(*arguments, "get", f"{base}/closed"),
+            env={**kept, **environment},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    assert quorate("--auth", "digest:anna:secret").stdout == "data\n"
+    assert quorate(QUORATE_AUTH="digest:anna:secret").stdout == "data\n"
+    for wrong in ([], ["--auth", "digest:anna:other"]):
+        refused = quorate(*wrong)
+        assert refused.returncode == 1 and "access control list" in refused.stderr, refused
+    unknown = quorate("--auth", "kerberos:anna:secret")
+    assert unknown.returncode == 1 and '"kerberos"' in unknown.stderr, unknown
+    malformed = quorate("--auth", "secret")
+    assert malformed.returncode == 2 and "digest:USER:PASSWORD" in malformed.stderr, malformed

@@ -170,6 +170,7 @@ def test_c4_a_recipe_that_keeps_failing_is_suspended_until_it_is_resumed(http, s
     assert "suspended: bound failures: 3 runs" in command(server, "mounts")
     assert "quorate_suspensions_total" in http.get("/metrics").body
     assert "runs again" in command(server, "resume", base)
+    assert "was not suspended" in command(server, "resume", base)
     assert session.call(4, base, "sent", []).body["result"] == 0
 
 

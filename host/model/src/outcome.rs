@@ -61,7 +61,10 @@ pub enum Outcome {
     /// How the recipe is mounted was changed.
     MountSet,
     /// The recipe runs again.
-    Resumed,
+    Resumed {
+        /// Whether it was suspended; if not, nothing has changed.
+        was_suspended: bool,
+    },
     /// The recipe is being unmounted.
     Unmounting {
         /// Which mount: the transaction that made it.

@@ -22,6 +22,7 @@ mod session;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use quorate_client::Proof;
 use quorate_client::admin::Admin;
 
 use output::Output;
@@ -76,6 +77,16 @@ struct Global {
         value_parser = http_address
     )]
     http: Option<String>,
+    /// Who you are, for access control lists, such as digest:anna:secret; several times for several
+    #[arg(
+        long,
+        global = true,
+        env = "QUORATE_AUTH",
+        hide_env_values = true,
+        value_name = "SCHEME:PROOF",
+        value_parser = proof
+    )]
+    auth: Vec<Proof>,
     /// Print for programs: one JSON document per line
     #[arg(long, global = true)]
     json: bool,
@@ -95,6 +106,18 @@ fn http_address(text: &str) -> Result<String, String> {
         return Err("it takes HOST:PORT, or http://HOST:PORT without a path".into());
     }
     Ok(address.to_owned())
+}
+
+/// `scheme:proof`, as ZooKeeper's `addauth` has them apart.
+fn proof(text: &str) -> Result<Proof, String> {
+    match text.split_once(':') {
+        Some((scheme, secret)) if !scheme.is_empty() && !secret.is_empty() => Ok(Proof {
+            scheme: scheme.to_owned(),
+            secret: secret.to_owned().into(),
+        }),
+        // What was written may be a secret: it is not repeated.
+        _ => Err("it takes SCHEME:PROOF, such as digest:USER:PASSWORD".into()),
+    }
 }
 
 impl Global {

@@ -309,6 +309,11 @@ struct Mounts {
 struct Nothing {}
 
 #[derive(Deserialize)]
+struct Resumed {
+    was_suspended: bool,
+}
+
+#[derive(Deserialize)]
 struct Problem {
     error: ProblemDetail,
 }
@@ -477,15 +482,15 @@ impl Admin {
             .await
     }
 
-    /// Lets a suspended recipe run again.
+    /// Lets a suspended recipe run again; says whether it was suspended.
     ///
     /// # Errors
     /// [`ClientError::Refused`] with the code `not-mounted`.
-    pub async fn resume(&self, path: &str) -> Result<(), ClientError> {
-        let Nothing {} = self
+    pub async fn resume(&self, path: &str) -> Result<bool, ClientError> {
+        let resumed: Resumed = self
             .send(self.path_request(Method::POST, "resume", path))
             .await?;
-        Ok(())
+        Ok(resumed.was_suspended)
     }
 
     /// All there is to know of a mount, as the server says it.

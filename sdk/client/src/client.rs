@@ -35,6 +35,8 @@ pub struct Options {
     pub request_timeout: Duration,
     /// The session to go on with; none opens one.
     pub resume: Option<Credentials>,
+    /// Who the client is, for access control lists; proved anew on every connection.
+    pub proofs: Vec<Proof>,
 }
 
 impl Default for Options {
@@ -44,7 +46,35 @@ impl Default for Options {
             connect_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(10),
             resume: None,
+            proofs: Vec::new(),
         }
+    }
+}
+
+/// What proves to a server who a client is: ZooKeeper's `addauth`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Proof {
+    /// How it is proved: `digest`.
+    pub scheme: String,
+    /// In that scheme's own form: `user:password` for `digest`. A secret.
+    pub secret: Bytes,
+}
+
+impl Proof {
+    /// A user with a password.
+    pub fn digest(user: &str, password: &str) -> Proof {
+        Proof {
+            scheme: "digest".into(),
+            secret: format!("{user}:{password}").into(),
+        }
+    }
+}
+
+impl fmt::Debug for Proof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Proof")
+            .field("scheme", &self.scheme)
+            .finish_non_exhaustive()
     }
 }
 
@@ -124,7 +154,8 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError::NoServer`] and [`ClientError::NoSession`] if none of them has it;
-    /// [`ClientError::SessionExpired`] if the one to go on with has ended, or the password is wrong.
+    /// [`ClientError::SessionExpired`] if the one to go on with has ended, or the password is wrong;
+    /// [`ClientError::ProofRefused`] if the server does not take one of [`Options::proofs`].
     pub async fn connect(servers: &str, options: Options) -> Result<Client, ClientError> {
         let mut servers = Servers::parse(servers)?;
         let timeout_ms = i32::try_from(options.session_timeout.as_millis()).unwrap_or(i32::MAX);
@@ -137,6 +168,7 @@ impl Client {
             timeout_ms,
             session: session.cast_signed(),
             password,
+            proofs: options.proofs,
         };
         let connection = servers.connect(&wish, options.connect_timeout).await?;
         let (commands, queue) = mpsc::channel(MAX_QUEUED_COMMANDS);
@@ -152,7 +184,8 @@ impl Client {
             request_timeout: options.request_timeout,
         };
         let patience = options.connect_timeout;
-        let session = Session::new(servers, patience, timeout_ms, queue, announce, keys);
+        let proofs = wish.proofs;
+        let session = Session::new(servers, patience, timeout_ms, proofs, queue, announce, keys);
         tokio::spawn(session.run(connection));
         Ok(client)
     }

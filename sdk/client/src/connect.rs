@@ -3,11 +3,15 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use quorate_wire::{ConnectRequest, ConnectResponse, MAX_FRAME_BYTES, Reader, Record, frame};
+use quorate_wire::{
+    ConnectRequest, ConnectResponse, MAX_FRAME_BYTES, Reader, Record, ReplyHeader, Request,
+    RequestBody, frame, opcode,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::client::Proof;
 use crate::error::ClientError;
 
 /// ZooKeeper's port, where a list of servers does not say another.
@@ -33,6 +37,8 @@ pub(crate) struct Wish {
     /// 0 for a new session.
     pub(crate) session: i64,
     pub(crate) password: Bytes,
+    /// What each connection proves first.
+    pub(crate) proofs: Vec<Proof>,
 }
 
 /// An open connection, the handshake done.
@@ -93,7 +99,10 @@ impl Servers {
             self.next += 1;
             match timeout(patience, dial(&self.text, server, wish)).await {
                 Ok(Ok(connection)) => return Ok(connection),
-                Ok(Err(ClientError::SessionExpired)) => return Err(ClientError::SessionExpired),
+                // Another server would say the same.
+                Ok(Err(
+                    error @ (ClientError::SessionExpired | ClientError::ProofRefused { .. }),
+                )) => return Err(error),
                 Ok(Err(ClientError::NoServer { .. })) => {}
                 Ok(Err(error)) => failure = error,
                 Err(_) => {
@@ -135,38 +144,74 @@ async fn dial(servers: &str, server: &str, wish: &Wish) -> Result<Connection, Cl
     stream.write_all(&output).await.map_err(of_socket)?;
 
     let mut input = BytesMut::with_capacity(READ_BUFFER_BYTES);
-    let frame = loop {
-        match frame::decode(&mut input, MAX_FRAME_BYTES) {
-            Ok(Some(frame)) => break frame,
-            Ok(None) => {}
-            Err(error) => {
-                return Err(refuse(format!(
-                    "it does not speak ZooKeeper's protocol ({error})"
-                )));
-            }
+    let foreign = |error| refuse(format!("it does not speak ZooKeeper's protocol ({error})"));
+    let first = match read_frame(&mut stream, &mut input).await {
+        Ok(frame) => frame,
+        Err(NoFrame::Closed) => {
+            return Err(refuse(
+                "it closed the connection; is it starting, or without a quorum? try again".into(),
+            ));
         }
-        match stream.read_buf(&mut input).await {
-            Ok(0) => {
-                return Err(refuse(
-                    "it closed the connection; is it starting, or without a quorum? try again"
-                        .into(),
-                ));
-            }
-            Ok(_) => {}
-            Err(error) => return Err(of_socket(error)),
-        }
+        Err(NoFrame::Socket(error)) => return Err(of_socket(error)),
+        Err(NoFrame::Foreign(error)) => return Err(foreign(error)),
     };
-    let response = ConnectResponse::decode(&mut Reader::new(&frame))
-        .map_err(|error| refuse(format!("it does not speak ZooKeeper's protocol ({error})")))?;
-    match u64::try_from(response.timeout_ms) {
-        Ok(timeout_ms) if timeout_ms > 0 => Ok(Connection {
-            stream,
-            input,
-            session: response.session,
-            password: response.password,
-            timeout: Duration::from_millis(timeout_ms),
-        }),
-        _ => Err(ClientError::SessionExpired),
+    let response = ConnectResponse::decode(&mut Reader::new(&first))
+        .map_err(|error| foreign(error.to_string()))?;
+    let timeout = match u64::try_from(response.timeout_ms) {
+        Ok(timeout_ms) if timeout_ms > 0 => Duration::from_millis(timeout_ms),
+        _ => return Err(ClientError::SessionExpired),
+    };
+    for proof in &wish.proofs {
+        let body = RequestBody::Auth {
+            kind: 0,
+            scheme: proof.scheme.clone(),
+            auth: proof.secret.clone(),
+        };
+        let xid = opcode::AUTH_XID;
+        output.clear();
+        Request { xid, body }.encode_frame(&mut output);
+        stream.write_all(&output).await.map_err(of_socket)?;
+        // Nothing else has been asked on this connection. A server that refuses says so, or only closes.
+        let answer = read_frame(&mut stream, &mut input).await;
+        let header = answer.ok().and_then(|frame| {
+            let header = ReplyHeader::decode(&mut Reader::new(&frame)).ok()?;
+            (header.xid == opcode::AUTH_XID && header.error == 0).then_some(header)
+        });
+        if header.is_none() {
+            return Err(ClientError::ProofRefused {
+                scheme: proof.scheme.clone(),
+            });
+        }
+    }
+    Ok(Connection {
+        stream,
+        input,
+        session: response.session,
+        password: response.password,
+        timeout,
+    })
+}
+
+/// Why there is no frame.
+enum NoFrame {
+    Closed,
+    Socket(std::io::Error),
+    /// What came is none, and why.
+    Foreign(String),
+}
+
+async fn read_frame(stream: &mut TcpStream, input: &mut BytesMut) -> Result<Bytes, NoFrame> {
+    loop {
+        match frame::decode(input, MAX_FRAME_BYTES) {
+            Ok(Some(frame)) => return Ok(frame),
+            Ok(None) => {}
+            Err(error) => return Err(NoFrame::Foreign(error.to_string())),
+        }
+        match stream.read_buf(input).await {
+            Ok(0) => return Err(NoFrame::Closed),
+            Ok(_) => {}
+            Err(error) => return Err(NoFrame::Socket(error)),
+        }
     }
 }
 

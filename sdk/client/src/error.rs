@@ -26,6 +26,14 @@ pub enum ClientError {
         /// Why, and what to do.
         reason: String,
     },
+    /// The server does not take what was to prove who the client is.
+    #[error(
+        "the server does not take the proof of scheme {scheme:?}: digest is one, with user:password"
+    )]
+    ProofRefused {
+        /// The proof's scheme.
+        scheme: String,
+    },
     /// The list of servers makes no sense.
     #[error("{servers:?} is no list of servers: {reason}, such as 127.0.0.1:2181")]
     BadServers {
@@ -168,7 +176,7 @@ fn refused(path: &str, code: ErrorCode) -> String {
             format!("{path} cannot be created: an ephemeral znode has no children")
         }
         ErrorCode::NoAuth => format!(
-            "{path}: the server does not allow it; below the sealed mount of a recipe only the recipe writes"
+            "{path}: the server does not allow it: by an access control list, or because only the recipe writes below its sealed mount"
         ),
         ErrorCode::InvalidAcl => {
             format!("{path}: the access control list is empty or has an unknown scheme")

@@ -38,7 +38,7 @@ pub mod trial;
 mod error;
 
 pub use call::{Call, CallError};
-pub use client::{Client, Credentials, Options, SessionState};
+pub use client::{Client, Credentials, Options, Proof, SessionState};
 pub use error::ClientError;
 pub use watch::{Watch, WatchEvent};
 

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use crate::call::Keys;
-use crate::client::SessionState;
+use crate::client::{Proof, SessionState};
 use crate::connect::{Connection, Servers, Wish};
 use crate::error::ClientError;
 use crate::watch::{WatchKind, Watcher, Watches};
@@ -141,6 +141,7 @@ pub(crate) struct Session {
     /// For each server in each attempt.
     patience: Duration,
     wished_timeout_ms: i32,
+    proofs: Vec<Proof>,
     commands: mpsc::Receiver<Command>,
     state: watch::Sender<SessionState>,
     keys: Arc<Mutex<Keys>>,
@@ -162,6 +163,7 @@ impl Session {
         servers: Servers,
         patience: Duration,
         wished_timeout_ms: i32,
+        proofs: Vec<Proof>,
         commands: mpsc::Receiver<Command>,
         state: watch::Sender<SessionState>,
         keys: Arc<Mutex<Keys>>,
@@ -170,6 +172,7 @@ impl Session {
             servers,
             patience,
             wished_timeout_ms,
+            proofs,
             commands,
             state,
             keys,
@@ -572,6 +575,7 @@ impl Session {
                 timeout_ms: self.wished_timeout_ms,
                 session: self.id,
                 password: self.password.clone(),
+                proofs: self.proofs.clone(),
             };
             let (servers, patience) = (&mut self.servers, self.patience.min(self.timeout));
             let rest = pause;

@@ -275,9 +275,14 @@ fn short(digest: &str) -> &str {
 impl Resume {
     pub(super) async fn run(self, global: &Global, output: &Output) -> anyhow::Result<()> {
         path(&self.path)?;
-        unless_interrupted(global.admin()?.resume(&self.path)).await?;
+        let was_suspended = unless_interrupted(global.admin()?.resume(&self.path)).await?;
         let path = self.path;
-        output.print(format!("{path} runs again"), json!({"resumed": path}))?;
+        let text = match was_suspended {
+            true => format!("{path} runs again"),
+            false => format!("{path} was not suspended: nothing has changed"),
+        };
+        let json = json!({"resumed": path, "was_suspended": was_suspended});
+        output.print(text, json)?;
         Ok(())
     }
 }

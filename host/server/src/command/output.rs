@@ -128,6 +128,7 @@ fn code(error: &anyhow::Error) -> String {
     match error {
         ClientError::NoServer { .. } | ClientError::NoHttp { .. } => "no-server",
         ClientError::NoSession { .. } => "no-session",
+        ClientError::ProofRefused { .. } => "proof-refused",
         ClientError::BadServers { .. } => "bad-servers",
         ClientError::ConnectionLost => "connection-lost",
         ClientError::NoAnswer(_) => "no-answer",

@@ -57,13 +57,18 @@ pub(super) fn seconds(option: &str, seconds: f64) -> Result<Duration, Usage> {
 
 /// A session for one command.
 pub(super) async fn open(global: &Global) -> anyhow::Result<Client> {
-    Ok(Client::connect(&global.servers()?, Options::default()).await?)
+    let options = Options {
+        proofs: global.auth.clone(),
+        ..Options::default()
+    };
+    Ok(Client::connect(&global.servers()?, options).await?)
 }
 
 /// A session to be held.
 pub(super) async fn open_for(global: &Global, session_timeout: Duration) -> anyhow::Result<Client> {
     let options = Options {
         session_timeout,
+        proofs: global.auth.clone(),
         ..Options::default()
     };
     Ok(Client::connect(&global.servers()?, options).await?)

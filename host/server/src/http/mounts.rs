@@ -171,7 +171,9 @@ pub(super) async fn resume(
         .ask(SessionId::NONE, peer, Operation::Resume { path })
         .await?
     {
-        (zxid, Outcome::Resumed) => Ok(Answer::new(zxid, json!({}))),
+        (zxid, Outcome::Resumed { was_suspended }) => {
+            Ok(Answer::new(zxid, json!({"was_suspended": was_suspended})))
+        }
         (_, other) => Err(Problem::unexpected(other)),
     }
 }

@@ -92,7 +92,7 @@ fn body(form: &Form, outcome: &Outcome) -> Reply {
         | Outcome::Mounted { .. }
         | Outcome::MountSet
         | Outcome::Tried(_)
-        | Outcome::Resumed
+        | Outcome::Resumed { .. }
         | Outcome::Followed { .. }
         | Outcome::Unmounting { .. }
         | Outcome::Unmounted { .. }

@@ -218,13 +218,14 @@ fn version_of(
 /// Lets a suspended recipe run again.
 pub(crate) fn resume(view: &mut View, path: &ZnodePath) -> Result<Outcome, Refusal> {
     let mount = expect_stays(find(view, path)?)?;
-    if mount.suspended.is_some() {
+    let was_suspended = mount.suspended.is_some();
+    if was_suspended {
         view.change(Change::Suspend {
             mount: path.clone(),
             reason: None,
         });
     }
-    Ok(Outcome::Resumed)
+    Ok(Outcome::Resumed { was_suspended })
 }
 
 /// Nothing runs there any more until it is resumed (rule C4).

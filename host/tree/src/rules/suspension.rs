@@ -64,7 +64,15 @@ fn c4_a_mount_is_suspended_after_so_many_failed_runs_in_a_row_and_can_be_resumed
     assert!(!world.evaluator.has_wakes() && !world.evaluator.has_left_over());
     assert_eq!(
         world.ask(session, Operation::Resume { path: path() }),
-        Outcome::Resumed
+        Outcome::Resumed {
+            was_suspended: true
+        }
+    );
+    assert_eq!(
+        world.ask(session, Operation::Resume { path: path() }),
+        Outcome::Resumed {
+            was_suspended: false
+        }
     );
     assert_eq!(
         world.ending(session, 1),
