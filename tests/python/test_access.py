@@ -435,8 +435,8 @@ def test_the_command_line_proves_who_it_is(server, kazoo, base):
             timeout=60,
         )
 
-    assert quorate("--auth", "digest:anna:secret").stdout == "data\n"
-    assert quorate(QUORATE_AUTH="digest:anna:secret").stdout == "data\n"
+    assert quorate("--auth", "digest:anna:secret").stdout == "data"
+    assert quorate(QUORATE_AUTH="digest:anna:secret").stdout == "data"
     for wrong in ([], ["--auth", "digest:anna:other"]):
         refused = quorate(*wrong)
         assert refused.returncode == 1 and "access control list" in refused.stderr, refused

@@ -14,8 +14,9 @@ use tracing_subscriber::EnvFilter;
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-/// What is logged, unless `QUORATE_LOG` says otherwise: openraft tells a lot that is of no use to an operator.
-const DEFAULT_LOG: &str = "info,openraft=warn";
+/// What is logged, unless `QUORATE_LOG` says otherwise: openraft tells a lot that is of no use to an operator, and at every
+/// change of leaders warns of messages that come too late by design.
+const DEFAULT_LOG: &str = "info,openraft=warn,openraft::core::raft_core=error";
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).take(3).collect();
