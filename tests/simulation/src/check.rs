@@ -162,3 +162,28 @@ pub fn violations(history: &History, ledger: &Ledger) -> Vec<Violation> {
     }
     found
 }
+
+#[cfg(test)]
+mod tests {
+    use quorate_model::id::{SessionId, Timestamp, Zxid};
+    use quorate_model::write_set::{Change, Transaction};
+
+    use super::*;
+
+    /// Transactions with these changes, from zxid 1 on, each at its zxid in milliseconds.
+    pub(super) fn transactions(
+        all: impl IntoIterator<Item = Vec<Change>>,
+    ) -> BTreeMap<Zxid, Transaction> {
+        let transactions = (1..).zip(all).map(|(zxid, changes)| {
+            let transaction = Transaction {
+                time: Timestamp(zxid),
+                origin: None,
+                session: SessionId(1),
+                changes,
+                outcome: None,
+            };
+            (Zxid(zxid), transaction)
+        });
+        transactions.collect()
+    }
+}

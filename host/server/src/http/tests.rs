@@ -545,8 +545,8 @@ async fn recipes_and_mounts_are_listed_shown_and_removed() {
     assert_eq!(api.get("/v1/recipes/test").await.0, 404);
 }
 
-#[tokio::test]
-async fn c10_an_upgrade_says_beforehand_and_afterwards_how_many_calls_end() {
+/// A recipe at `/m` where three calls of a session wait; and the session's path.
+async fn with_three_parked() -> (Api, String) {
     let api = Api::new();
     api.mounted().await;
     let session = format!("/v1/sessions/{}", api.open().await);
@@ -554,6 +554,12 @@ async fn c10_an_upgrade_says_beforehand_and_afterwards_how_many_calls_end() {
         let uri = format!("{session}/calls/{key}");
         assert_eq!(api.put(&uri, call("wait", 0)).await.0, 202);
     }
+    (api, session)
+}
+
+#[tokio::test]
+async fn c10_an_upgrade_says_beforehand_and_afterwards_how_many_calls_end() {
+    let (api, session) = with_three_parked().await;
     let (status, pushed) = api.ask(Method::PUT, "/v1/recipes/waitless", WAITLESS).await;
     assert_eq!(status, 201, "{pushed}");
     let upgrade = json!({"recipe": "waitless", "upgrade": true});
@@ -591,13 +597,7 @@ async fn c10_an_upgrade_says_beforehand_and_afterwards_how_many_calls_end() {
 
 #[tokio::test]
 async fn s6_an_unmount_that_was_begun_is_shown_refuses_calls_and_goes_on_when_asked_again() {
-    let api = Api::new();
-    api.mounted().await;
-    let session = format!("/v1/sessions/{}", api.open().await);
-    for key in 1..=3 {
-        let uri = format!("{session}/calls/{key}");
-        assert_eq!(api.put(&uri, call("wait", 0)).await.0, 202);
-    }
+    let (api, session) = with_three_parked().await;
     // As another server has left it that died right behind its first request.
     let path = crate::testing::path("/m");
     let begin = quorate_model::request::Request {

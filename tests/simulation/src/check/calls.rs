@@ -222,6 +222,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::check::tests::transactions;
     use crate::client::calls::Call;
     use bytes::Bytes;
     use quorate_model::acl::Acl;
@@ -318,17 +319,7 @@ mod tests {
     fn kinds(last: Vec<Vec<Change>>, called: &[Called]) -> Vec<Kind> {
         let begin = vec![vec![open()], vec![mount()], vec![ticket(), park()]];
         let all = begin.into_iter().chain(last);
-        let transactions = (1..).zip(all).map(|(zxid, changes)| {
-            let transaction = Transaction {
-                time: Timestamp(zxid),
-                origin: None,
-                session: SessionId(1),
-                changes,
-                outcome: None,
-            };
-            (Zxid(zxid), transaction)
-        });
-        let found = violations(called, &transactions.collect());
+        let found = violations(called, &transactions(all));
         found.into_iter().map(|found| found.kind).collect()
     }
 

@@ -198,11 +198,12 @@ impl Queues {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::check::tests::transactions;
     use crate::client::calls::Call;
     use bytes::Bytes;
     use quorate_model::acl::Acl;
     use quorate_model::call::{Answer, Fingerprint};
-    use quorate_model::id::{CallId, Timestamp};
+    use quorate_model::id::CallId;
     use quorate_model::path::ZnodePath;
     use quorate_wire::CallResponse;
     use serde_json::json;
@@ -248,18 +249,8 @@ mod tests {
         answer(1, json!({"id": id, "content": "what"}))
     }
 
-    fn kinds(transactions: Vec<Vec<Change>>, called: &[Called]) -> Vec<Kind> {
-        let transactions = (1..).zip(transactions).map(|(zxid, changes)| {
-            let transaction = Transaction {
-                time: Timestamp(0),
-                origin: None,
-                session: SessionId(1),
-                changes,
-                outcome: None,
-            };
-            (Zxid(zxid), transaction)
-        });
-        let found = violations(called, &transactions.collect());
+    fn kinds(all: Vec<Vec<Change>>, called: &[Called]) -> Vec<Kind> {
+        let found = violations(called, &transactions(all));
         found.into_iter().map(|found| found.kind).collect()
     }
 
