@@ -66,6 +66,35 @@ def test_c8_a_key_makes_it_the_same_call_until_it_is_acknowledged(kazoo_of):
     assert value(kazoo_of().get(path)[0]) == 2
 
 
+def test_c8_deleting_a_path_forgets_that_answer_and_no_other(kazoo_of):
+    client = kazoo_of()
+    for key in (1, 2, 3):
+        assert value(client.get(f'/read/add("each-{key}", {key})@{key}')[0]) == key
+    client.delete('/read/add("each-2", 2)@2')
+    for key in (1, 3):
+        assert value(client.get(f'/read/add("each-{key}", {key})@{key}')[0]) == key
+    with pytest.raises(BadArgumentsError):
+        client.get('/read/add("each-2", 2)@2')
+
+
+def test_c8_an_answer_is_read_and_its_path_deleted_when_the_recipe_has_gone(kazoo_of, mounted):
+    mounted.http.mount("/going", "fair-lock")
+    holder, waiter = kazoo_of(), kazoo_of()
+    held, waiting = '/going/acquire("x")@1', '/going/acquire("x")@2'
+    granted = holder.get(held)[0]
+    gone = threading.Event()
+    assert waiter.get(waiting, watch=lambda event: gone.set())[0] == b"parked"
+    assert mounted.http.request("DELETE", "/v1/mounts/going").status == 200
+    assert gone.wait(DEADLINE_S)
+    assert holder.get(held)[0] == granted
+    with pytest.raises(APIError):
+        waiter.get(waiting)
+    for client, path in ((holder, held), (waiter, waiting)):
+        client.delete(path)
+        with pytest.raises(NoNodeError):
+            client.get(path)
+
+
 def test_c8_what_does_not_fit_is_an_error_and_a_znode_is_a_znode(kazoo_of, mounted):
     client = kazoo_of()
     for path in ("/read/no-such()", '/read/add("a")', "/read/add(3, 4)@1", '/read/add("a", 1@1'):

@@ -1,5 +1,6 @@
 //! Access control lists, as ZooKeeper's clients know them.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
@@ -115,28 +116,43 @@ impl fmt::Display for Identity {
     }
 }
 
-/// Whether an address is in a range `address/bits`, both of IPv4 or both of IPv6; without bits, whether it is that very
-/// address, however it is written.
-fn in_range(range: &str, address: &str) -> bool {
-    let (start, bits) = match range.split_once('/') {
-        Some((start, bits)) => (start, Some(bits.parse::<u32>())),
-        None => (range, None),
-    };
-    let (Ok(start), Ok(address)) = (start.parse::<IpAddr>(), address.parse::<IpAddr>()) else {
-        return false;
-    };
-    match (start, address, bits) {
-        (start, address, None) => start.to_canonical() == address,
-        (IpAddr::V4(start), IpAddr::V4(address), Some(Ok(bits))) if bits <= 32 => {
-            let differ = start.to_bits() ^ address.to_bits();
-            differ.checked_shr(32 - bits).unwrap_or(0) == 0
-        }
-        (IpAddr::V6(start), IpAddr::V6(address), Some(Ok(bits))) if bits <= 128 => {
-            let differ = start.to_bits() ^ address.to_bits();
-            differ.checked_shr(128 - bits).unwrap_or(0) == 0
-        }
-        _ => false,
+/// Addresses as an id of the scheme `ip` says them: `address/bits`, or that very address, however it is written.
+#[derive(Clone, Copy, Debug)]
+struct AddressRange {
+    start: IpAddr,
+    bits: u32,
+}
+
+impl AddressRange {
+    fn parse(text: &str) -> Option<AddressRange> {
+        let (start, bits) = match text.split_once('/') {
+            Some((start, bits)) => (start.parse::<IpAddr>().ok()?, Some(bits.parse().ok()?)),
+            None => (text.parse::<IpAddr>().ok()?.to_canonical(), None),
+        };
+        let most = if start.is_ipv4() { 32 } else { 128 };
+        let bits = bits.unwrap_or(most);
+        (bits <= most).then_some(AddressRange { start, bits })
     }
+
+    fn contains(self, address: IpAddr) -> bool {
+        match (self.start, address) {
+            (IpAddr::V4(start), IpAddr::V4(address)) => {
+                let differ = start.to_bits() ^ address.to_bits();
+                differ.checked_shr(32 - self.bits).unwrap_or(0) == 0
+            }
+            (IpAddr::V6(start), IpAddr::V6(address)) => {
+                let differ = start.to_bits() ^ address.to_bits();
+                differ.checked_shr(128 - self.bits).unwrap_or(0) == 0
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Whether an address is in a range.
+fn in_range(range: &str, address: &str) -> bool {
+    let parsed = AddressRange::parse(range).zip(address.parse().ok());
+    parsed.is_some_and(|(range, address)| range.contains(address))
 }
 
 /// One entry of an access control list.
@@ -147,12 +163,6 @@ pub struct AclEntry {
     /// To whom they are given.
     pub identity: Identity,
 }
-
-/// How many of those who may a refusal names.
-const MAX_NAMED: usize = 4;
-
-/// How many characters of each.
-const MAX_NAMED_CHARACTERS: usize = 80;
 
 /// A znode's access control list: at least one entry. Cloning is cheap.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -192,6 +202,15 @@ impl Acl {
         proved.iter().any(Identity::is_super_user) || self.0.iter().any(gives)
     }
 
+    /// What it gives to who has proved `proved`, as bits of [`permission`]. The super user has all.
+    pub fn given_to(&self, proved: &[Identity]) -> u32 {
+        if proved.iter().any(Identity::is_super_user) {
+            return permission::ALL;
+        }
+        let admits = self.0.iter().filter(|entry| entry.identity.admits(proved));
+        admits.fold(0, |given, entry| given | entry.permissions)
+    }
+
     /// The same list without what others might guess a password by.
     pub fn masked(&self) -> Acl {
         let entries = self.0.iter().map(|entry| AclEntry {
@@ -201,30 +220,53 @@ impl Acl {
         Acl(entries.collect())
     }
 
-    /// To whom it gives a permission, for people. Of a long list, the first.
-    pub fn who_has(&self, permission: u32) -> String {
-        let given = self.0.iter();
-        let mut given = given.filter(|entry| entry.permissions & permission != 0);
-        let named: Vec<String> = given
-            .by_ref()
-            .take(MAX_NAMED)
-            .map(|entry| {
-                let shown = entry.identity.masked().to_string();
-                shown.chars().take(MAX_NAMED_CHARACTERS).collect()
-            })
-            .collect();
-        let more = given.count();
-        match (named.is_empty(), more) {
-            (true, _) => "nobody".into(),
-            (false, 0) => named.join(", "),
-            (false, more) => format!("{} and {more} more", named.join(", ")),
-        }
-    }
-
     /// About how many bytes it takes.
     pub fn bytes(&self) -> usize {
         let entry = |entry: &AclEntry| 16 + entry.identity.scheme.len() + entry.identity.id.len();
         self.0.iter().map(entry).sum()
+    }
+}
+
+/// To whom a list gives a permission, made to be asked about many clients: however long the list is, each costs little.
+#[derive(Debug)]
+pub struct Admitted {
+    anyone: bool,
+    exactly: HashSet<Identity>,
+    ranges: Vec<AddressRange>,
+}
+
+impl Admitted {
+    /// To whom `acl` gives `permission`.
+    pub fn of(acl: &Acl, permission: u32) -> Admitted {
+        let given = acl.0.iter();
+        let given = given.filter(|entry| entry.permissions & permission != 0);
+        let mut admitted = Admitted {
+            anyone: false,
+            exactly: HashSet::new(),
+            ranges: Vec::new(),
+        };
+        for AclEntry { identity, .. } in given {
+            admitted.anyone |= identity.is_anyone();
+            match AddressRange::parse(&identity.id).filter(|_| identity.scheme == "ip") {
+                Some(range) => admitted.ranges.push(range),
+                None => drop(admitted.exactly.insert(identity.clone())),
+            }
+        }
+        admitted
+    }
+
+    /// Whether who has proved `proved` is among them. The super user always is.
+    pub fn admits(&self, proved: &[Identity]) -> bool {
+        let in_range = |one: &Identity| match one.id.parse() {
+            Ok(address) if one.scheme == "ip" => {
+                self.ranges.iter().any(|range| range.contains(address))
+            }
+            _ => false,
+        };
+        self.anyone
+            || proved
+                .iter()
+                .any(|one| one.is_super_user() || self.exactly.contains(one) || in_range(one))
     }
 }
 
@@ -310,15 +352,51 @@ mod tests {
             (1, "world:anyone"),
         ]);
         assert_eq!(list.masked(), masked);
-        assert_eq!(
-            list.who_has(permission::WRITE),
-            "digest:anna:x, ip:10.0.0.1"
-        );
-        let long = "u".repeat(1000);
-        let entry = format!("digest:{long}:hash");
-        let many = acl(&[(31, entry.as_str()); 9]);
-        let said = many.who_has(permission::READ);
-        assert!(said.len() < 400 && said.ends_with(" and 5 more"), "{said}");
-        assert_eq!(Acl::read_only().who_has(permission::ADMIN), "nobody");
+    }
+
+    #[test]
+    fn a_list_that_was_made_ready_admits_whom_the_list_permits() {
+        use permission::{ALL, READ, WRITE};
+        let lists = [
+            acl(&[]),
+            acl(&[(READ, "world:anyone")]),
+            acl(&[(WRITE, "world:anyone"), (READ, "ip:10.0.0.0/8")]),
+            acl(&[(ALL, "ip:fe80:0:0:0:0:0:0:1"), (READ, "digest:anna:h")]),
+            acl(&[
+                (READ, "ip:none/8"),
+                (READ, "ip:10.1.2.3"),
+                (WRITE, "digest:anna:h"),
+            ]),
+        ];
+        let people = [
+            "",
+            "digest:anna:h",
+            "digest:otto:h",
+            "ip:10.1.2.3",
+            "ip:fe80::1",
+            "ip:none/8",
+            "super:",
+        ];
+        for list in &lists {
+            let ready = Admitted::of(list, READ);
+            for one in people {
+                for other in people {
+                    let proved: Vec<Identity> = [one, other]
+                        .into_iter()
+                        .filter_map(|text| match text {
+                            "super:" => Some(Identity::super_user()),
+                            text => Identity::parse(text),
+                        })
+                        .collect();
+                    let permits = list.permits(READ, &proved);
+                    assert_eq!(ready.admits(&proved), permits, "{list:?} {proved:?}");
+                    assert_eq!(
+                        list.given_to(&proved) & READ != 0,
+                        permits,
+                        "{list:?} {proved:?}"
+                    );
+                }
+            }
+        }
     }
 }

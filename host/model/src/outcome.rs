@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::acl::{Acl, permission};
+use crate::acl::permission;
 use crate::call::Answer;
 use crate::id::{SessionId, Zxid};
 use crate::path::ZnodePath;
@@ -122,11 +122,12 @@ impl Refusal {
 
 impl Refusal {
     /// The access control list of `path` does not give `permission` to who asks.
-    pub fn no_permission(path: &ZnodePath, permission: u32, acl: &Acl) -> Refusal {
+    ///
+    /// Who has it is not said: to see a list takes a permission too.
+    pub fn no_permission(path: &ZnodePath, permission: u32) -> Refusal {
         Refusal::NoAuth(format!(
-            "it takes {} on {path}, which its access control list gives to {}",
-            permission::name(permission),
-            acl.who_has(permission)
+            "it takes {} on {path}, which its access control list does not give to you",
+            permission::name(permission)
         ))
     }
 }

@@ -72,6 +72,12 @@ pub enum Operation {
     CancelCall(CallId),
     /// The client has seen these answers.
     Acknowledge(Acknowledgement),
+    /// The client has seen this one answer, and says nothing of others: what deleting a call's path means (rule C8).
+    /// No call is made any more with this key, nor with a lower one that is not known.
+    AcknowledgeOne {
+        /// Of the call.
+        key: u64,
+    },
     /// A piece of a component that has passed the upload check. Answered with how many bytes are there: if the piece
     /// is not the next one, nothing is done, and whoever uploads goes on from there.
     UploadPiece {

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::{Bytes, BytesMut};
 use hashbrown::HashMap;
 use parking_lot::Mutex;
-use quorate_model::acl::Acl;
+use quorate_model::acl::{Acl, Admitted, permission};
 use quorate_model::call::Answer;
 use quorate_model::id::{CallId, SessionId, Zxid};
 use quorate_model::path::ZnodePath;
@@ -98,15 +98,22 @@ impl Watches {
     /// Queues what was addressed, and closes the connections of sessions that ended or moved. To be called under the
     /// same write lock of the state, right behind the transaction and before its origin's answer.
     pub fn notify(&self, zxid: Zxid, mail: Mail) {
-        for (connection, told) in mail.told {
+        // A list may be long, and thousands may watch: it is made ready for that once. `mail` holds on to it.
+        let mut admitted = HashMap::new();
+        for (connection, told) in &mail.told {
             match told {
                 Told::Event { frame, closed } => {
-                    let may_know = match &closed {
+                    let may_know = match closed {
                         None => {
-                            connection.tell(&frame);
+                            connection.tell(frame);
                             true
                         }
-                        Some(acl) => connection.tell_reader(&frame, acl),
+                        Some(acl) => {
+                            let readers = admitted.entry(acl.0.as_ptr());
+                            let readers =
+                                readers.or_insert_with(|| Admitted::of(acl, permission::READ));
+                            connection.tell_reader(frame, readers)
+                        }
                     };
                     if may_know {
                         self.metrics.events.inc();
@@ -114,7 +121,7 @@ impl Watches {
                 }
                 Told::LateAnswer(frame) => {
                     self.metrics.late_answers.inc();
-                    connection.tell(&frame);
+                    connection.tell(frame);
                 }
                 Told::SessionEnded => connection.session_ended(),
                 Told::SessionMoved => connection.close("its session goes on over another one"),

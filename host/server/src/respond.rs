@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use parking_lot::Mutex;
-use quorate_model::acl::{Acl, Identity, permission};
+use quorate_model::acl::{Admitted, Identity};
 use quorate_model::id::{CallId, Owner, SessionId, Zxid};
 use quorate_model::outcome::{Outcome, Refusal};
 use quorate_model::path::ZnodePath;
@@ -563,10 +563,10 @@ impl Connection {
         self.tell_locked(&mut self.inner.lock(), frame);
     }
 
-    /// Queues an event of a znode with that access control list, if the client may read it. Says whether it may.
-    pub fn tell_reader(&self, frame: &[u8], acl: &Acl) -> bool {
+    /// Queues an event of a znode that these may read, if the client is one of them. Says whether it is.
+    pub fn tell_reader(&self, frame: &[u8], readers: &Admitted) -> bool {
         let mut inner = self.inner.lock();
-        let may_read = acl.permits(permission::READ, &inner.identities);
+        let may_read = readers.admits(&inner.identities);
         if may_read {
             self.tell_locked(&mut inner, frame);
         }

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
+use quorate_model::call::Acknowledgement;
 use quorate_model::id::{Incarnation, Origin, Owner, ServerId, SessionId, Zxid};
 use quorate_model::outcome::Outcome;
 use quorate_model::request::{Operation, Request, ZnodeOperation};
@@ -521,6 +522,7 @@ fn request_bytes(request: &Request) -> usize {
         ZnodeOperation::Create { acl, .. } | ZnodeOperation::SetAcl { acl, .. } => acl.bytes(),
         _ => 0,
     };
+    let awaited = |said: &Acknowledgement| size_of_val(said.awaited());
     let identities = request.identities.iter();
     let identities: usize = identities
         .map(|one| 64 + one.scheme.len() + one.id.len())
@@ -531,7 +533,8 @@ fn request_bytes(request: &Request) -> usize {
             .iter()
             .map(|operation| 100 + znode(operation) + list(operation))
             .sum(),
-        Operation::Call(call) => call.arguments.len(),
+        Operation::Call(call) => call.arguments.len() + awaited(&call.acknowledged),
+        Operation::Acknowledge(said) => awaited(said),
         Operation::UploadPiece { piece, .. } => piece.len(),
         _ => 0,
     };
@@ -540,8 +543,6 @@ fn request_bytes(request: &Request) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use quorate_model::call::Acknowledgement;
-
     use super::*;
 
     struct Told {

@@ -28,7 +28,7 @@ use quorate_model::znode::Lifetime;
 use crate::apply::{Moment, Records};
 use crate::operations::call::{self, Admission, Call};
 use crate::operations::mount::{Counted, LEAST_CALL};
-use crate::operations::znode::Writer;
+use crate::operations::znode::Proved;
 use crate::operations::{configuration, mount, multi, recipe, session, version, znode};
 use crate::run::RunTree;
 use crate::state::{SharedState, answer_bytes, parked_bytes};
@@ -437,25 +437,33 @@ impl<R: Runner<RunTree>> Evaluator<R> {
             Operation::Znode(operation) => {
                 session::expect_writer(view, request)?;
                 let start = view.progress();
-                let outcome =
-                    znode::execute(view, Writer::of(request), operation).map(Outcome::Znode)?;
+                let proved = Proved::new(&request.identities);
+                let writer = proved.writer(id);
+                let outcome = znode::execute(view, writer, operation).map(Outcome::Znode)?;
                 self.ask_guards(request, start)?;
                 Ok(outcome)
             }
             Operation::Multi(operations) => {
                 session::expect_writer(view, request)?;
                 let start = view.progress();
-                let outcome = multi::execute(view, Writer::of(request), operations)?;
+                let proved = Proved::new(&request.identities);
+                let outcome = multi::execute(view, proved.writer(id), operations)?;
                 self.ask_guards(request, start)?;
                 Ok(outcome)
             }
             Operation::Acknowledge(_)
+            | Operation::AcknowledgeOne { .. }
             | Operation::Cancel { .. }
             | Operation::Call(_)
             | Operation::Try(_)
                 if session::is_local(request) =>
             {
                 Err(Refusal::LocalSession)
+            }
+            Operation::AcknowledgeOne { key } => {
+                session::expect_owner(view, id, owner)?;
+                call::acknowledge_one(view, id, *key);
+                Ok(Outcome::Acknowledged)
             }
             Operation::Acknowledge(said) => {
                 session::expect_owner(view, id, owner)?;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use bytes::Bytes;
-use quorate_model::acl::{Acl, Identity};
+use quorate_model::acl::Acl;
 use quorate_model::call::{Answer, ParkedCall, Watch};
 use quorate_model::id::{CallId, SessionId, Zxid};
 use quorate_model::outcome::Refusal;
@@ -14,6 +14,7 @@ use quorate_model::write_set::Change;
 use quorate_model::znode::{Node, Stat};
 
 use crate::apply::{Moment, Records, apply_change};
+use crate::operations::znode::Proved;
 use crate::overlay::{Key, Overlay, OverlayNode, Savepoint, Value};
 use crate::state::{IndexKey, Session, SharedState, State, Taken, answer_bytes};
 
@@ -285,7 +286,7 @@ impl View {
         merged
     }
 
-    /// A znode's stat, for who has proved `identities` and needs one permission on it.
+    /// A znode's stat, for who needs one permission on it.
     ///
     /// # Errors
     /// NoNode before NoAuth, as in ZooKeeper.
@@ -293,12 +294,12 @@ impl View {
         &self,
         path: &ZnodePath,
         permission: u32,
-        identities: &[Identity],
+        client: &Proved<'_>,
     ) -> Result<Stat, Refusal> {
         let no_node = || Refusal::NoNode(path.clone());
-        let permitted = |stat, acl: &Acl| match acl.permits(permission, identities) {
+        let permitted = |stat, acl: &Acl| match client.has(permission, acl) {
             true => Ok(stat),
-            false => Err(Refusal::no_permission(path, permission, acl)),
+            false => Err(Refusal::no_permission(path, permission)),
         };
         match self.overlay.get(&Key::Node(path.clone())) {
             Some(Some(Value::Node(node))) if node.open_to & permission != 0 => Ok(node.stat),
@@ -568,13 +569,18 @@ impl View {
     /// Whether the mount at this znode or above it is being unmounted.
     fn is_unmounting(&self, path: &ZnodePath) -> bool {
         let overlaid = self.overlay.from(Key::Mount(ZnodePath::root())).next();
-        if !matches!(overlaid, Some((Key::Mount(_), _))) {
-            let base = self.base.read();
-            let mount = base.mount_above(path);
-            return mount.is_some_and(|mount| mount.unmounting.is_some());
-        }
-        let mount = self.mount_above(path);
-        mount.is_some_and(|mount| mount.unmounting.is_some())
+        let overlaid = matches!(overlaid, Some((Key::Mount(_), _)));
+        let base = self.base.read();
+        // Mounts do not nest, so the first that is found is the only one.
+        let found = path.upwards().find_map(|place| {
+            let known = overlaid.then(|| self.overlay.get(&Key::Mount(place.clone())));
+            match known.flatten() {
+                Some(Some(Value::Mount(mount))) => Some(mount.unmounting.is_some()),
+                Some(_) => None,
+                None => base.mount(&place).map(|mount| mount.unmounting.is_some()),
+            }
+        });
+        found.unwrap_or(false)
     }
 
     /// All mounts.

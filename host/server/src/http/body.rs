@@ -27,15 +27,17 @@ const UPLOAD_GRACE: Duration = Duration::from_secs(5);
 pub(super) async fn upload(body: Body, limit: usize) -> Result<Bytes, Problem> {
     let begun = Instant::now();
     let mut body = Limited::new(body, limit);
-    let (mut pieces, mut length) = (Vec::new(), 0);
+    // Copied as it comes: a piece may be a byte, and would hold on to much more.
+    let mut whole = BytesMut::new();
     loop {
-        let earned = Duration::from_millis((length * 1000 / UPLOAD_BYTES_PER_SECOND) as u64);
+        let earned = Duration::from_millis((whole.len() * 1000 / UPLOAD_BYTES_PER_SECOND) as u64);
         let due = begun + UPLOAD_GRACE + earned;
         let Ok(frame) = timeout_at(due, body.frame()).await else {
             let (least, seconds) = (UPLOAD_BYTES_PER_SECOND >> 10, begun.elapsed().as_secs());
             return Err(Problem::too_slow(format!(
-                "the recipe comes too slowly: {length} bytes of it in {seconds} s, where {least} KiB a second are \
+                "the recipe comes too slowly: {} bytes of it in {seconds} s, where {least} KiB a second are \
                  wanted from {} s on. Nothing was kept: send it again over a faster connection",
+                whole.len(),
                 UPLOAD_GRACE.as_secs()
             )));
         };
@@ -43,16 +45,11 @@ pub(super) async fn upload(body: Body, limit: usize) -> Result<Bytes, Problem> {
             None => break,
             Some(Ok(frame)) => {
                 if let Ok(piece) = frame.into_data() {
-                    length += piece.len();
-                    pieces.push(piece);
+                    whole.extend_from_slice(&piece);
                 }
             }
             Some(Err(error)) => return Err(broken("a recipe", limit, &error)),
         }
-    }
-    let mut whole = BytesMut::with_capacity(length);
-    for piece in pieces {
-        whole.extend_from_slice(&piece);
     }
     Ok(whole.freeze())
 }

@@ -72,8 +72,7 @@ impl Http {
             let znode = state.find(path);
             let znode = znode.ok_or_else(|| refused(Refusal::NoNode(path.clone())))?;
             if !znode.permits(permission::READ, &identities) {
-                let refusal = Refusal::no_permission(path, permission::READ, znode.acl());
-                return Err(refused(refusal));
+                return Err(refused(Refusal::no_permission(path, permission::READ)));
             }
             (znode.node(), znode.children_in(&range), zxid)
         };

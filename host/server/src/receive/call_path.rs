@@ -20,7 +20,7 @@ pub(crate) struct CallPath {
 }
 
 impl CallPath {
-    /// None if the path says no call. Whether there is such a mount is for [`CallPath::at_mount`].
+    /// None if the path says no call. Whether there is such a mount is for [`CallPath::of`].
     pub(crate) fn parse(text: &str) -> Option<CallPath> {
         let (before, _) = text.split_once('(')?;
         let (mount, operation) = before.rsplit_once('/')?;
@@ -44,10 +44,16 @@ impl CallPath {
         })
     }
 
-    /// The same, if a recipe is mounted there, and no znode has that path: it is one's then, whatever it looks like.
-    pub(crate) fn at_mount(text: &str, state: &State) -> Option<CallPath> {
+    /// The same, if a recipe is mounted there, or was when the session made the call; and if no znode has that path: it
+    /// is one's then, whatever it looks like.
+    pub(crate) fn of(text: &str, session: Option<SessionId>, state: &State) -> Option<CallPath> {
         let found = CallPath::parse(text)?;
-        let says_a_call = state.mount(&found.mount).is_some() && state.stat(&found.path).is_none();
+        let is_known = || {
+            let standing = session.map(|session| found.standing(session, state));
+            standing.is_some_and(|standing| standing != Standing::Unknown)
+        };
+        let says_a_call = state.stat(&found.path).is_none()
+            && (state.mount(&found.mount).is_some() || is_known());
         says_a_call.then_some(found)
     }
 

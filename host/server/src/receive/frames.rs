@@ -389,7 +389,7 @@ fn by_path(
     }
     let session = session?;
     let (found, standing) = reads.with(|state| {
-        let found = CallPath::at_mount(path, state)?;
+        let found = CallPath::of(path, Some(session), state)?;
         let standing = found.standing(session, state);
         Some((found, standing))
     })?;
@@ -400,7 +400,7 @@ fn by_path(
         // Its answer has been read.
         (None, Some(key), Standing::Answered(_)) => {
             return Some(Ok(Asked::Write(
-                Operation::Acknowledge(Acknowledgement::up_to(key)),
+                Operation::AcknowledgeOne { key },
                 Form::Plain,
             )));
         }

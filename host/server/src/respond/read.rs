@@ -227,7 +227,7 @@ impl<'a> Place<'a> {
 
     /// The call that a watched path stands for (rule C8).
     fn call(&self, path: &ZnodePath) -> Option<(CallPath, SessionId)> {
-        let found = CallPath::at_mount(path.as_str(), self.state)?;
+        let found = CallPath::of(path.as_str(), self.session, self.state)?;
         let session = self.session?;
         found.key.is_some().then_some((found, session))
     }

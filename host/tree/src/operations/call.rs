@@ -377,6 +377,22 @@ fn still_there(view: &View, call: CallId, path: &ZnodePath, created: Zxid) -> bo
         .is_some_and(|stat| stat.created == created && stat.lifetime == lifetime)
 }
 
+/// Forgets this one answer, whatever the client has said, or not said, of others.
+pub(crate) fn acknowledge_one(view: &mut View, session: SessionId, key: u64) {
+    let Some(before) = view.session(session) else {
+        return;
+    };
+    let known = view.answer(CallId { session, key }).is_some();
+    let mark = before.acknowledged.max(key);
+    if mark > before.acknowledged || known {
+        view.change(Change::Acknowledge {
+            session,
+            mark,
+            forgotten: known.then_some(key).into_iter().collect(),
+        });
+    }
+}
+
 /// Forgets the answers that a client says it is done with, and raises its session's mark.
 ///
 /// An acknowledgement names keys: those up to its mark that it does not await. Whoever is done with a key stays so, and

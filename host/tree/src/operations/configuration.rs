@@ -6,7 +6,7 @@ use quorate_model::acl::{Identity, permission};
 use quorate_model::outcome::{Outcome, Refusal, ZnodeOutcome};
 use quorate_model::path::ZnodePath;
 
-use crate::operations::znode::set_data;
+use crate::operations::znode::{Proved, set_data};
 use crate::view::View;
 
 /// Says who the members are, unless that is known already. Whoever led before may be late with an older version.
@@ -34,7 +34,7 @@ pub(crate) fn set(view: &mut View, members: &str, version: u64) -> Result<Outcom
 /// one gives it to others.
 pub(crate) fn expect_may_change(view: &View, identities: &[Identity]) -> Result<(), Refusal> {
     let path = ZnodePath::configuration();
-    view.stat_for(&path, permission::WRITE, identities)
+    view.stat_for(&path, permission::WRITE, &Proved::new(identities))
         .map(drop)
 }
 

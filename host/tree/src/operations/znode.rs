@@ -1,12 +1,15 @@
 //! Create, delete, set, set the access control list, check: one znode each, as ZooKeeper does them.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+
 use bytes::Bytes;
-use quorate_model::acl::{Acl, Identity, permission};
+use quorate_model::acl::{Acl, AclEntry, Identity, permission};
 use quorate_model::bound::EPHEMERAL_BYTES;
 use quorate_model::id::SessionId;
 use quorate_model::outcome::{Refusal, ZnodeOutcome};
 use quorate_model::path::ZnodePath;
-use quorate_model::request::{CreateLifetime, CreatePath, Request, ZnodeOperation};
+use quorate_model::request::{CreateLifetime, CreatePath, ZnodeOperation};
 use quorate_model::write_set::Change;
 use quorate_model::znode::{Lifetime, MAX_DATA_BYTES, Stat};
 
@@ -25,15 +28,39 @@ const ANY_VERSION: i32 = -1;
 #[derive(Clone, Copy)]
 pub(crate) struct Writer<'a> {
     pub(crate) session: SessionId,
-    pub(crate) identities: &'a [Identity],
+    pub(crate) proved: &'a Proved<'a>,
 }
 
-impl<'a> Writer<'a> {
-    pub(crate) fn of(request: &'a Request) -> Writer<'a> {
-        Writer {
-            session: request.session,
-            identities: &request.identities,
+/// Who a client has proved to be, and what the lists give to it that one request has come by: each is looked through
+/// once, however often and by whatever way a multi comes to it.
+pub(crate) struct Proved<'a> {
+    identities: &'a [Identity],
+    /// By where the list is in memory; which is held, so that no other comes to be there.
+    given: RefCell<HashMap<*const AclEntry, (Acl, u32)>>,
+}
+
+impl<'a> Proved<'a> {
+    pub(crate) fn new(identities: &'a [Identity]) -> Proved<'a> {
+        Proved {
+            identities,
+            given: RefCell::default(),
         }
+    }
+
+    /// The same, writing in that session.
+    pub(crate) fn writer(&'a self, session: SessionId) -> Writer<'a> {
+        Writer {
+            session,
+            proved: self,
+        }
+    }
+
+    /// Whether a list gives it a permission.
+    pub(crate) fn has(&self, permission: u32, acl: &Acl) -> bool {
+        let mut given = self.given.borrow_mut();
+        let known = given.entry(acl.0.as_ptr());
+        let (_, given) = known.or_insert_with(|| (acl.clone(), acl.given_to(self.identities)));
+        *given & permission != 0
     }
 }
 
@@ -73,7 +100,7 @@ pub(crate) fn execute(
         } => set(view, writer, path, data, *version),
         ZnodeOperation::SetAcl { path, acl, version } => set_acl(view, writer, path, acl, *version),
         ZnodeOperation::Check { path, version } => {
-            let stat = view.stat_for(path, permission::READ, writer.identities)?;
+            let stat = view.stat_for(path, permission::READ, writer.proved)?;
             expect_version(path, *version, stat.version)?;
             Ok(ZnodeOutcome::Checked)
         }
@@ -103,7 +130,7 @@ fn create(
     };
     expect_not_configuration(&parent)?;
     expect_open_below(view, &parent, name)?;
-    let parent_stat = view.stat_for(&parent, permission::CREATE, writer.identities)?;
+    let parent_stat = view.stat_for(&parent, permission::CREATE, writer.proved)?;
     let path = match path {
         CreatePath::Exactly(path) => path.clone(),
         CreatePath::Sequential { .. } => {
@@ -141,7 +168,7 @@ fn delete(
         return Err(Refusal::BadArguments(message));
     };
     expect_open_below(view, &parent, path.name())?;
-    view.stat_for(&parent, permission::DELETE, writer.identities)?;
+    view.stat_for(&parent, permission::DELETE, writer.proved)?;
     let stat = find(view, path)?;
     expect_version(path, version, stat.version)?;
     if stat.children > 0 {
@@ -166,7 +193,7 @@ fn set(
     expect_data_fits(data)?;
     expect_not_configuration(path)?;
     expect_open(view, path)?;
-    let stat = view.stat_for(path, permission::WRITE, writer.identities)?;
+    let stat = view.stat_for(path, permission::WRITE, writer.proved)?;
     expect_version(path, version, stat.version)?;
     set_data(view, path, &stat, data.clone());
     find(view, path).map(ZnodeOutcome::Set)
@@ -184,7 +211,7 @@ fn set_acl(
         return Err(Refusal::InvalidAcl);
     }
     expect_open(view, path)?;
-    let stat = view.stat_for(path, permission::ADMIN, writer.identities)?;
+    let stat = view.stat_for(path, permission::ADMIN, writer.proved)?;
     expect_version(path, version, stat.acl_version)?;
     let acl_version = next_version(stat.acl_version);
     view.change(Change::SetAcl {

