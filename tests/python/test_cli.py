@@ -313,8 +313,12 @@ def test_mistakes_with_recipes_say_what_to_do(quorate, tmp_path):
 def test_below_a_sealed_mount_only_the_recipe_writes(quorate, mounted):
     counters = mounted("counter")
     said = quorate.fails("set", f"{counters}/x", "1").err
-    assert "only the recipe writes" in said and "permission" not in said
-    assert "`quorate unmount PATH`" in quorate.fails("delete", counters).err
+    assert f"{counters}, where recipe counter is mounted, sealed" in said and "permission" not in said
+    assert f"`quorate unmount {counters}`" in quorate.fails("delete", counters).err
+    opened = mounted("counter", sealed=False)
+    quorate.works("create", f"{opened}/x", "1")
+    said = quorate.fails("delete", "--recursive", opened).err
+    assert "1 znode was deleted before that" in said and f"`quorate unmount {opened}`" in said
 
 
 # Calls.

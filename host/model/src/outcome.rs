@@ -187,7 +187,9 @@ pub enum Refusal {
     #[error("{0}")]
     BadCall(String),
     /// The key's answer was acknowledged (rule C1).
-    #[error("call {key} was acknowledged: its answer is gone, and it will not run again")]
+    #[error(
+        "key {key} was acknowledged, or passed over by the acknowledgement of a higher one: no call runs under it any more, so take a higher one"
+    )]
     Acknowledged {
         /// The call's key.
         key: u64,

@@ -61,6 +61,10 @@ const NEWEST_DEADLINE: Duration = Duration::from_secs(10);
 /// milliseconds: then `/health` says so too. It is less than the silence of any session with one of the default timeouts.
 const NO_SESSION_MS: u64 = NO_QUORUM_AFTER_MS;
 
+/// How long after the last word of a quorum whoever writes without a session still waits for a leader, in milliseconds:
+/// longer than leaders take to change.
+const NO_SESSION_WRITE_MS: u64 = 10_000;
+
 /// What the handlers share.
 pub struct Http {
     edge: Arc<Edge>,
@@ -334,8 +338,8 @@ impl Http {
         }
     }
 
-    /// How long after the last word of a quorum a request is answered (rule W4), in milliseconds; none for what only a
-    /// leader answers, and for what tells of this very server.
+    /// How long after the last word of a quorum a request is answered (rule W4), in milliseconds; none for what tells of
+    /// this very server, and for changes of the members.
     fn silent_after_ms(&self, method: &Method, uri: &Uri) -> Option<u64> {
         if let Some(of_session) = uri.path().strip_prefix("/v1/sessions/") {
             let token = of_session.split('/').next().unwrap_or_default();
@@ -353,9 +357,13 @@ impl Http {
             .into_iter()
             .any(below)
         };
-        let reads = matches!(*method, Method::GET | Method::HEAD) && of_state();
+        if !matches!(*method, Method::GET | Method::HEAD) {
+            // Changes of the members have deadlines of their own, and may be what brings the quorum back.
+            let of_ensemble = uri.path().starts_with("/v1/cluster");
+            return (!of_ensemble).then_some(NO_SESSION_WRITE_MS);
+        }
         // What a read-only server shows may be old, as its operator wishes.
-        (reads && !self.edge.read_only.is()).then_some(NO_SESSION_MS)
+        (of_state() && !self.edge.read_only.is()).then_some(NO_SESSION_MS)
     }
 
     /// The answer, unless this server has heard of no quorum for so long before it is there.

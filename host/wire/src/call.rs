@@ -142,7 +142,7 @@ impl From<&Ending> for CallResponse {
             Ending::TimedOut => (CallStatus::TimedOut, String::new()),
             Ending::Unmounted => (CallStatus::Unmounted, String::new()),
             // To its caller the recipe that it called is not there any more; the text says more.
-            Ending::Outdated(reason) => (CallStatus::Unmounted, reason.clone()),
+            ending @ Ending::Outdated(_) => (CallStatus::Unmounted, ending.to_string()),
         };
         CallResponse { status, result }
     }

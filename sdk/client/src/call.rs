@@ -47,9 +47,9 @@ pub enum CallError {
     /// Its timeout came while it was parked.
     #[error("the call timed out while it was waiting")]
     TimedOut,
-    /// The recipe was unmounted while the call was parked.
-    #[error("the recipe was unmounted while the call was waiting")]
-    Unmounted,
+    /// The recipe was unmounted while the call was parked, or upgraded to what the call does not fit: which, for people.
+    #[error("{0} while the call was waiting")]
+    Unmounted(String),
     /// Nothing ran: there is no such mount or operation, the arguments do not fit it, or the key was used.
     #[error("{0}")]
     BadCall(String),
@@ -222,7 +222,10 @@ pub(crate) fn interpret(response: CallResponse) -> Result<Value, ClientError> {
         }
         CallStatus::Cancelled => CallError::Cancelled,
         CallStatus::TimedOut => CallError::TimedOut,
-        CallStatus::Unmounted => CallError::Unmounted,
+        CallStatus::Unmounted if result.is_empty() => {
+            CallError::Unmounted("the recipe was unmounted".into())
+        }
+        CallStatus::Unmounted => CallError::Unmounted(result),
         CallStatus::BadCall => CallError::BadCall(result),
         CallStatus::NotReady => CallError::NotReady(result),
         CallStatus::Parked => {

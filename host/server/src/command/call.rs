@@ -188,11 +188,14 @@ impl Call {
     }
 }
 
-/// Whether the answer says that the session `us` holds something now. By the shape that the standard recipes have in
-/// common, as nothing else tells: a fencing token, and no word of another session that holds it.
+/// Whether the answer says that the session `us` holds something now, for as long as it lives. By the shape that the
+/// standard recipes have in common, as nothing else tells: a fencing token, no word of another session that holds it, and
+/// none of a time at which it ends, as a lease has it, whatever becomes of the session.
 fn is_grant(answer: &Value, us: u64) -> bool {
     let holder = answer.get("session");
-    answer.get("token").is_some() && holder.is_none_or(|holder| holder.as_u64() == Some(us))
+    answer.get("token").is_some()
+        && answer.get("expires").is_none()
+        && holder.is_none_or(|holder| holder.as_u64() == Some(us))
 }
 
 /// Why there is no answer.
@@ -271,6 +274,7 @@ mod tests {
         assert!(is_grant(&json!({"holds": 1, "token": 5}), 7));
         assert!(is_grant(&json!({"session": 7, "token": 5}), 7));
         assert!(!is_grant(&json!({"session": 8, "token": 5}), 7));
+        assert!(!is_grant(&json!({"token": 5, "expires": 9}), 7));
         for other in [json!(1), json!(null), json!("token"), json!({"a": 1})] {
             assert!(!is_grant(&other, 7), "{other}");
         }

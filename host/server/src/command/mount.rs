@@ -304,7 +304,8 @@ fn parameters(text: &str) -> Result<Value, Usage> {
 impl Mounts {
     pub(super) async fn run(self, global: &Global, output: &Output) -> anyhow::Result<()> {
         let admin = global.admin()?;
-        if let Some(path) = &self.path {
+        // Nothing is mounted at the root itself: what is below it is all.
+        if let Some(path) = self.path.as_ref().filter(|path| *path != "/") {
             let document = admin.mount_document(path).await?;
             output.print(page(&document), document.clone())?;
             return Ok(());

@@ -151,7 +151,7 @@ fn code(error: &anyhow::Error) -> String {
             CallError::Exceeded { .. } => "exceeded",
             CallError::Cancelled => "cancelled",
             CallError::TimedOut => "timed-out",
-            CallError::Unmounted => "unmounted",
+            CallError::Unmounted(_) => "unmounted",
             CallError::BadCall(_) => "bad-call",
             CallError::NotReady(_) => "not-ready",
         },

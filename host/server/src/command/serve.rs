@@ -43,7 +43,7 @@ pub(super) struct Serve {
     #[arg(long, env = "QUORATE_LISTEN", value_name = "HOST:PORT")]
     listen: Option<String>,
     /// A configuration file: TOML, or ZooKeeper's own, whose name ends in .cfg or .properties, or which has
-    /// ZooKeeper's keys; flags win over it
+    /// ZooKeeper's keys; flags win over it, and so do the environment's QUORATE_ variables
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// The shortest timeout that a session may have [default: 4000]

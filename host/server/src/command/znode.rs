@@ -177,7 +177,15 @@ impl Delete {
         let client = session::open(global).await?;
         let delete = async {
             if self.recursive {
-                return delete_all(&client, &self.path).await.map_err(explain);
+                let mut deleted = 0;
+                let all = delete_all(&client, &self.path, &mut deleted).await;
+                return all.map(|()| deleted).map_err(|error| match deleted {
+                    0 => explain(error),
+                    1 => explain(error).context("1 znode was deleted before that"),
+                    deleted => {
+                        explain(error).context(format!("{deleted} znodes were deleted before that"))
+                    }
+                });
             }
             let deleted = client.delete(&self.path, self.version).await;
             deleted.map_err(explain).map(|()| 1)
@@ -209,14 +217,13 @@ impl Stat {
     }
 }
 
-/// Deletes a znode and all below it, children first; gives how many. Not atomic: others may see half of it.
-async fn delete_all(client: &Client, path: &str) -> Result<u64, ClientError> {
-    let mut deleted = 0;
+/// Deletes a znode and all below it, children first, and counts. Not atomic: others may see half of it.
+async fn delete_all(client: &Client, path: &str, deleted: &mut u64) -> Result<(), ClientError> {
     let mut waiting = vec![(path.to_owned(), false)];
     while let Some((path, children_gone)) = waiting.pop() {
         if children_gone {
             client.delete(&path, None).await?;
-            deleted += 1;
+            *deleted += 1;
             continue;
         }
         let (children, _) = client.children(&path).await?;
@@ -228,7 +235,7 @@ async fn delete_all(client: &Client, path: &str) -> Result<u64, ClientError> {
         waiting.push((path, true));
         waiting.extend(below.into_iter().map(|child| (child, false)));
     }
-    Ok(deleted)
+    Ok(())
 }
 
 /// Adds what to do next.
@@ -242,7 +249,7 @@ fn explain(error: ClientError) -> anyhow::Error {
         ClientError::Znode {
             code: ErrorCode::NoAuth,
             ..
-        } => "`quorate mounts` lists the mounts, `quorate unmount PATH` lets others write there",
+        } => "--auth says who you are",
         _ => return error.into(),
     };
     anyhow::Error::from(error).context(Hint(hint.into()))

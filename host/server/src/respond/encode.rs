@@ -11,9 +11,9 @@ use super::{Form, Reply};
 
 /// Appends the answer to a write.
 pub(super) fn outcome(form: &Form, xid: i32, zxid: Zxid, outcome: &Outcome, out: &mut BytesMut) {
-    // A number does not say what a guard wants of its clients.
+    // A number does not say what a guard wants of its clients, nor which permission is missing.
     if let Outcome::Refused(
-        refusal @ (Refusal::GuardRefused { .. } | Refusal::GuardFailed { .. }),
+        refusal @ (Refusal::GuardRefused { .. } | Refusal::GuardFailed { .. } | Refusal::NoAuth(_)),
     ) = outcome
     {
         let code = ErrorCode::of(refusal);

@@ -176,7 +176,7 @@ fn delete(
     }
     if Records::mount(view, path).is_some() {
         return Err(Refusal::NoAuth(format!(
-            "a recipe is mounted at {path}: unmount it first"
+            "a recipe is mounted at {path}: `quorate unmount {path}` has to come first"
         )));
     }
     delete_node(view, path);
