@@ -23,6 +23,7 @@ from quorate import (
     NotReady,
     Recipes,
     calls,
+    check,
     wire,
 )
 
@@ -70,7 +71,7 @@ def test_arguments_by_position_by_name_and_none(scripted):
     recipes.call("/m", "f", name="x", number=1.5)
     recipes.call("/m", "f")
     assert [asked.arguments for asked in server.asked] == [
-        '[1,[2,{"\\u00e4":null}],true]',
+        '[1,[2,{"ä":null}],true]',
         '{"name":"x","number":1.5}',
         "[]",
     ]
@@ -137,6 +138,116 @@ def test_c7_a_refused_request_says_why(scripted):
 
 def parking(connection, xid, asked):
     connection.answer(xid, w.PARKED)
+
+
+SURROGATE = "a\ud800"
+
+
+#: A list in itself.
+ENDLESS = []
+ENDLESS.append(ENDLESS)
+
+
+@pytest.mark.parametrize(
+    "error, named, mount, operation, arguments, options",
+    [
+        (TypeError, "mount", None, "f", (), {}),
+        (TypeError, "mount", b"/m", "f", (), {}),
+        (ValueError, "mount", "/" + SURROGATE, "f", (), {}),
+        (ValueError, "mount", "/m/../n", "f", (), {}),
+        (TypeError, "operation", "/m", None, (), {}),
+        (TypeError, "operation", "/m", 3, (), {}),
+        (TypeError, "operation", "/m", b"holder", (), {}),
+        (ValueError, "operation", "/m", SURROGATE, (), {}),
+        (TypeError, "timeout", "/m", "f", (), {"timeout": "5"}),
+        (TypeError, "timeout", "/m", "f", (), {"timeout": True}),
+        (TypeError, "timeout", "/m", "f", (), {"timeout": 1j}),
+        (ValueError, "timeout", "/m", "f", (), {"timeout": -1}),
+        (ValueError, "timeout", "/m", "f", (), {"timeout": 1e30}),
+        (ValueError, "timeout", "/m", "f", (), {"timeout": 10**5000}),
+        (ValueError, "timeout", "/m", "f", (), {"timeout": float("inf")}),
+        (ValueError, "timeout", "/m", "f", (), {"timeout": float("nan")}),
+        (TypeError, "argument 2", "/m", "f", (1, b"x"), {}),
+        (TypeError, "argument 1", "/m", "f", ({(1, 2): 3},), {}),
+        (ValueError, "argument 1", "/m", "f", ({SURROGATE: 1},), {}),
+        (ValueError, "argument 1", "/m", "f", (float("nan"),), {}),
+        (ValueError, "argument 1", "/m", "f", (ENDLESS,), {}),
+        (TypeError, "argument name", "/m", "f", (), {"name": {1}}),
+        (ValueError, "argument name", "/m", "f", (), {"name": SURROGATE}),
+        (ValueError, "the name of an argument", "/m", "f", (), {SURROGATE: 1}),
+        (TypeError, "by position or by name", "/m", "f", (1,), {"name": 1}),
+        (ValueError, "at most", "/m", "f", ("x" * wire.MAX_GIVEN_BYTES,), {}),
+    ],
+)
+def test_what_cannot_be_sent_raises_at_the_call_and_the_client_goes_on(
+    scripted, error, named, mount, operation, arguments, options
+):
+    server, client, recipes = scripted(returning("7"))
+    states = []
+    client.add_listener(states.append)
+    for method in (recipes.call, recipes.call_async):
+        with pytest.raises(error, match=named):
+            method(mount, operation, *arguments, **options)
+    assert recipes.call("/m", "f") == 7
+    assert client.exists("/nothing") is None
+    # Nothing of it was sent, and it took no key.
+    assert [(asked.connection, asked.key) for asked in server.asked] == [(1, 1)]
+    assert states == []
+
+
+def test_what_a_mount_by_itself_cannot_send_raises_too(scripted):
+    server, _, recipes = scripted(returning("7"))
+    with pytest.raises(TypeError, match="mount"):
+        recipes.at(None)
+    with pytest.raises(ValueError, match="mount"):
+        recipes.at(SURROGATE)
+    mount = recipes.at("/m")
+    with pytest.raises(TypeError, match="timeout"):
+        mount.f(timeout="5")
+    with pytest.raises(ValueError, match="operation"):
+        getattr(mount, SURROGATE)()
+    with pytest.raises(TypeError, match="call"):
+        recipes.cancel(1)
+    assert mount.f() == 7
+    assert len(server.asked) == 1
+
+
+def test_the_longest_of_everything_is_sent(scripted, monkeypatch):
+    monkeypatch.setattr(wire, "MAX_GIVEN_BYTES", 100)
+    server, _, recipes = scripted(returning("7"))
+    beside = len(wire.given(b"/m", b"f", b'[""]', 0))
+    assert recipes.call("/m", "f", "x" * (100 - beside), timeout=check.MAX_TIMEOUT_S) == 7
+    assert server.asked[0].timeout_ms == check.MAX_TIMEOUT_S * 1000
+    with pytest.raises(ValueError, match="101 bytes"):
+        recipes.call("/m", "f", "x" * (101 - beside))
+    recipes.call("/m", "f", timeout=float(check.MAX_TIMEOUT_S - 1))
+    recipes.call("/m", "f", timeout=1e-9)
+    assert server.asked[2].timeout_ms == 1
+
+
+@pytest.mark.parametrize(
+    "error, timeout",
+    [
+        (TypeError, "5"),
+        (TypeError, False),
+        (ValueError, 1e30),
+        (ValueError, float("inf")),
+        (ValueError, float("nan")),
+    ],
+)
+def test_waiting_for_a_time_that_is_none_raises_and_the_call_goes_on(scripted, error, timeout):
+    server, client, recipes = scripted(parking)
+    waiting = recipes.call_async("/m", "f")
+    with pytest.raises(error, match="timeout"):
+        waiting.get(timeout=timeout)
+    with pytest.raises(TypeError, match="function"):
+        waiting.rawlink(None)
+    until(lambda: waiting.parked, "it is parked")
+    for at_once in (0, -1, -float("inf")):
+        with pytest.raises(client.handler.timeout_exception):
+            waiting.get(timeout=at_once)
+    server.connections[0].late_answer("/m", waiting.key, w.RETURNED, "7")
+    assert waiting.get(timeout=DEADLINE_S) == 7
 
 
 def test_a_parked_call_ends_by_its_event_and_others_go_on_meanwhile(scripted):

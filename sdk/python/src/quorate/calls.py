@@ -19,7 +19,7 @@ from kazoo.exceptions import (
 )
 from kazoo.protocol.states import KazooState, KeeperState
 
-from quorate import wire
+from quorate import check, wire
 from quorate.errors import CallCancelled, error_of
 
 #: Where a client keeps its calls: several ``Recipes`` over one client must share the keys.
@@ -65,12 +65,14 @@ class Call:
     def get(self, timeout: Optional[float] = None) -> Any:
         """Waits for the end and gives the result, or raises what the call ended with.
 
-        After ``timeout`` seconds it raises the handler's timeout exception; the call goes on.
+        After ``timeout`` seconds it raises the handler's timeout exception; the call goes on. With
+        0 or less it does not wait.
         """
-        return self._result.get(True, timeout)
+        return self._result.get(True, check.waiting(timeout))
 
     def rawlink(self, function: Callable[["Call"], None]) -> None:
         """Has ``function(call)`` called, on one of kazoo's threads, once the call has ended."""
+        check.function("function", function)
         self._result.rawlink(lambda _: function(self))
 
     def cancel_async(self) -> None:
@@ -138,13 +140,10 @@ class Calls:
         self._outstanding: Dict[int, Call] = {}
         self._connected = False
 
-    def start(self, mount: str, operation: str, arguments: str, timeout_ms: int) -> Call:
+    def start(self, mount: str, operation: str, given: bytes) -> Call:
         with self._lock:
             self._last_key += 1
-            call = Call(
-                self,
-                wire.CallRequest(self._last_key, mount, operation, arguments, timeout_ms),
-            )
+            call = Call(self, wire.CallRequest(self._last_key, mount, operation, given))
             self._outstanding[call.key] = call
             if self._may_send():
                 self._send(call)

@@ -1,15 +1,11 @@
 """What a program uses: :class:`Recipes` over a kazoo client, and :class:`Mount` for one mount of it."""
 
-import json
-from typing import Any, Callable, Optional, Sequence, Union
+from typing import Any, Callable, Optional
 
 from kazoo.client import KazooClient
-from kazoo.protocol.paths import _prefix_root
 
+from quorate import check
 from quorate.calls import Call, Calls
-
-#: Positional arguments as a list, or named ones as a dict.
-Arguments = Union[Sequence[Any], dict]
 
 
 class Recipes:
@@ -56,6 +52,9 @@ class Recipes:
         by the server: after it, the call is over (:class:`~quorate.CallTimedOut`). An operation
         with a parameter called ``timeout`` takes it by position. If the waiting is interrupted,
         the call is cancelled.
+
+        What cannot be sent raises ``TypeError`` or ``ValueError`` at once, which names the
+        parameter; nothing is sent, and the client goes on.
         """
         call = self.call_async(mount, operation, *arguments, timeout=timeout, **named)
         try:
@@ -76,18 +75,14 @@ class Recipes:
         """The same, but gives a :class:`~quorate.Call` at once."""
         if arguments and named:
             raise TypeError("give the arguments by position or by name, not both")
-        if timeout is not None and timeout <= 0:
-            raise ValueError("a timeout is positive; leave it out to wait for ever")
-        given: Arguments = named if named else list(arguments)
-        return self._calls.start(
-            mount=_prefix_root(self._client.chroot, mount),
-            operation=operation,
-            arguments=json.dumps(given, separators=(",", ":")),
-            timeout_ms=0 if timeout is None else max(1, round(timeout * 1000)),
+        path, given = check.call(
+            self._client.chroot, mount, operation, named or arguments, timeout
         )
+        return self._calls.start(path, operation, given)
 
     def cancel(self, call: Call) -> None:
         """Same as ``call.cancel()``."""
+        check.kind("call", call, Call, "what call_async gives")
         call.cancel()
 
     def acknowledge(self) -> None:
@@ -96,6 +91,7 @@ class Recipes:
 
     def at(self, mount: str) -> "Mount":
         """One mount, with its operations as methods."""
+        check.mount(self._client.chroot, mount)
         return Mount(self, mount)
 
 

@@ -9,6 +9,13 @@ from typing import NamedTuple, Optional, Tuple
 #: The most awaited keys that a server takes in an acknowledgement.
 MAX_AWAITED = 1000
 
+#: The longest request that a server takes, in bytes: it closes the connection of a longer one.
+_MAX_REQUEST_BYTES = 0xFFFFF + 64 * 1024
+#: What stands in a call's request beside what was given: xid, type, key, and an acknowledgement at its longest.
+_BESIDE_BYTES = 4 + 4 + 8 + (8 + 4 + 8 * MAX_AWAITED)
+#: The longest result of :func:`given` that can be sent.
+MAX_GIVEN_BYTES = _MAX_REQUEST_BYTES - _BESIDE_BYTES
+
 CALL = 700
 CANCEL = 701
 ACKNOWLEDGE = 702
@@ -32,8 +39,7 @@ _LONG = struct.Struct("!q")
 _TWO_INTS = struct.Struct("!ii")
 
 
-def _string(text: str) -> bytes:
-    encoded = text.encode("utf-8")
+def _bytes(encoded: bytes) -> bytes:
     return _INT.pack(len(encoded)) + encoded
 
 
@@ -58,6 +64,11 @@ class Answer(NamedTuple):
         return cls(status, result)
 
 
+def given(mount: bytes, operation: bytes, arguments: bytes, timeout_ms: int) -> bytes:
+    """What a call is besides its key. ``arguments`` is a JSON array or object, ``timeout_ms`` 0 for none."""
+    return _bytes(mount) + _bytes(operation) + _bytes(arguments) + _LONG.pack(timeout_ms)
+
+
 class Acknowledgement(NamedTuple):
     """The answers of all keys up to ``mark`` have been seen, but for those of ``awaited``, which ascend."""
 
@@ -70,26 +81,22 @@ class Acknowledgement(NamedTuple):
 
 
 class CallRequest(NamedTuple):
-    """Run an operation. ``arguments`` is a JSON array or object, ``timeout_ms`` 0 for none."""
+    """Run an operation.
+
+    It is sent on the connection's thread, where an exception would end the client. So all that its
+    caller chose is checked and encoded before, in ``given`` (see the function of that name).
+    """
 
     key: int
     mount: str
     operation: str
-    arguments: str
-    timeout_ms: int
+    given: bytes
     acknowledged: Acknowledgement = Acknowledgement()
 
     type = CALL
 
     def serialize(self) -> bytes:
-        return (
-            _LONG.pack(self.key)
-            + _string(self.mount)
-            + _string(self.operation)
-            + _string(self.arguments)
-            + _LONG.pack(self.timeout_ms)
-            + self.acknowledged.serialize()
-        )
+        return _LONG.pack(self.key) + self.given + self.acknowledged.serialize()
 
     @classmethod
     def deserialize(cls, data: bytes, offset: int) -> Answer:
