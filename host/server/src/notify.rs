@@ -224,12 +224,9 @@ impl Watches {
 
     /// Closes every connection, and ends every long poll: the server stops, or has missed transactions (rule S3).
     pub fn close_all(&self, reason: &'static str) {
-        let (connections, polls) = {
-            let mut tables = self.tables.lock();
-            let connections: Vec<_> = tables.connections.values().cloned().collect();
-            (connections, tables.calls.abandon_polls(reason))
-        };
-        for connection in connections {
+        let polls = self.tables.lock().calls.abandon_polls(reason);
+        // In the order of their numbers, which a seed of the simulation repeats.
+        for connection in self.connections() {
             connection.close(reason);
         }
         for poll in polls {
