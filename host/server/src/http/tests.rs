@@ -24,8 +24,8 @@ use tokio::time::timeout;
 use tower::ServiceExt as _;
 
 use super::{
-    CheckedRecipe, Description, Http, NO_SESSION_MS, ParkedKind, Peer, RecipeCheck, ZXID_HEADER,
-    parse_zxid, serve,
+    CheckedRecipe, Description, Http, NO_SESSION_MS, NO_SESSION_WRITE_MS, ParkedKind, Peer,
+    RecipeCheck, ZXID_HEADER, parse_zxid, serve,
 };
 use crate::clock::Clock;
 use crate::receive::Limits;
@@ -902,6 +902,21 @@ async fn w4_a_server_that_is_cut_off_shows_its_state_no_more_and_tells_of_itself
         .read_only
         .set(true, &api.server.edge.watches);
     assert_eq!(api.get("/v1/tree").await.0, 200, "its operator wishes that");
+}
+
+#[tokio::test]
+async fn w4_whoever_writes_without_a_session_does_not_wait_for_a_quorum_for_ever() {
+    let (api, time) = follower();
+    let open = || api.ask(Method::POST, "/v1/sessions", Body::empty());
+    time.0.store(NO_SESSION_WRITE_MS - 1, Ordering::Relaxed);
+    assert_eq!(open().await.0, 201, "a leader may come");
+    time.0.store(NO_SESSION_WRITE_MS, Ordering::Relaxed);
+    let mount = json!({"recipe": "test"});
+    for (status, silent) in [open().await, api.put("/v1/mounts/m", mount).await] {
+        assert_eq!((status, error(&silent).0), (503, "no-quorum"));
+    }
+    let members = api.ask(Method::POST, "/v1/cluster/members/2/promote", Body::empty());
+    assert_ne!(error(&members.await.1).0, "no-quorum");
 }
 
 #[tokio::test]
