@@ -438,7 +438,12 @@ def test_ctrl_c_ends_commands_at_once_when_the_server_does_not_answer(stopped):
 
 def connected(process: subprocess.Popen, port: int) -> bool:
     """Whether the process has a connection to the port, on which nothing waits to be sent."""
-    sockets = {os.readlink(f"/proc/{process.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{process.pid}/fd")}
+    sockets = set()
+    for fd in os.listdir(f"/proc/{process.pid}/fd"):
+        try:
+            sockets.add(os.readlink(f"/proc/{process.pid}/fd/{fd}"))
+        except FileNotFoundError:  # it has just been closed
+            pass
     with open("/proc/net/tcp") as table:
         for row in list(table)[1:]:
             fields = row.split()
